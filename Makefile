@@ -1,0 +1,61 @@
+# The only door. `make` lists the targets; everything but Python >= 3.11 and make is fetched by `setup`.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+# make demo on recordings: make demo DATA=file.npz LABEL=y SOURCE=device=1-5 TARGET=device=6-12
+DEMO_OPTIONS := $(if $(DATA),--data $(DATA)) $(if $(LABEL),--label $(LABEL)) $(if $(SOURCE),--source $(SOURCE)) \
+  $(if $(TARGET),--target $(TARGET)) $(if $(GROUP),--group $(GROUP)) $(if $(TRANSFORM),--transform $(TRANSFORM))
+
+.PHONY: help setup lock demo test check chaos bench up down clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: $(READY) ## virtual environment with the locked packages
+
+$(READY): requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "setup: no '$(PYTHON)' found; install Python 3.11 or newer, or: make PYTHON=/path/to/python $(MAKECMDGOALS)" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "setup: Python 3.11 or newer is needed, $$($(PYTHON) -V) was found; use: make PYTHON=/path/to/python $(MAKECMDGOALS)" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "setup: this Python has no ensurepip; on Debian: apt install python3-venv" >&2; exit 2; }
+	@echo "setup: installing locked packages into $(VENV) (about a minute the first time)" >&2
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check "$$(sed -n 's/^\(uv==[^ ]*\).*/\1/p' requirements.lock)" \
+	  || { echo "setup: could not install uv; is the package index reachable?" >&2; exit 2; }
+	@$(BIN)/uv pip sync -q --python $(BIN)/python --require-hashes requirements.lock
+	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+lock: $(READY) ## refresh requirements.lock to the newest versions that pyproject.toml allows
+	$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --all-extras --no-header -o requirements.lock pyproject.toml
+
+demo: $(READY) ## the story end to end; on recordings with DATA= LABEL= SOURCE= TARGET=
+	@$(BIN)/acclimate demo $(DEMO_OPTIONS)
+
+test: $(READY) ## all tests but the long ones, on real Kafka
+	@$(BIN)/python -m pytest
+
+check: $(READY) ## format, lint, types, fast tests, doctests, exported schemas
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -m 'not kafka and not chaos'
+	@$(BIN)/python -m pytest --doctest-modules adaptation infra registry streams -p no:cacheprovider
+
+chaos: $(READY) ## long kill and load runs
+	@$(BIN)/python -m pytest -m chaos --timeout 1800 -s
+
+bench: $(READY) ## time per record and window against the floor, as JSON
+	@$(BIN)/python -m benchmarks.pipeline
+
+up: $(READY) ## start a local Kafka that stays
+	@$(BIN)/acclimate broker start
+
+down: $(READY) ## stop it
+	@$(BIN)/acclimate broker stop
+
+clean: ## remove everything that was made
+	rm -rf $(VENV) out .acclimate .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -1,0 +1,1 @@
+"""The science, pure: models, adaptation, shift, simulation, export and the ONNX Runtime engine."""

@@ -1,0 +1,59 @@
+"""Find the BatchNorm layers of any torch network and look at what reaches them, without changing the network.
+
+Published adaptation code matches ``BatchNorm2d`` alone and silently adapts nothing on sensor networks; here every
+dimension counts, and a network without any is an error.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from adaptation.errors import ConfigError
+
+__all__ = ["at_batch_norms", "batch_norms", "source_statistics"]
+
+
+def batch_norms(model: nn.Module) -> list[_BatchNorm]:
+    """Return the BatchNorm layers of any network (1-D, 2-D, 3-D alike), in the order of its modules.
+
+    Raises:
+        ConfigError: There is none, or one is training or keeps no statistics: it would look at the batch.
+    """
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    if not norms:
+        raise ConfigError("the network has no BatchNorm layer: expected at least one, there is nothing to adapt")
+    for index, norm in enumerate(norms):
+        if norm.training:
+            raise ConfigError(f"BatchNorm layer {index} is in training mode; call eval() on the trained network first")
+        source_statistics(norm)
+    return norms
+
+
+def source_statistics(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
+    """Return the frozen mean and variance (C,) of one BatchNorm layer.
+
+    Raises:
+        ConfigError: It keeps none.
+    """
+    if norm.running_mean is None or norm.running_var is None:
+        raise ConfigError("a BatchNorm layer keeps no source statistics; train it with track_running_stats=True")
+    return norm.running_mean, norm.running_var
+
+
+@contextmanager
+def at_batch_norms(
+    norms: Sequence[_BatchNorm], see: Callable[[int, _BatchNorm, Tensor], Tensor | None]
+) -> Iterator[None]:
+    """Call ``see(index, layer, input)`` at each BatchNorm layer of a forward pass; a returned tensor is its output."""
+
+    def hook(index: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor | None]:
+        return lambda _module, inputs, _output: see(index, norms[index], inputs[0])
+
+    handles = [norm.register_forward_hook(hook(index)) for index, norm in enumerate(norms)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

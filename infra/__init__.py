@@ -1,0 +1,1 @@
+"""Settings, the local stack and container files."""

@@ -1,0 +1,20 @@
+"""Errors of the ground we stand on: settings and the local stack.
+
+InfraError
+├── SettingsError   a setting is unknown or wrong               exit code 2
+└── BrokerError     Kafka cannot be started, reached or stopped  exit code 4
+"""
+
+__all__ = ["BrokerError", "InfraError", "SettingsError"]
+
+
+class InfraError(Exception):
+    """Base of all expected errors of this package."""
+
+
+class SettingsError(InfraError):
+    """A setting is unknown or wrong."""
+
+
+class BrokerError(InfraError):
+    """Kafka cannot be started, reached or stopped."""

@@ -1,0 +1,1 @@
+"""Versioned artifacts: bundles, later signatures, catalogue and gates."""

@@ -1,0 +1,1 @@
+"""Everything that touches Kafka: topics, messages, agents, device client, command line."""

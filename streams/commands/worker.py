@@ -1,0 +1,58 @@
+"""``acclimate worker``: adapt what devices publish."""
+
+import asyncio
+import json
+import logging
+from pathlib import Path
+
+import click
+
+from adaptation.errors import ConfigError
+from infra.settings import load_settings
+from streams.commands.connection_options import connection_options, json_option
+
+__all__ = ["command"]
+
+
+@click.command(epilog="Example: acclimate worker --bundle out/bundle --mode always")
+@connection_options
+@click.option("--bundle", type=click.Path(path_type=Path), help="Bundle folder; default ACCLIMATE_BUNDLE.")
+@click.option("--mode", type=click.Choice(["observe", "always"]), help="Who answers; default ACCLIMATE_MODE or always.")
+@click.option("--partitions", default=6, show_default=True, help="Partitions of topics that do not exist yet.")
+@json_option
+def command(
+    bootstrap: str | None, fleet: str | None, bundle: Path | None, mode: str | None, partitions: int, as_json: bool
+) -> int:
+    """Adapt what devices publish, until SIGTERM.
+
+    Start as many workers as you like, up to the number of partitions; they share the work. In mode `observe` the source
+    model answers and adaptation is only computed and logged; in mode `always` LeanTTA answers where the measured shift
+    of a window reaches the bundle's threshold. With --json, the settings are printed as one line on standard output.
+    """
+    settings = load_settings(bootstrap=bootstrap, fleet=fleet, bundle=bundle, mode=mode)
+    if settings.bundle is None:
+        raise ConfigError("no bundle given: use --bundle DIR or ACCLIMATE_BUNDLE; `acclimate train` makes one")
+    text = json.dumps({"settings": settings.masked()})
+    click.echo(text, err=not as_json)
+
+    from registry.bundle import read_bundle
+
+    from streams.adapt import AdaptCore, make_receipt
+    from streams.topics import create_topics, differing_topics
+    from streams.worker import run_worker
+
+    logging.getLogger("streams").setLevel(logging.INFO)
+    served = read_bundle(settings.bundle)
+    engine = served.engine()
+    create_topics(settings, partitions=partitions)
+    for line in differing_topics(settings):
+        logging.getLogger("streams").warning("event=topic_differs %s", line)
+    core = AdaptCore(
+        fleet=settings.fleet,
+        engine=engine,
+        spec=served.manifest.network_spec(),
+        class_names=served.manifest.class_names,
+        receipt=make_receipt(served.digest, engine, settings.mode),
+        bytes_max=settings.record_bytes_max,
+    )
+    return asyncio.run(run_worker(settings, core))

@@ -1,0 +1,189 @@
+"""Dead letters: the original key, bytes and headers of a refused record, and why it was refused.
+
+The error headers are those of Kafka Connect, so that existing tools read them. Everything in a letter is a function of
+the record and the reason: a repeat after a crash has the same id and the same bytes.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.structs import OffsetAndMetadata
+
+from infra.settings import Settings
+from streams.connect import kafka_python_options
+from streams.records import Headers, Incoming, Outgoing, header
+from streams.topics import topic_name
+
+__all__ = ["ATTEMPT", "KEPT_BYTES_MAX", "DeadLetter", "Redriven", "Stage", "dead_letter", "read_letters", "redrive"]
+
+Stage = Literal["decode", "adapt"]
+
+KEPT_BYTES_MAX = 1_048_588  # the limit of .features; a larger value was unpacked from a compressed batch
+TRUNCATED_BYTES = 65_536
+ATTEMPT = "x-acclimate-attempt"
+_CONNECT = "__connect.errors."
+_OWN = "x-acclimate-"
+
+
+def dead_letter(record: Incoming, topic: str, stage: Stage, reason: str, message: str, exception: str) -> Outgoing:
+    """Return the dead letter of a record.
+
+    Args:
+        record: The refused record.
+        topic: The dead letter topic.
+        stage: Where it was refused.
+        reason: Stable word, see :class:`adaptation.errors.DataError`.
+        message: What was expected and what came; at most 1,000 characters are kept.
+        exception: Class name of the error.
+    """
+    value = record.value
+    origin = f"{record.topic}/{record.partition}/{record.offset}"
+    headers: list[tuple[str, bytes]] = [
+        (name, content)
+        for name, content in record.headers
+        if not name.startswith(_CONNECT) and (name == ATTEMPT or not name.startswith(_OWN))
+    ]
+    errors = {
+        _CONNECT + "topic": record.topic,
+        _CONNECT + "partition": str(record.partition),
+        _CONNECT + "offset": str(record.offset),
+        _CONNECT + "stage": stage,
+        _CONNECT + "exception.class.name": exception,
+        _CONNECT + "exception.message": message[:1000],
+        _OWN + "id": hashlib.sha256(origin.encode()).hexdigest(),
+        _OWN + "reason": reason,
+        _OWN + "first-seen-ms": str(record.timestamp_ms),
+    }
+    if value is None:
+        errors[_OWN + "value"] = "null"
+    elif len(value) > KEPT_BYTES_MAX:
+        errors[_OWN + "truncated-from-bytes"] = str(len(value))
+        errors[_OWN + "sha256"] = hashlib.sha256(value).hexdigest()
+        value = value[:TRUNCATED_BYTES]
+    headers += [(name, text.encode("utf-8", "backslashreplace")) for name, text in errors.items()]
+    return Outgoing(topic, record.key, value, tuple(headers))
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """A letter as it lies in the topic; ``offset`` is its place there, ``origin_*`` that of the refused record."""
+
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    origin_topic: str
+    origin_partition: int
+    origin_offset: int
+    stage: str
+    reason: str
+    message: str
+    attempt: int
+
+    @property
+    def truncated(self) -> bool:
+        return header(self.headers, _OWN + "truncated-from-bytes") is not None
+
+
+@dataclass(frozen=True)
+class Redriven:
+    """What a re-drive did with the letters it had not seen before."""
+
+    sent: int
+    parked: int
+    truncated: int
+
+
+def read_letters(settings: Settings, group: str | None = None) -> Iterator[DeadLetter]:
+    """Yield the dead letters up to the present end of the topic, partition by partition in order.
+
+    Args:
+        settings: Where the broker is.
+        group: Consumer group whose committed offsets are the start; None starts at the oldest letter.
+    """
+    consumer = KafkaConsumer(
+        **kafka_python_options(settings), group_id=group, enable_auto_commit=False, auto_offset_reset="earliest"
+    )
+    try:
+        topic = topic_name(settings.fleet, "dlq")
+        partitions = [TopicPartition(topic, p) for p in sorted(consumer.partitions_for_topic(topic) or ())]
+        consumer.assign(partitions)
+        ends = consumer.end_offsets(partitions)
+        for tp in partitions:
+            consumer.pause(*(other for other in partitions if other != tp))
+            consumer.resume(tp)
+            while consumer.position(tp) < ends[tp]:
+                for message in consumer.poll(timeout_ms=1000).get(tp, []):
+                    if message.offset < ends[tp]:
+                        yield _letter(message)
+    finally:
+        consumer.close(autocommit=False)
+
+
+def redrive(settings: Settings, attempts_max: int) -> Redriven:
+    """Send refused records to their topic again, each letter once, until ``attempts_max`` tries were made.
+
+    A record that fails again comes back as a new letter with its attempt number raised. A letter that reached the cap
+    or was truncated stays where it is. Killed in the middle, the next run sends some records twice, which is harmless.
+    """
+    group = f"{settings.fleet}.dlq.redrive"
+    producer = KafkaProducer(**kafka_python_options(settings), max_request_size=2 * KEPT_BYTES_MAX)
+    sent = parked = truncated = 0
+    done: dict[TopicPartition, int] = {}
+    try:
+        pending = []
+        for letter in read_letters(settings, group):
+            done[TopicPartition(topic_name(settings.fleet, "dlq"), letter.partition)] = letter.offset + 1
+            if letter.truncated:
+                truncated += 1
+            elif letter.attempt >= attempts_max:
+                parked += 1
+            else:
+                kept = [(n, v) for n, v in letter.headers if not n.startswith((_CONNECT, _OWN))]
+                kept.append((ATTEMPT, str(letter.attempt + 1).encode()))
+                pending.append(producer.send(letter.origin_topic, key=letter.key, value=letter.value, headers=kept))
+                sent += 1
+        for future in pending:
+            future.get(timeout=60)
+    finally:
+        producer.close()
+    _commit(settings, group, done)
+    return Redriven(sent, parked, truncated)
+
+
+def _commit(settings: Settings, group: str, offsets: dict[TopicPartition, int]) -> None:
+    if not offsets:
+        return
+    consumer = KafkaConsumer(**kafka_python_options(settings), group_id=group, enable_auto_commit=False)
+    try:
+        consumer.assign(list(offsets))
+        consumer.commit({tp: OffsetAndMetadata(offset, "", -1) for tp, offset in offsets.items()})
+    finally:
+        consumer.close(autocommit=False)
+
+
+def _letter(message: object) -> DeadLetter:
+    m: Incoming = message  # type: ignore[assignment]  # kafka-python's ConsumerRecord has the same fields
+    headers = tuple(m.headers)
+
+    def text(name: str, default: str = "") -> str:
+        return (header(headers, name) or default.encode()).decode("utf-8", "replace")
+
+    return DeadLetter(
+        partition=m.partition,
+        offset=m.offset,
+        key=m.key,
+        value=m.value,
+        headers=headers,
+        origin_topic=text(_CONNECT + "topic"),
+        origin_partition=int(text(_CONNECT + "partition", "-1")),
+        origin_offset=int(text(_CONNECT + "offset", "-1")),
+        stage=text(_CONNECT + "stage"),
+        reason=text(_OWN + "reason"),
+        message=text(_CONNECT + "exception.message"),
+        attempt=int(text(ATTEMPT, "0")),
+    )

@@ -1,0 +1,67 @@
+"""The compacted ``.status`` topic: what runs, and which offsets have crashed a worker.
+
+Crashes are counted here and not in a file, because the next worker to meet the record may run elsewhere.
+"""
+
+from collections.abc import Mapping
+
+from kafka import KafkaConsumer, TopicPartition
+from pydantic import ValidationError
+
+from infra.settings import Settings
+from streams.connect import kafka_python_options
+from streams.messages import SCHEMA_VERSION, Crash, Receipt, WorkerStatus
+from streams.pipeline import Partition
+from streams.records import Outgoing
+from streams.topics import topic_name
+
+__all__ = ["crash_record", "read_crashes", "worker_record"]
+
+_CRASH = "crash/"
+
+
+def crash_record(fleet: str, partition: Partition, crash: Crash | None) -> Outgoing:
+    """Return the record that remembers a crash at one partition, or with None forgets it."""
+    key = f"{_CRASH}{partition[0]}/{partition[1]}".encode()
+    return Outgoing(topic_name(fleet, "status"), key, crash.model_dump_json().encode() if crash else None, ())
+
+
+def worker_record(fleet: str, worker: str, state: str, receipt: Receipt) -> Outgoing:
+    """Return the record that says what a worker runs; ``state`` is ``ready`` or ``stopped``."""
+    status = WorkerStatus.model_validate({"schema_version": SCHEMA_VERSION, "state": state, "receipt": receipt})
+    return Outgoing(topic_name(fleet, "status"), f"worker/{worker}".encode(), status.model_dump_json().encode(), ())
+
+
+def read_crashes(settings: Settings) -> Mapping[Partition, Crash]:
+    """Read ``.status`` without a group up to its present end and return the crashes that are remembered."""
+    consumer = KafkaConsumer(
+        **kafka_python_options(settings), group_id=None, auto_offset_reset="earliest", enable_auto_commit=False
+    )
+    crashes: dict[Partition, Crash] = {}
+    try:
+        tp = TopicPartition(topic_name(settings.fleet, "status"), 0)
+        consumer.assign([tp])
+        end = consumer.end_offsets([tp])[tp]
+        while consumer.position(tp) < end:
+            for message in consumer.poll(timeout_ms=1000).get(tp, []):
+                key = (message.key or b"").decode("utf-8", "replace")
+                if not key.startswith(_CRASH):
+                    continue
+                topic, _, partition = key.removeprefix(_CRASH).rpartition("/")
+                crash = _parse(message.value)
+                if crash is None:
+                    crashes.pop((topic, int(partition)), None)
+                else:
+                    crashes[topic, int(partition)] = crash
+    finally:
+        consumer.close()
+    return crashes
+
+
+def _parse(value: bytes | None) -> Crash | None:
+    if value is None:
+        return None
+    try:
+        return Crash.model_validate_json(value)
+    except ValidationError:
+        return None  # not one of ours; counting starts anew, which costs two restarts

@@ -1,0 +1,198 @@
+"""The adapt worker: a Faust agent on ``.features``.
+
+Faust joins the group, reads and rebalances; :mod:`streams.pipeline` decides what is acknowledged. Ends with code 0
+after SIGTERM or SIGINT, 70 after a bug at one record, 75 after a stall or an outage that outlasted the producer.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+import faust
+from aiokafka import AIOKafkaProducer
+
+from infra.settings import Settings
+from streams import adapt
+from streams.connect import aiokafka_options, faust_broker, faust_credentials
+from streams.messages import Crash
+from streams.pipeline import Partition, Pipeline
+from streams.records import Incoming, Outgoing
+from streams.status import crash_record, read_crashes, worker_record
+from streams.topics import topic_name
+from streams.watchdog import EXIT_STALLED, Watchdog
+
+__all__ = ["CRASHES_MAX", "EXIT_BUG", "group_name", "run_worker"]
+
+EXIT_BUG = 70  # EX_SOFTWARE
+CRASHES_MAX = 3
+COMMIT_INTERVAL_S = 1.0
+DRAIN_S = 7.0  # of the 10 s that a SIGTERM may take
+OUTPUT_BYTES_MAX = 8_388_608
+
+log = logging.getLogger(__name__)
+
+
+def group_name(fleet: str) -> str:
+    """Return the consumer group of a fleet's adapt workers.
+
+    >>> group_name("acclimate")
+    'acclimate.adapt'
+    """
+    return f"{fleet}.adapt"
+
+
+async def run_worker(settings: Settings, core: adapt.AdaptCore) -> int:
+    """Adapt until told to stop; return the exit code.
+
+    Several workers share the partitions of the fleet. Topics must exist.
+    """
+    crashes = dict(await asyncio.to_thread(read_crashes, settings))
+    producer = AIOKafkaProducer(
+        **aiokafka_options(settings),
+        acks="all",
+        enable_idempotence=True,
+        compression_type="lz4",
+        linger_ms=2,
+        max_batch_size=262_144,
+        max_request_size=OUTPUT_BYTES_MAX,
+        # The producer retries for so long; the watchdog ends an outage earlier.
+        request_timeout_ms=int(max(40.0, 2 * settings.watchdog_s) * 1000),
+    )
+    await producer.start()
+
+    async def send(record: Outgoing) -> asyncio.Future[object]:
+        sent: asyncio.Future[object] = await producer.send(
+            record.topic, key=record.key, value=record.value, headers=list(record.headers)
+        )
+        return sent
+
+    async def on_crash(crash: adapt.Crash) -> Outgoing:
+        record = crash.record
+        place = (record.topic, record.partition)
+        known = crashes.get(place)
+        count = known.count + 1 if known is not None and known.offset == record.offset else 1
+        log.critical(
+            "event=crash topic=%s partition=%d offset=%d count=%d", *place, record.offset, count, exc_info=crash.error
+        )
+        if count >= CRASHES_MAX:
+            log.critical("event=parked topic=%s partition=%d offset=%d alarm=1", *place, record.offset)
+            crashes.pop(place, None)
+            await (await send(crash_record(settings.fleet, place, None)))
+            return core.park(crash)
+        remembered = Crash(schema_version=1, offset=record.offset, count=count, error=repr(crash.error)[:1000])
+        await (await send(crash_record(settings.fleet, place, remembered)))
+        await commit(pipeline.committable())
+        logging.shutdown()
+        os._exit(EXIT_BUG)
+
+    pipeline = Pipeline(core.process, send, on_crash, settings.in_flight_max)
+    app = _faust_app(settings)
+    features = app.topic(topic_name(settings.fleet, "features"), acks=False, key_type=bytes, value_type=bytes)
+
+    @app.agent(features, concurrency=1, name="adapt")
+    async def read(stream: Any) -> None:  # faust.StreamT does not declare noack()
+        async for event in stream.noack().events():
+            await pipeline.put(_incoming(event.message))
+
+    async def commit(offsets: Mapping[Partition, int]) -> None:
+        owned = app.consumer.assignment()
+        mine = {tp: offset for tp in owned if (offset := offsets.get((tp.topic, tp.partition))) is not None}
+        if mine:
+            # the public commit() only knows Faust's own acknowledgements
+            await app.consumer._commit(mine)  # type: ignore[attr-defined]
+
+    @app.on_partitions_revoked.connect(weak=False)
+    async def revoked(sender: object, revoked: object, **_: object) -> None:
+        try:
+            async with asyncio.timeout(settings.session_timeout_s / 2):
+                await commit(await pipeline.revoke())
+        except TimeoutError:
+            log.warning("event=revoked_with_records_in_flight")  # they will be read, and answered equally, again
+            pipeline.forget()
+
+    async def commit_loop() -> None:
+        while True:
+            await asyncio.sleep(COMMIT_INTERVAL_S)
+            await commit(pipeline.committable())
+
+    def assigned() -> set[Partition]:
+        # started: before that the consumer does not exist
+        return {(tp.topic, tp.partition) for tp in app.consumer.assignment()} if app.started else set()
+
+    watchdog = Watchdog(settings, app.conf.id, assigned)
+    worker = f"{socket.gethostname()}-{os.getpid()}"
+    running: list[asyncio.Task[None]] = []
+    stop = _stop_signal()
+    try:
+        await app.start()
+        running = [asyncio.create_task(pipeline.run()), asyncio.create_task(commit_loop())]
+        watchdog.start()
+        await (await send(worker_record(settings.fleet, worker, "ready", core.receipt)))
+        log.info("event=ready worker=%s bundle=%s mode=%s", worker, core.receipt.bundle, core.receipt.mode)
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait([stopped, *running], return_when=asyncio.FIRST_COMPLETED)
+        for task in running:
+            if task.done():
+                log.critical("event=outage exit=%d", EXIT_STALLED, exc_info=task.exception())
+                return EXIT_STALLED
+        log.info("event=stopping")
+        async with asyncio.timeout(DRAIN_S):
+            await commit(await pipeline.drain())
+            await (await send(worker_record(settings.fleet, worker, "stopped", core.receipt)))
+    except TimeoutError:
+        log.warning("event=stopped_with_records_in_flight")  # they will be read, and answered equally, again
+    finally:
+        watchdog.stop()
+        for task in running:
+            task.cancel()
+        await asyncio.wait([asyncio.create_task(app.stop()), asyncio.create_task(producer.stop())], timeout=2.5)
+    log.info("event=stopped")
+    return 0
+
+
+def _faust_app(settings: Settings) -> faust.App:
+    return faust.App(
+        group_name(settings.fleet),
+        broker=faust_broker(settings),
+        broker_credentials=faust_credentials(settings),
+        version=1,
+        autodiscover=False,
+        web_enabled=False,
+        topic_disable_leader=True,
+        topic_allow_declare=False,
+        key_serializer="raw",
+        value_serializer="raw",
+        processing_guarantee="at_least_once",
+        stream_buffer_maxsize=settings.in_flight_max,
+        stream_wait_empty=False,
+        broker_session_timeout=settings.session_timeout_s,
+        broker_heartbeat_interval=settings.session_timeout_s / 4,
+        broker_request_timeout=max(40.0, settings.session_timeout_s),
+        broker_commit_interval=COMMIT_INTERVAL_S,
+        consumer_auto_offset_reset="earliest",
+    )
+
+
+def _incoming(message: faust.types.Message) -> Incoming:
+    headers = message.headers or ()
+    return Incoming(
+        topic=message.topic,
+        partition=message.partition,
+        offset=message.offset,
+        timestamp_ms=round(message.timestamp * 1000),
+        key=message.key,
+        value=message.value,
+        headers=tuple(headers.items() if isinstance(headers, Mapping) else headers),
+    )
+
+
+def _stop_signal() -> asyncio.Event:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop

@@ -1,0 +1,138 @@
+"""One settings object opens TLS + SCRAM + client certificate listeners for every client we use."""
+
+import asyncio
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.errors import KafkaError as AioKafkaError
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from kafka.admin import NewTopic
+from kafka.errors import KafkaError
+
+from infra.broker import BrokerSecurity, LocalKafka
+from infra.settings import PREFIX, Settings
+from streams.connect import aiokafka_options, kafka_python_options
+from tests.infra.certificates import make_authority
+
+pytestmark = pytest.mark.kafka
+
+TOPIC = "checked"
+
+FAUST_READER = """
+import asyncio, faust
+from infra.settings import Settings
+from streams.connect import faust_broker, faust_credentials
+
+settings = Settings()
+app = faust.App("reader", broker=faust_broker(settings), broker_credentials=faust_credentials(settings),
+                store="memory://", consumer_auto_offset_reset="earliest", topic_disable_leader=True, web_enabled=False)
+got = asyncio.Event()
+
+@app.agent(app.topic("checked", value_type=bytes, value_serializer="raw", partitions=1))
+async def read(stream):
+    async for value in stream:
+        print(value.decode(), flush=True)
+        got.set()
+
+async def main():
+    app.finalize()
+    await app.start()
+    await got.wait()
+    await app.stop()
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    authority = make_authority(tmp_path_factory.mktemp("certificates"))
+    broker, client = authority.issue("broker"), authority.issue("client")
+    security = BrokerSecurity(
+        broker.certificate,
+        broker.key,
+        authority.certificate,
+        users={"fleet": "fleet-secret"},
+        client_certificates=True,
+    )
+    with LocalKafka(security=security) as kafka:
+        settings = Settings(
+            bootstrap=kafka.bootstrap,
+            security_protocol="SASL_SSL",
+            ssl_cafile=authority.certificate,
+            ssl_certfile=client.certificate,
+            ssl_keyfile=client.key,
+            sasl_mechanism="SCRAM-SHA-256",
+            sasl_username="fleet",
+            sasl_password="fleet-secret",
+        )
+        admin = KafkaAdminClient(**kafka_python_options(settings))
+        admin.create_topics([NewTopic(TOPIC, num_partitions=1, replication_factor=1)])
+        admin.close()
+        yield settings
+
+
+def test_what_one_client_writes_over_tls_and_scram_every_client_reads(settings: Settings) -> None:
+    with KafkaProducer(**kafka_python_options(settings)) as producer:
+        producer.send(TOPIC, b"from kafka-python").get(20)
+
+    async def write_and_read() -> list[bytes]:
+        async with AIOKafkaProducer(**aiokafka_options(settings)) as producer:
+            await producer.send_and_wait(TOPIC, b"from aiokafka")
+        async with AIOKafkaConsumer(TOPIC, auto_offset_reset="earliest", **aiokafka_options(settings)) as consumer:
+            return [(await consumer.getone()).value for _ in range(2)]
+
+    both = [b"from kafka-python", b"from aiokafka"]
+    assert asyncio.run(asyncio.wait_for(write_and_read(), 60)) == both
+    with KafkaConsumer(
+        TOPIC, auto_offset_reset="earliest", consumer_timeout_ms=20_000, **kafka_python_options(settings)
+    ) as consumer:
+        assert [next(consumer).value for _ in range(2)] == both
+
+    faust = subprocess.run(
+        [sys.executable, "-c", FAUST_READER], env=_environment(settings), capture_output=True, text=True, timeout=60
+    )
+    assert (faust.returncode, faust.stdout.splitlines()[:1]) == (0, ["from kafka-python"]), faust.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"sasl_password": "wrong"}, "invalid credentials"),
+        ({"ssl_certfile": None, "ssl_keyfile": None}, "closed"),
+        ({"ssl_cafile": None}, "CERTIFICATE_VERIFY_FAILED"),
+    ],
+    ids=["wrong password", "no client certificate", "unknown authority"],
+)
+def test_a_client_that_lacks_one_proof_is_refused_and_told_why(
+    settings: Settings, change: dict[str, Any], reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    wrong = Settings(**(settings.model_dump() | change))
+    with caplog.at_level(logging.WARNING), pytest.raises(KafkaError):
+        KafkaProducer(**kafka_python_options(wrong), bootstrap_timeout_ms=1_500)
+    assert reason in caplog.text
+
+    async def connect() -> None:
+        producer = AIOKafkaProducer(**aiokafka_options(wrong))
+        try:
+            await producer.start()
+        finally:
+            await producer.stop()
+
+    with pytest.raises(AioKafkaError):
+        asyncio.run(asyncio.wait_for(connect(), 60))
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    """Return the same settings as variables, as a worker process gets them."""
+    assert settings.sasl_password is not None
+    values = settings.model_dump(mode="json", exclude_none=True) | {
+        "sasl_password": settings.sasl_password.get_secret_value()
+    }
+    return os.environ | {PREFIX + name.upper(): str(value) for name, value in values.items()} | {"PYTHONPATH": "."}
