@@ -33,7 +33,7 @@ __all__ = [
 CODE_CONTRACT_VERSION = 1
 
 # Names and axes of the graphs' outputs.
-SOURCE_OUTPUTS = {
+SOURCE_OUTPUTS: dict[str, tuple[str, ...]] = {
     "probabilities": ("n", "classes"),
     "shift_mean": ("n", "layers"),
     "shift_variance": ("n", "layers"),
@@ -41,7 +41,11 @@ SOURCE_OUTPUTS = {
     "variance_part": ("n",),
     "magnitude": ("n",),
 }
-ADAPTED_OUTPUTS = {"probabilities": ("n", "classes"), "distance": ("n", "layers"), "gain": ("n", "layers")}
+ADAPTED_OUTPUTS: dict[str, tuple[str, ...]] = {
+    "probabilities": ("n", "classes"),
+    "distance": ("n", "layers"),
+    "gain": ("n", "layers"),
+}
 
 # Measured on one core: 32 windows at a time beat 256 on these nets (cache), and single windows by far.
 _CHUNK = 32

@@ -1,8 +1,8 @@
 """A simulated fleet of rotating machines, for demos and tests without recordings.
 
-Each machine carries a three-axis MEMS accelerometer (DC coupled, in g) and runs through long stretches of one condition, as real
-machines do. The six conditions differ in the shape of spectrum and modulation, with the signatures that vibration textbooks and
-ISO 13373 give them:
+Each machine carries a three-axis MEMS accelerometer (DC coupled, in g) and runs through long stretches of one
+condition, as real machines do; faults begin faintly and grow. The six conditions differ in the shape of spectrum and
+modulation, with the signatures that handbooks of vibration diagnosis give them:
 
     normal         residual 1x and 2x of the shaft, broadband process noise
     imbalance      strong 1x, radial, the two radial axes a quarter turn apart
@@ -13,11 +13,12 @@ ISO 13373 give them:
 
 What a device adds on the way to the number it publishes is what adaptation is about, and is declared in `DeviceShift`:
 
-    published = gain * (rotation @ (vibration + gravity)) * ageing gain + offset * ... + noise, sampled by a clock that is off
+    published = gain (1 + ageing gain * age) * (rotation @ (vibration + gravity)) + offset + ageing offset * age + noise
 
-Source devices are mild. Every target device has one declared dominant shift (one has none and is the control), so that a report can
-set what a method gains against what was done to the device. Sizes were set from data sheets and mounting practice; they were not
-fitted to any method.
+with vibration sampled by a clock that is off, and age running from 0 to 1 along the stream. Source devices are mild.
+Every target device has one declared dominant shift (one has none and is the control), so that a report can set what a
+method gains against what was done to the device. The sizes follow what data sheets and mounting practice admit; they
+were not fitted to any method.
 """
 
 from collections.abc import Sequence
@@ -39,7 +40,18 @@ SAMPLING_RATE_HZ = 1600.0
 LENGTH = 128
 
 _HARMONIC_ORDERS = np.array([0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0])  # (H,)
-_OUTER_RACE_ORDER = 3.58  # of an SKF 6205-like bearing: ball passes of the outer and inner race per turn
+# Amplitudes in g at severity 1, per condition, machine axis (horizontal, vertical, axial) and order.
+_FAULT_G = np.zeros((len(CONDITIONS), 3, _HARMONIC_ORDERS.size))
+_FAULT_G[1, :, 1] = 0.42, 0.42, 0.06
+_FAULT_G[1, :, 3] = 0.02, 0.02, 0.0
+_FAULT_G[2, :, 1] = 0.12, 0.1, 0.2
+_FAULT_G[2, :, 3] = 0.22, 0.2, 0.3
+_FAULT_G[2, :, 5] = 0.05, 0.05, 0.08
+_FAULT_G[3, 1] = 0.1, 0.2, 0.1, 0.16, 0.08, 0.13, 0.1, 0.08, 0.06
+_FAULT_G[3, 0] = 0.5 * _FAULT_G[3, 1]
+_FAULT_G[3, 2] = 0.2 * _FAULT_G[3, 1]
+_RESIDUAL_G = np.outer([1.0, 0.8, 0.5], [0.0, 0.1, 0.0, 0.05, 0.0, 0.02, 0.01, 0.0, 0.0])  # of every machine
+_OUTER_RACE_ORDER = 3.58  # ball passes per turn of a common deep-groove bearing: outer race, inner race
 _INNER_RACE_ORDER = 5.42
 _GRAVITY_G = np.array([0.0, -1.0, 0.0])  # machine axes: x horizontal, y vertical, z axial
 
@@ -61,6 +73,7 @@ class DeviceShift:
         ageing_offset_g: Change of bias from the first to the last window, on every axis, in g.
         shaft_hz: Mean speed of the machine.
         resonance_hz: Structural resonance that bearing impulses excite.
+        residual: How much of the normal residual vibration this machine has, per machine axis; 1 is typical.
     """
 
     device: str
@@ -75,6 +88,7 @@ class DeviceShift:
     ageing_offset_g: float
     shaft_hz: float
     resonance_hz: float
+    residual: tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -169,11 +183,12 @@ def _mild_device(device: str, rng: Generator) -> DeviceShift:
         ageing_offset_g=float(rng.normal(0.0, 0.01)),
         shaft_hz=float(50.0 * (1.0 + rng.normal(0.0, 0.01))),
         resonance_hz=float(520.0 * np.exp(rng.normal(0.0, 0.05))),
+        residual=_triple(np.exp(rng.normal(0.0, 0.4, size=3))),
     )
 
 
 def _strengthen(mild: DeviceShift, dominant: str, strength: float, rng: Generator) -> DeviceShift:
-    """Make one shift of a device strong; every draw happens for every device, so that devices do not depend on each other."""
+    """Make one shift of a device strong; each device takes the same draws, whatever its shift."""
     sign = float(rng.choice([-1.0, 1.0]))
     spread = float(rng.uniform(0.8, 1.2)) * strength
     signs = rng.choice([-1.0, 1.0], size=3)
@@ -224,8 +239,8 @@ def _simulate_device(shift: DeviceShift, windows: int, rng: Generator) -> tuple[
 def _history(windows: int, rng: Generator) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Draw which condition holds when, and how severe it is, each of shape (n,).
 
-    A machine runs normally, develops a fault, is repaired, and so on through all faults in random order: eleven or twelve
-    stretches, a fault about twice as long as the normal time before it. Severity differs by stretch and grows along it.
+    A machine runs normally, develops a fault, is repaired, and so on through all faults in random order: ten stretches,
+    a fault about twice as long as the normal time before it. Severity starts low and grows along a stretch.
     """
     faults = rng.permutation(np.arange(1, len(CONDITIONS)))
     sequence = np.stack([np.zeros_like(faults), faults], axis=1).ravel()  # normal, fault, normal, fault, ...
@@ -233,9 +248,9 @@ def _history(windows: int, rng: Generator) -> tuple[NDArray[np.int64], NDArray[n
     lengths = np.maximum(2, np.floor(windows * weights / weights.sum())).astype(np.int64)
     lengths[-1] += windows - lengths.sum()
     labels = np.repeat(sequence, lengths)
-    start = np.repeat(rng.uniform(0.6, 1.1, size=sequence.size), lengths)
-    within = np.concatenate([np.linspace(0.0, 0.5, length) for length in lengths])
-    return labels, (start + within) * np.exp(rng.normal(0.0, 0.1, size=windows))
+    start = np.repeat(rng.uniform(0.2, 0.5, size=sequence.size), lengths)
+    growth = np.concatenate([np.linspace(0.0, 0.7, length) for length in lengths])
+    return labels, (start + growth) * np.exp(rng.normal(0.0, 0.15, size=windows))
 
 
 def _vibration(
@@ -247,50 +262,35 @@ def _vibration(
     speed_hz = shift.shaft_hz * load * (1.0 + rng.normal(0.0, 0.003, size=windows))  # (n,)
     time_s = np.arange(LENGTH) * (1.0 + shift.clock_error) / SAMPLING_RATE_HZ  # (L,)
     turns = speed_hz[:, None] * time_s + rng.uniform(size=(windows, 1))  # (n, L)
-    signal = _harmonics(labels, severity, turns, rng)
+    signal = _harmonics(labels, severity, turns, np.array(shift.residual), rng)
     for condition, order in (("outer_race", _OUTER_RACE_ORDER), ("inner_race", _INNER_RACE_ORDER)):
         hit = np.flatnonzero(labels == CONDITIONS.index(condition))
         if hit.size:
             impacts = _impacts(turns[hit], speed_hz[hit], order, condition == "inner_race", shift.resonance_hz, rng)
             direction = np.array([0.6, 1.0, 0.25])
             signal[hit] += 0.45 * (severity[hit, None] * impacts)[:, None, :] * direction[:, None]
-    process = rng.normal(0.0, 0.04, size=signal.shape)
+    process = rng.normal(0.0, 0.06, size=signal.shape)
     # Flow and friction noise has more low than high frequencies: a two-point mean is enough of a low pass.
     process[:, :, 1:] = (process[:, :, 1:] + process[:, :, :-1]) / np.sqrt(2.0)
     return signal + process
 
 
 def _harmonics(
-    labels: NDArray[np.int64], severity: NDArray[np.float64], turns: NDArray[np.float64], rng: Generator
+    labels: NDArray[np.int64],
+    severity: NDArray[np.float64],
+    turns: NDArray[np.float64],
+    residual: NDArray[np.float64],
+    rng: Generator,
 ) -> NDArray[np.float64]:
     """Sum the orders of the shaft: (n, 3, L)."""
     windows, orders = labels.size, _HARMONIC_ORDERS.size
-    amplitude = np.zeros((len(CONDITIONS), 3, orders))  # g at severity 1; orders 0.5 1 1.5 2 2.5 3 4 5 6
-    amplitude[1] = [
-        [0, 0.42, 0, 0.02, 0, 0, 0, 0, 0],
-        [0, 0.42, 0, 0.02, 0, 0, 0, 0, 0],
-        [0, 0.06, 0, 0, 0, 0, 0, 0, 0],
-    ]
-    amplitude[2] = [
-        [0, 0.12, 0, 0.22, 0, 0.05, 0, 0, 0],
-        [0, 0.1, 0, 0.2, 0, 0.05, 0, 0, 0],
-        [0, 0.2, 0, 0.3, 0, 0.08, 0, 0, 0],
-    ]
-    amplitude[3] = [
-        [0.04, 0.1, 0.04, 0.08, 0.03, 0.06, 0.04, 0.03, 0.02],
-        [0.1, 0.2, 0.1, 0.16, 0.08, 0.13, 0.1, 0.08, 0.06],
-        [0.02, 0.05, 0.02, 0.04, 0.02, 0.03, 0.02, 0.02, 0.01],
-    ]
-    residual = np.array([0, 0.1, 0, 0.05, 0, 0.02, 0.01, 0, 0]) * np.array(
-        [[1.0], [0.8], [0.5]]
-    )  # every machine has it
-    strength = amplitude[labels] * severity[:, None, None] + residual * np.exp(rng.normal(0.0, 0.2, (windows, 3, 1)))
+    strength = _FAULT_G[labels] * severity[:, None, None]  # (n, 3, H)
+    strength += _RESIDUAL_G * residual[:, None] * np.exp(rng.normal(0.0, 0.2, (windows, 3, 1)))
     loose = labels == CONDITIONS.index("looseness")
     # Contact is lost and found at random: the orders of a loose machine change from window to window.
     strength *= np.where(loose[:, None, None], np.exp(rng.normal(0.0, 0.5, (windows, 1, orders))), 1.0)
-    phase = (
-        rng.uniform(size=(windows, 1, orders)) + np.array([0.0, 0.25, 0.5])[:, None]
-    )  # radial axes: a quarter turn apart
+    # The radial axes see a turning force a quarter turn apart.
+    phase = rng.uniform(size=(windows, 1, orders)) + np.array([0.0, 0.25, 0.5])[:, None]  # (n, 3, H)
     angle = 2 * np.pi * (turns[:, None, :] * _HARMONIC_ORDERS[:, None])  # (n, H, L)
     # cos(angle + phase), with the phase folded into the amplitudes so that each cosine is computed once for three axes.
     shifted = strength * np.exp(2j * np.pi * phase)  # (n, 3, H)

@@ -1,12 +1,12 @@
 """Supervised training of the source model: the one place where labels of the source are used.
 
-Held out for the accuracy that is reported, and for the calibration of the shift magnitude: whole groups where there are at
-least five of them, because the question is how the model does on a device that it never saw; else the end of what every
+Held out for the accuracy that is reported, and for the calibration of the shift magnitude: whole groups where there are
+at least five, because the question is how the model does on a device that it never saw; else the end of what every
 group shows of every class. Scaling constants come from the training part only. Hyper-parameters were chosen by held-out
 source accuracy; no target was looked at.
 
-Equal arguments and an equal number of torch threads give equal weights, bit for bit; the caller's random state and threads
-are left alone.
+Equal arguments and an equal number of torch threads give equal weights, bit for bit; the caller's random state and
+threads are left alone.
 """
 
 import math
@@ -23,9 +23,8 @@ from adaptation.errors import ConfigError, DataError
 from adaptation.nets import Classifier, build
 from adaptation.spec import NetworkSpec, compact_spec
 
-__all__ = ["EPOCHS", "Progress", "Trained", "default_spec", "hold_out", "predict", "train_source"]
+__all__ = ["Progress", "Trained", "default_epochs", "default_spec", "hold_out", "predict", "train_source"]
 
-EPOCHS = 20
 Progress = Callable[[int, int, float, float], None]  # epoch from 1, epochs, mean loss, held-out accuracy
 
 _BATCH = 128
@@ -64,6 +63,15 @@ class Trained:
     threads: int
 
 
+def default_epochs(windows: int) -> int:
+    """Give the passes after which the loss on sources of this size had settled: 10, and up to 30 for small ones.
+
+    >>> default_epochs(6000), default_epochs(1067), default_epochs(100)
+    (10, 24, 30)
+    """
+    return min(30, max(10, math.ceil(25_000 / max(1, windows))))
+
+
 def default_spec(dataset: Dataset) -> NetworkSpec:
     """Give the compact network for a data set: convolutions in time, or an MLP of two layers for rows without time."""
     width = 96 if dataset.length == 1 else 48
@@ -75,8 +83,8 @@ def hold_out(
 ) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
     """Choose the windows that are not trained on, (n,), and the names of whole groups that are held out.
 
-    With five or more groups a fifth of them, drawn by ``seed`` so that the rest still shows every class; else, or where no
-    such draw exists, the last fifth of what each group shows of each class, in stored order.
+    With five or more groups a fifth of them, drawn by ``seed`` so that the rest still shows every class; else, or where
+    no such draw exists, the last fifth of what each group shows of each class, in stored order.
 
     >>> mask, names = hold_out(np.array([0, 0, 0, 0, 0, 1, 1, 1]), np.array(["a"] * 8), seed=0)
     >>> mask.astype(int).tolist(), names
@@ -106,14 +114,14 @@ def train_source(
     groups: NDArray[np.str_],
     spec: NetworkSpec,
     seed: int,
-    epochs: int = EPOCHS,
+    epochs: int | None = None,
     progress: Progress | None = None,
 ) -> Trained:
     """Train a classifier on raw source windows.
 
-    Cross-entropy with classes weighted to equal influence (at most tenfold), AdamW, one epoch of warm-up, cosine to zero;
-    the statistics of BatchNorm are computed once more over the training part at the end, because they are what every
-    shift is measured against.
+    Cross-entropy with classes weighted to equal influence (at most tenfold), AdamW, one epoch of warm-up, cosine to
+    zero; the statistics of BatchNorm are computed once more over the training part at the end, because they are what
+    every shift is measured against.
 
     Args:
         windows: (n, channels, length), raw and finite.
@@ -121,13 +129,14 @@ def train_source(
         groups: (n,) device names, in stream order.
         spec: Network to train.
         seed: Decides the held-out groups, initial weights and the order of batches.
-        epochs: Passes over the training part, at least 1.
+        epochs: Passes over the training part, at least 1; see `default_epochs`.
         progress: Called after each epoch.
 
     Raises:
         ConfigError: Arguments do not fit each other.
         DataError: The windows make no model: a class is missing, or training leads to numbers that are not finite.
     """
+    epochs = default_epochs(len(windows)) if epochs is None else epochs
     _check(windows, labels, groups, spec, epochs)
     held_out, names = hold_out(labels, groups, seed)
     train_rows = np.flatnonzero(~held_out)

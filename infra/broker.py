@@ -20,9 +20,10 @@ from types import TracebackType
 from typing import Self
 
 from infra.errors import BrokerError
-from infra.kafka_cluster import Cluster, ClusterOptions, java_environment, lock_folder, prepare, wait_until_serving
+from infra.kafka_cluster import Cluster, ClusterOptions, java_environment, lock_folder, prepare
 from infra.kafka_jars import Notify
 from infra.kafka_properties import BrokerSecurity
+from infra.kafka_ready import wait_until_serving
 
 __all__ = ["BrokerSecurity", "LocalKafka"]
 

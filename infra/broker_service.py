@@ -14,10 +14,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from infra.errors import BrokerError
-from infra.kafka_cluster import Cluster, ClusterOptions, java_environment, lock_folder, prepare, wait_until_serving
+from infra.kafka_cluster import Cluster, ClusterOptions, java_environment, lock_folder, prepare
 from infra.kafka_jars import KAFKA_VERSION, Notify
 from infra.kafka_probe import serving_brokers
 from infra.kafka_properties import HOST, NodePorts
+from infra.kafka_ready import wait_until_serving
 
 __all__ = ["NodeStatus", "ServiceStatus", "read_status", "start_service", "stop_service"]
 

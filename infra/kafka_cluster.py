@@ -1,4 +1,4 @@
-"""A folder made ready to run Kafka nodes from, and the wait until they serve.
+"""A folder made ready to run Kafka nodes from.
 
 Everything that happens before a process starts: the data folder and its lock, ports, jars, `server.properties`, the
 format step. What starts the processes is `infra.broker` (tied to a parent) or `infra.broker_service` (detached).
@@ -13,16 +13,14 @@ import re
 import shutil
 import socket
 import subprocess
-import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
 from infra.errors import BrokerError, SettingsError
 from infra.kafka_jars import KAFKA_VERSION, Notify, ensure_jars
-from infra.kafka_probe import serving_brokers
 from infra.kafka_properties import HOST, BrokerSecurity, Mechanism, NodePorts, scram_arguments, server_properties
 
 __all__ = [
@@ -32,7 +30,6 @@ __all__ = [
     "java_environment",
     "lock_folder",
     "prepare",
-    "wait_until_serving",
 ]
 
 LOG_LEVELS = ("trace", "debug", "info", "warn", "error")
@@ -40,7 +37,6 @@ LOG_LEVELS = ("trace", "debug", "info", "warn", "error")
 _PORT_RANGE = (20_000, 32_000)
 _MARKER = "cluster.json"
 _LOCK = ".lock"
-_POLL_S = 0.1
 _JAVA_VARIABLES = {"JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS", "CLASSPATH", "JAVA_OPTS", "KAFKA_OPTS"}
 _JVM_FLAGS = (
     "-XX:+UseSerialGC",
@@ -48,14 +44,6 @@ _JVM_FLAGS = (
     "-XX:-UsePerfData",
     "-XX:+ExitOnOutOfMemoryError",
     "-Djava.awt.headless=true",
-)
-_ADVICE = (
-    ("Address already in use", "another program took one of its ports: choose another --port, or 0 for free ones"),
-    ("Failed to acquire lock", "another broker still uses this data folder: stop it, or choose another --data-dir"),
-    ("No space left on device", "free some disk space, or choose another --data-dir"),
-    ("memory", "the machine has too little free memory for the heap: free some, or choose another --heap"),
-    ("Invalid cluster.id", "the data folder belongs to another cluster: use --fresh to start with an empty one"),
-    ("", "see the whole log; --fresh starts with an empty data folder"),
 )
 
 
@@ -187,34 +175,6 @@ def prepare(folder: Path, options: ClusterOptions, fresh: bool = False, notify: 
     return replace(cluster, commands=commands)
 
 
-def wait_until_serving(
-    cluster: Cluster, exit_code: Callable[[int], int | None], limit_s: float, nodes: frozenset[int] | None = None
-) -> None:
-    """Return once every node knows that every node serves.
-
-    Args:
-        cluster: with all its nodes started.
-        exit_code: of a node by id, None while it runs.
-        limit_s: how long to wait.
-        nodes: who has to serve; default all.
-
-    Raises:
-        BrokerError: a node ended, or the time is over; quotes the log and says what to do.
-    """
-    everyone = frozenset(cluster.ports) if nodes is None else nodes
-    deadline = time.monotonic() + limit_s
-    waiting = set(everyone)
-    while waiting:
-        waiting = {n for n in waiting if serving_brokers(HOST, cluster.ports[n].internal) != everyone}
-        for node_id in everyone:
-            if (code := exit_code(node_id)) is not None:
-                raise BrokerError(_failure(cluster, node_id, f"ended with exit code {code} before it served"))
-        if waiting and time.monotonic() > deadline:
-            raise BrokerError(_failure(cluster, min(waiting), f"did not serve within {limit_s:.0f} s"))
-        if waiting:
-            time.sleep(_POLL_S)
-
-
 def java_environment() -> dict[str, str]:
     """Return this process's environment without the variables that change what a JVM does."""
     return {name: value for name, value in os.environ.items() if name not in _JAVA_VARIABLES}
@@ -244,8 +204,7 @@ def _claim(folder: Path, nodes: int, fresh: bool) -> str:
                 "folder, or --fresh"
             )
         return str(kept["cluster_id"])
-    # Kafka's own form of a cluster id: 22 characters of URL-safe base64, not starting with a dash.
-    cluster_id = "A" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[1:22]
+    cluster_id = _random_id()
     document = {"kafka_version": KAFKA_VERSION, "cluster_id": cluster_id, "nodes": nodes}
     marker.write_text(json.dumps(document) + "\n", encoding="utf-8")
     return cluster_id
@@ -305,35 +264,37 @@ def _write_key_store(path: Path, security: BrokerSecurity) -> None:
 
 
 def _format(cluster: Cluster, tool: list[str], cluster_id: str, security: BrokerSecurity | None) -> None:
-    """Format the folders that are not; all nodes at once, as each costs 0.7 s of a JVM's start."""
-    users = scram_arguments(security)
-    running = {}
-    for node_id in cluster.ports:
-        node = cluster.node_folder(node_id)
-        if (node / "data" / "meta.properties").exists():
-            continue
-        command = [*tool, "format", "-t", cluster_id, "-c", str(node / "server.properties"), *users]
-        running[node_id] = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=java_environment(),
-        )
-    failed = [
-        f"Kafka could not format the data folder of node {node_id} (exit code {process.returncode}):\n{output[-2000:]}"
-        for node_id, process in running.items()
-        for output in [process.communicate()[0]]
-        if process.returncode != 0
-    ]
-    if failed:
-        raise BrokerError("\n".join(failed))
+    """Format the data folders that are not: one by Kafka's tool, the others as its copies.
+
+    The tool's two files differ between nodes by ids only, and a JVM costs a second of processor time.
+    """
+    data = {node_id: cluster.node_folder(node_id) / "data" for node_id in cluster.ports}
+    unformatted = [node_id for node_id in data if not (data[node_id] / "meta.properties").exists()]
+    if not unformatted:
+        return
+    first, *others = unformatted
+    properties = cluster.node_folder(first) / "server.properties"
+    done = subprocess.run(
+        [*tool, "format", "-t", cluster_id, "-c", str(properties), *scram_arguments(security)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env=java_environment(),
+        check=False,
+    )
+    if done.returncode != 0:
+        what = f"Kafka could not format the data folder of node {first} (exit code {done.returncode})"
+        raise BrokerError(f"{what}:\n{done.stdout[-2000:]}")
+    for node_id in others:
+        data[node_id].mkdir(exist_ok=True)
+        shutil.copyfile(data[first] / "bootstrap.checkpoint", data[node_id] / "bootstrap.checkpoint")
+        identity = {"cluster.id": cluster_id, "directory.id": _random_id(), "node.id": node_id, "version": 1}
+        text = "".join(f"{name}={value}\n" for name, value in identity.items())
+        (data[node_id] / "meta.properties").write_text(text, encoding="ascii")
 
 
-def _failure(cluster: Cluster, node_id: int, what: str) -> str:
-    log = cluster.log(node_id)
-    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
-    tail = "\n".join(f"    {line}" for line in text.splitlines()[-15:]) or "    (nothing)"
-    advice = next(advice for pattern, advice in _ADVICE if pattern in text)
-    return f"Kafka node {node_id} {what}.\n  Last lines of {log}:\n{tail}\n  What to do: {advice}"
+def _random_id() -> str:
+    """Draw an id in Kafka's form: 22 characters of URL-safe base64, not starting with a dash."""
+    return "A" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[1:22]

@@ -111,7 +111,7 @@ def ensure_jars(folder: Path | None = None, lock_file: Path = LOCK_FILE, notify:
 def write_lock(lock_file: Path = LOCK_FILE) -> list[Jar]:
     """Resolve Kafka's coordinates anew, download every jar and write the lock file.
 
-    The sums are those of the files Maven Central serves now over TLS (jgo compares them with the published SHA-1).
+    The sums are those of the files that the repository serves now over TLS: review the difference before committing it.
     """
     import jgo  # here, not above: it takes 0.8 s to import and is not needed once the jars are there
 

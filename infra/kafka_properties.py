@@ -103,6 +103,7 @@ def server_properties(
         "share.coordinator.state.topic.min.isr": "2" if copies == "3" else "1",
         # A consumer group starts at once, and its first topic costs four logs instead of fifty.
         "group.initial.rebalance.delay.ms": "0",
+        "group.min.session.timeout.ms": "1000",
         "offsets.topic.num.partitions": "4",
         "transaction.state.log.num.partitions": "4",
         "share.coordinator.state.topic.num.partitions": "4",

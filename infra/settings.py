@@ -73,11 +73,12 @@ def load_settings(**overrides: Any) -> Settings:
     Raises:
         SettingsError: a variable is unknown or a value does not fit; the message names it.
     """
-    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    known = sorted(name.upper() for name in Settings.model_fields)
     for variable in os.environ:
-        if variable.upper().startswith(PREFIX) and variable.upper() not in known:
-            near = difflib.get_close_matches(variable.upper(), known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}"
+        name = variable.upper().removeprefix(PREFIX)
+        if variable.upper().startswith(PREFIX) and name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {PREFIX}{near[0]}?" if near else f"known are {', '.join(PREFIX + n for n in known)}"
             raise SettingsError(f"unknown setting {variable} in the environment; {hint}")
     try:
         return Settings(**{name: value for name, value in overrides.items() if value is not None})

@@ -98,9 +98,7 @@ class AdaptCore:
     def _decode(self, record: Incoming) -> FeatureBatch | Outgoing:
         channels, length = self.spec.channels, self.spec.length
         try:
-            return decode_features(
-                record.key, record.value, channels=channels, length=length, bytes_max=self.bytes_max
-            )
+            return decode_features(record.key, record.value, channels=channels, length=length, bytes_max=self.bytes_max)
         except DataError as error:
             return self._letter(record, "decode", error.reason, str(error), "DataError")
 

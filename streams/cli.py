@@ -37,6 +37,19 @@ EXTRAS = {
 }
 
 
+class LastWords(logging.Handler):
+    """Remember the last error that a library logged, to give it as the reason of an exception without one."""
+
+    text = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno >= logging.ERROR:
+            self.text = record.getMessage()
+
+
+_last_words = LastWords()
+
+
 class LazyGroup(click.Group):
     """Import a command's file only when it is asked for: ``acclimate fleet`` must not pay for torch."""
 
@@ -68,6 +81,10 @@ def cli(verbose: bool) -> None:
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
         stream=sys.stderr,
     )
+    # kafka-python logs every attempt to reach a broker, and the reason of a failure only there.
+    kafka = logging.getLogger("kafka")
+    kafka.propagate = verbose
+    kafka.addHandler(_last_words)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -93,7 +110,8 @@ def _run(arguments: Sequence[str] | None) -> int:
         code = exit_code(error)
         if code is None:
             raise
-        return _fail(str(error), code)
+        reason = f" ({_last_words.text})" if code == 4 and _last_words.text else ""
+        return _fail(f"{error or type(error).__name__}{reason}", code)
 
 
 def exit_code(error: Exception) -> int | None:
@@ -113,3 +131,7 @@ def exit_code(error: Exception) -> int | None:
 def _fail(message: str, code: int) -> int:
     click.echo(f"error: {message}", err=True)
     return code
+
+
+if __name__ == "__main__":
+    main()

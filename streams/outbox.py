@@ -116,6 +116,7 @@ class Outbox:
 
     def wait_until_below(self, records: int, timeout_s: float | None = None) -> int:
         """Wait until fewer than `records` wait, and return how many still do; for a producer faster than the line."""
+        self._check_alive()
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         with self._sender.changed:
             while (waiting := self._store.waiting()[0]) >= records:

@@ -1,11 +1,11 @@
 """The thread that carries an outbox to Kafka: in order, until each record is acknowledged, whatever happens.
 
-Why more than a kafka-python producer is needed (3.0.12, each point met on a real broker):
+Why more than a kafka-python producer is needed (3.0.12):
 
 - one record that the broker refuses puts the idempotent producer into a fatal state in which every later send fails
   with the same error, so it is rebuilt after any failure;
-- after a failed batch the producer goes on with the next one of the same partition, which would turn the order of a
-  device's records around, so the first failure stops the producer's network thread at once;
+- a batch that failed or timed out does not hold back the next ones of its partition, and sending it again would turn
+  the order of a device's records around; so the first failure stops the producer's network thread at once;
 - the failure does not say which record the broker minds, so after one that repeating does not cure the records go one
   by one until the culprit is alone; only then is it put aside.
 """
@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from kafka import KafkaProducer
 from kafka.errors import (
     CorruptRecordError,
     InvalidRecordError,
@@ -30,6 +29,7 @@ from kafka.errors import (
     RetriableError,
 )
 
+from streams.outbox_producer import ProducerAttempt, end_producer
 from streams.outbox_store import OutboxStore, StoredRecord
 
 __all__ = ["DeliveryReport", "OutboxSender"]
@@ -49,7 +49,6 @@ _IN_FLIGHT_RECORDS = 512
 _IN_FLIGHT_BYTES = 16 * 2**20
 _BACKOFF_FIRST_S = 0.1
 _BACKOFF_MAX_S = 5.0
-_STOP_LIMIT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -155,8 +154,8 @@ class OutboxSender:
                 return
             if not self._connect():
                 return
+        self._settle()  # first: it makes room for more in flight
         self._send()
-        self._settle()
         if self._failure is not None:
             self._recover(*self._failure)
         elif not self._acknowledged:
@@ -164,7 +163,7 @@ class OutboxSender:
 
     def _connect(self) -> bool:
         """Build a producer; an absent broker is waited for, unless the outbox is closed meanwhile."""
-        attempt = _Attempt(self._options, self._wake.set)
+        attempt = ProducerAttempt(self._options, self._wake.set)
         while not attempt.done.is_set() and not self._stopped.is_set():
             self._wake.wait()
             self._wake.clear()
@@ -216,7 +215,7 @@ class OutboxSender:
         if producer is self._producer and self._failure is None:
             self._failure = (row, error)
             # Runs in the producer's network thread, before it would send the next batch. `close` cannot do this: it
-            # waits for what is in flight. The attribute is private; a test of order fails should it change.
+            # waits for what is in flight. The attribute is private; a test notices should it change.
             producer._sender.force_close()
         self._wake.set()
 
@@ -278,55 +277,7 @@ class OutboxSender:
     def _drop_producer(self) -> None:
         producer, self._producer = self._producer, None
         if producer is not None:
-            _end(producer)
-
-
-class _Attempt:
-    """One try to build a producer, in a thread: the constructor waits for a broker and cannot be interrupted."""
-
-    def __init__(self, options: Mapping[str, Any], notify: Callable[[], None]) -> None:
-        self.done = threading.Event()
-        self.result: Any = None
-        self._lock = threading.Lock()
-        self._abandoned = False
-        self._notify = notify
-        threading.Thread(target=self._build, args=(options,), name="outbox-connect", daemon=True).start()
-
-    def abandon(self) -> None:
-        """Have the producer closed as soon as it is there."""
-        with self._lock:
-            self._abandoned = True
-            if isinstance(self.result, KafkaProducer):
-                _end(self.result)
-
-    def _build(self, options: Mapping[str, Any]) -> None:
-        clients: list[Any] = []
-
-        def client(**configs: Any) -> Any:
-            clients.append(KafkaProducer.DEFAULT_CONFIG["kafka_client"](**configs))
-            return clients[0]
-
-        try:
-            result: Any = KafkaProducer(**options, kafka_client=client)
-        except Exception as error:  # handed to the sending thread, which tells an outage from a bug
-            result = error
-            for made in clients:
-                made.close()  # a constructor that fails leaves its sockets open
-        with self._lock:
-            self.result = result
-            if self._abandoned and isinstance(result, KafkaProducer):
-                _end(result)
-        self.done.set()
-        self._notify()
-
-
-def _end(producer: Any) -> None:
-    producer._sender.force_close()
-    producer._sender.join(_STOP_LIMIT_S)
-    try:
-        producer.close(timeout=_STOP_LIMIT_S)
-    except KafkaError as error:
-        _log.warning("the Kafka producer did not close in time: %s", error)
+            end_producer(producer)
 
 
 def _report(stored: StoredRecord, partition: int | None, offset: int | None, refused: str | None) -> DeliveryReport:

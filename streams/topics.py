@@ -95,7 +95,7 @@ def differing_topics(settings: Settings) -> Sequence[str]:
     try:
         names = {topic_name(settings.fleet, topic.suffix): topic for topic in TOPICS}
         resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
-        found = admin.describe_configs(resources, config_filter="all")["TOPIC"]
+        found = admin.describe_configs(resources, config_filter="all")["topic"]
         lines = []
         for name, topic in names.items():
             for key, expected in _configs(topic).items():

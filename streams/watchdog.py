@@ -43,13 +43,14 @@ class Watchdog:
         self._assigned = assigned
         self._committed: dict[TopicPartition, int] = {}
         self._stop = threading.Event()
+        self._alive = 0.0
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop watching; returns at once."""
+        """Stop watching; returns at once, the thread closes its connection by itself."""
         self._stop.set()
 
     def _run(self) -> None:
@@ -71,6 +72,8 @@ class Watchdog:
             if progress:
                 self._alive = time.monotonic()
                 _touch(self._settings.ready_file)
+        if consumer is not None:
+            consumer.close(autocommit=False)
 
     def _guard(self, limit: float) -> None:
         # A thread of its own: a look may hang as long as the broker does.

@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import socket
+import tempfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -55,7 +56,6 @@ async def run_worker(settings: Settings, core: adapt.AdaptCore) -> int:
         **aiokafka_options(settings),
         acks="all",
         enable_idempotence=True,
-        compression_type="lz4",
         linger_ms=2,
         max_batch_size=262_144,
         max_request_size=OUTPUT_BYTES_MAX,
@@ -90,7 +90,8 @@ async def run_worker(settings: Settings, core: adapt.AdaptCore) -> int:
         os._exit(EXIT_BUG)
 
     pipeline = Pipeline(core.process, send, on_crash, settings.in_flight_max)
-    app = _faust_app(settings)
+    folder = tempfile.TemporaryDirectory(prefix="acclimate-worker-")
+    app = _faust_app(settings, folder.name)
     features = app.topic(topic_name(settings.fleet, "features"), acks=False, key_type=bytes, value_type=bytes)
 
     @app.agent(features, concurrency=1, name="adapt")
@@ -128,7 +129,8 @@ async def run_worker(settings: Settings, core: adapt.AdaptCore) -> int:
     running: list[asyncio.Task[None]] = []
     stop = _stop_signal()
     try:
-        await app.start()
+        async with asyncio.timeout(settings.watchdog_s):
+            await app.start()
         running = [asyncio.create_task(pipeline.run()), asyncio.create_task(commit_loop())]
         watchdog.start()
         await (await send(worker_record(settings.fleet, worker, "ready", core.receipt)))
@@ -144,23 +146,28 @@ async def run_worker(settings: Settings, core: adapt.AdaptCore) -> int:
             await commit(await pipeline.drain())
             await (await send(worker_record(settings.fleet, worker, "stopped", core.receipt)))
     except TimeoutError:
+        if not running:
+            log.critical("event=not_ready waited_s=%.0f exit=%d", settings.watchdog_s, EXIT_STALLED)
+            return EXIT_STALLED
         log.warning("event=stopped_with_records_in_flight")  # they will be read, and answered equally, again
     finally:
         watchdog.stop()
         for task in running:
             task.cancel()
         await asyncio.wait([asyncio.create_task(app.stop()), asyncio.create_task(producer.stop())], timeout=2.5)
+        folder.cleanup()
     log.info("event=stopped")
     return 0
 
 
-def _faust_app(settings: Settings) -> faust.App:
+def _faust_app(settings: Settings, datadir: str) -> faust.App:
     return faust.App(
         group_name(settings.fleet),
         broker=faust_broker(settings),
         broker_credentials=faust_credentials(settings),
         version=1,
         autodiscover=False,
+        datadir=datadir,  # made by Faust even without tables
         web_enabled=False,
         topic_disable_leader=True,
         topic_allow_declare=False,

@@ -50,7 +50,7 @@ def command(
     core = AdaptCore(
         fleet=settings.fleet,
         engine=engine,
-        spec=served.manifest.network_spec(),
+        spec=served.spec,
         class_names=served.manifest.class_names,
         receipt=make_receipt(served.digest, engine, settings.mode),
         bytes_max=settings.record_bytes_max,

@@ -16,7 +16,12 @@ from infra.errors import BrokerError
 from infra.kafka_jars import KAFKA_VERSION, ensure_jars, read_lock
 
 JARS = {"org.example:one:1.0": b"first jar" * 1000, "org.example:two:2.0": b"second jar" * 1000}
-ENSURE = "import sys; from pathlib import Path; from infra.kafka_jars import ensure_jars; print(len(ensure_jars(Path(sys.argv[1]), Path(sys.argv[2]))))"
+ENSURE = """
+import sys
+from pathlib import Path
+from infra.kafka_jars import ensure_jars
+print(len(ensure_jars(Path(sys.argv[1]), Path(sys.argv[2]))))
+"""
 
 
 class Mirror:
@@ -40,7 +45,7 @@ class Mirror:
                     mirror.requested.append(self.path.rpartition("/")[2])
 
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.thread = threading.Thread(target=self.server.serve_forever)
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,))
         self.thread.start()
 
     def path(self, coordinate: str) -> Path:

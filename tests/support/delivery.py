@@ -69,7 +69,7 @@ class Verdict:
 
 def read_topic(bootstrap: str, topic: str) -> list[object]:
     """Read a topic from its start to its present end."""
-    consumer = KafkaConsumer(bootstrap_servers=bootstrap, auto_offset_reset="earliest", fetch_max_bytes=50_000_000)
+    consumer = KafkaConsumer(bootstrap_servers=bootstrap, auto_offset_reset="earliest", enable_auto_commit=False)
     try:
         partitions = [TopicPartition(topic, p) for p in consumer.partitions_for_topic(topic) or ()]
         consumer.assign(partitions)
@@ -166,7 +166,7 @@ def stop_all(workers: Iterable[Worker]) -> None:
 
 def answered(bootstrap: str, fleet: str) -> int:
     """Return the number of records in the output topics, cheap enough to poll."""
-    consumer = KafkaConsumer(bootstrap_servers=bootstrap)
+    consumer = KafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False)
     try:
         topics: Sequence[str] = (f"{fleet}.predictions", f"{fleet}.dlq")
         partitions = [TopicPartition(t, p) for t in topics for p in consumer.partitions_for_topic(t) or ()]

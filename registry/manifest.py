@@ -1,0 +1,222 @@
+"""The manifest of a bundle: everything about a model that is not a number array, and the digests of its files.
+
+Its exact bytes are what a digest names and a signature will cover, so there is one way to write it: canonical JSON. A
+manifest in any other form (repeated keys, other spacing) is refused. Its checksum finds damage; it proves no origin.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from adaptation.engine import CODE_CONTRACT_VERSION
+from adaptation.errors import ConfigError, ContractError
+from adaptation.lean_settings import LeanSettings
+from adaptation.spec import SCALED_LIMIT, NetworkSpec, spec_digest
+
+__all__ = [
+    "PART_FILES",
+    "Compatibility",
+    "FileEntry",
+    "Manifest",
+    "PartFile",
+    "layer_names",
+    "manifest_bytes",
+    "parse_manifest",
+]
+
+PartFile = Literal["weights.safetensors", "reference.safetensors", "canary.safetensors", "source.onnx", "adapted.onnx"]
+PART_FILES: tuple[PartFile, ...] = (
+    "weights.safetensors",
+    "reference.safetensors",
+    "canary.safetensors",
+    "source.onnx",
+    "adapted.onnx",
+)
+
+_Name = Annotated[str, Field(min_length=1, max_length=200)]
+_Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+_Size = Annotated[int, Field(ge=1, le=65_536)]
+_MAX_CARD_ENTRIES = 256
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class FileEntry(_Strict):
+    """Digest and size of one file."""
+
+    sha256: _Digest
+    size_bytes: Annotated[int, Field(ge=1)]
+
+
+class Network(_Strict):
+    """The fields of `adaptation.spec.NetworkSpec`."""
+
+    kind: Literal["conv1d", "mlp"]
+    channels: _Size
+    length: _Size
+    classes: _Size
+    widths: tuple[_Size, ...]
+    kernels: tuple[_Size, ...]
+    transform: Literal["none", "signedlog"]
+
+
+class Scaling(_Strict):
+    """How raw values are scaled: ``scaling.mean`` and ``scaling.std`` of the weights, clipped to the limit."""
+
+    limit: float
+
+
+class Lean(_Strict):
+    """The fields of `adaptation.lean_settings.LeanSettings`."""
+
+    tau: float
+    lam: float
+    layers: tuple[bool, ...]
+    direction: Literal["target_on_large", "source_on_large"]
+    normalize_by_channels: bool
+    threshold: float
+
+
+class Compatibility(_Strict):
+    """What an adapter made for this model must have been made for."""
+
+    network_sha256: _Digest
+    layer_names: tuple[_Name, ...]
+    layer_widths: tuple[_Size, ...]
+
+
+class Manifest(_Strict):
+    """Describe one bundle; the checksum is the SHA-256 of the canonical JSON without it."""
+
+    schema_version: Literal[1] = 1
+    kind: Literal["source"] = "source"
+    code_contract_version: Annotated[int, Field(ge=1)] = CODE_CONTRACT_VERSION
+    network: Network
+    channel_names: tuple[_Name, ...]
+    class_names: tuple[_Name, ...]
+    scaling: Scaling = Scaling(limit=SCALED_LIMIT)
+    lean: Lean
+    compatibility: Compatibility
+    training: Annotated[dict[_Name, str | bool | int | float | None], Field(max_length=_MAX_CARD_ENTRIES)]
+    files: dict[PartFile, FileEntry]
+    checksum: _Digest = "0" * 64
+
+    @property
+    def spec(self) -> NetworkSpec:
+        """The network, as the rest of the code knows it."""
+        return NetworkSpec(**self.network.model_dump())
+
+    @property
+    def settings(self) -> LeanSettings:
+        """The settings of LeanTTA."""
+        return LeanSettings(**self.lean.model_dump())
+
+
+def layer_names(spec: NetworkSpec) -> tuple[str, ...]:
+    """Return the names of the BatchNorm layers as the state dict has them.
+
+    >>> layer_names(NetworkSpec("mlp", 2, 1, 3, (4,)))
+    ('blocks.0.norm',)
+    """
+    return tuple(f"blocks.{index}.norm" for index in range(spec.layers))
+
+
+def manifest_bytes(
+    spec: NetworkSpec,
+    settings: LeanSettings,
+    channel_names: tuple[str, ...],
+    class_names: tuple[str, ...],
+    training: dict[str, str | bool | int | float | None],
+    files: dict[PartFile, FileEntry],
+) -> bytes:
+    """Return the exact bytes of the manifest of these parts.
+
+    Raises:
+        ContractError: A value does not fit; reading would refuse it.
+    """
+    try:
+        manifest = Manifest(
+            network=Network(**asdict(spec)),
+            channel_names=channel_names,
+            class_names=class_names,
+            lean=Lean(**asdict(settings)),
+            compatibility=Compatibility(
+                network_sha256=spec_digest(spec), layer_names=layer_names(spec), layer_widths=spec.widths
+            ),
+            training=training,
+            files=files,
+        )
+    except ValidationError as error:
+        raise ContractError(f"manifest.json: {_first_problem(error)}") from error
+    raw = _canonical(manifest.model_copy(update={"checksum": _checksum(manifest)}))
+    parse_manifest(raw)
+    return raw
+
+
+def parse_manifest(raw: bytes) -> Manifest:
+    """Return the manifest with these bytes, checked in itself; its files are not looked at.
+
+    Raises:
+        ContractError: It is damaged, not canonical, newer than this code or contradicts itself.
+    """
+    try:
+        manifest = Manifest.model_validate_json(raw)
+    except ValidationError as error:
+        raise ContractError(f"manifest.json: {_first_problem(error)}") from error
+    if _canonical(manifest) != raw:
+        raise ContractError("manifest.json: expected canonical JSON as written by acclimate, found another form of it")
+    if _checksum(manifest) != manifest.checksum:
+        raise ContractError(
+            f"manifest.json: expected checksum {_checksum(manifest)}, found {manifest.checksum}; the file is damaged"
+        )
+    if manifest.code_contract_version > CODE_CONTRACT_VERSION:
+        raise ContractError(
+            f"manifest.json: expected code contract version {CODE_CONTRACT_VERSION} or older, found "
+            f"{manifest.code_contract_version}; update acclimate to use this bundle"
+        )
+    _check_consistency(manifest)
+    return manifest
+
+
+def _check_consistency(manifest: Manifest) -> None:
+    try:
+        spec, settings = manifest.spec, manifest.settings
+    except ConfigError as error:
+        raise ContractError(f"manifest.json: {error}") from error
+    contract = manifest.compatibility
+    pairs: tuple[tuple[str, Any, Any], ...] = (
+        ("number of channel names", spec.channels, len(set(manifest.channel_names))),
+        ("number of class names", spec.classes, len(set(manifest.class_names))),
+        ("lean layers", spec.layers, len(settings.layers)),
+        ("scaling limit", SCALED_LIMIT, manifest.scaling.limit),
+        ("compatibility network_sha256", spec_digest(spec), contract.network_sha256),
+        ("compatibility layer_names", layer_names(spec), contract.layer_names),
+        ("compatibility layer_widths", spec.widths, contract.layer_widths),
+        ("files", sorted(PART_FILES), sorted(manifest.files)),
+    )
+    for what, expected, found in pairs:
+        if expected != found:
+            raise ContractError(f"manifest.json: {what}: expected {expected}, found {found}")
+    for names in (manifest.channel_names, manifest.class_names):
+        if len(set(names)) != len(names):
+            raise ContractError(f"manifest.json: expected distinct names, found {list(names)}")
+
+
+def _canonical(manifest: Manifest) -> bytes:
+    text = json.dumps(manifest.model_dump(mode="json"), sort_keys=True, indent=1, ensure_ascii=True, allow_nan=False)
+    return text.encode() + b"\n"
+
+
+def _checksum(manifest: Manifest) -> str:
+    return hashlib.sha256(_canonical(manifest.model_copy(update={"checksum": ""}))).hexdigest()
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part) for part in problem["loc"]) or "the file"
+    return f"{where[:200]}: {problem['msg'][:300]}"

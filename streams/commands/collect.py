@@ -1,0 +1,103 @@
+"""``acclimate collect``: join predictions with the truth and write a report."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from adaptation.errors import ConfigError
+from infra.settings import load_settings
+from streams.commands.connection_options import connection_options, json_option
+from streams.commands.data_options import data_options, selected_dataset
+
+__all__ = ["command"]
+
+
+@click.command(
+    epilog="Example: acclimate collect --ledger out/ledger.jsonl --data chest_har.npz --label y4 --source device=1-5 "
+    "--target device=6-12"
+)
+@connection_options
+@click.option(
+    "--ledger",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="What was published, as `acclimate fleet` wrote it.",
+)
+@data_options
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the simulated fleet.")
+@click.option("--bundle", type=click.Path(path_type=Path), help="Compare with a direct run of this bundle.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("out/report"), show_default=True, help="Folder.")
+@click.option(
+    "--idle-s", default=30.0, show_default=True, help="Missing answers are lost when nothing came for so long."
+)
+@json_option
+def command(
+    bootstrap: str | None,
+    fleet: str | None,
+    ledger: Path,
+    seed: int,
+    bundle: Path | None,
+    out: Path,
+    idle_s: float,
+    as_json: bool,
+    **selection: Any,
+) -> int:
+    """Join predictions with the truth and write a report.
+
+    Waits until every window of the ledger is answered or in a dead letter. The data options are those that
+    `acclimate fleet` got. Exits with 1 if a window was lost or an answer is not what it should be.
+    """
+    settings = load_settings(bootstrap=bootstrap, fleet=fleet)
+    dataset = selected_dataset(seed, **selection)
+    if dataset.target is None:
+        raise ConfigError("the truth lies in the target: give the --target that was published")
+
+    from streams.collect import collect
+    from streams.commands.device_table import print_report, progress_bar
+    from streams.join import read_ledger
+    from streams.metrics import latency_figures, summarise
+    from streams.report import Story, verdicts, write_report
+
+    labels = dict(zip(dataset.target.rows.tolist(), dataset.target.labels.tolist(), strict=True))
+    with progress_bar(not as_json) as progress:
+        joined = collect(
+            settings,
+            read_ledger(ledger),
+            labels,
+            idle_s=idle_s,
+            progress=lambda done, of: progress("collecting", done, of),
+        )
+    report = summarise(joined) | {"latency_ms": latency_figures(joined, None)}
+    if bundle is not None:
+        report["offline"] = _offline(bundle, dataset.target, joined)
+    story = Story(
+        f"What the fleet {settings.fleet} was answered",
+        f"{dataset.name}: {len(report['per_device'])} devices, {joined.windows:,} windows.",
+        facts={name: value for name, value in {"data": dataset.name, **dataset.selection}.items() if value},
+    )
+    paths = write_report(out, report, joined, story)
+    if as_json:
+        click.echo(json.dumps(report))
+    else:
+        print_report(report, verdicts(report), {})
+        click.echo(f"report  {paths['html']}")
+    equal = report["offline"]["equal"] if "offline" in report else True
+    return int(bool(report["lost"] or report["conflicts"] or not equal))
+
+
+def _offline(folder: Path, target: Any, joined: Any) -> dict[str, Any]:
+    from registry.bundle import read_bundle
+    from streams.offline import compare_offline, offline_figures
+
+    bundle = read_bundle(folder)
+    modes = {receipt.mode for receipt, _ in joined.receipts}
+    bundles = {receipt.bundle for receipt, _ in joined.receipts}
+    if bundles - {bundle.digest} or len(modes) > 1:
+        raise ConfigError(
+            f"--bundle is {bundle.digest}, the answers name bundles {', '.join(sorted(bundles))} and modes "
+            f"{', '.join(sorted(modes))}; one bundle in one mode can be compared"
+        )
+    mode = next(iter(modes), "observe")
+    return offline_figures(compare_offline(bundle.engine(), mode, bundle.spec.adaptable, target, joined))

@@ -1,0 +1,88 @@
+"""``acclimate demo``: train, publish, adapt, collect and report, end to end on this machine."""
+
+import json
+import secrets
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+from infra.settings import load_settings
+from streams.commands.connection_options import connection_options, json_option
+from streams.commands.data_options import data_options, selected_dataset
+
+__all__ = ["command"]
+
+
+@click.command(
+    epilog="Example: acclimate demo --data chest_har.npz --label y4 --source device=1-5 --target device=6-12"
+)
+@data_options
+@connection_options
+@click.option("--out", type=click.Path(path_type=Path), default=Path("out/demo"), show_default=True, help="Folder.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the simulation and training.")
+@click.option("--mode", type=click.Choice(["observe", "always"]), help="Who answers; default ACCLIMATE_MODE or always.")
+@click.option("--windows-per-record", default=16, show_default=True, type=click.IntRange(1, 256))
+@click.option("--epochs", type=click.IntRange(1, 1000), help="Passes over the source.  [default: by its size]")
+@json_option
+def command(
+    bootstrap: str | None,
+    fleet: str | None,
+    out: Path,
+    seed: int,
+    mode: str | None,
+    windows_per_record: int,
+    epochs: int | None,
+    as_json: bool,
+    **selection: Any,
+) -> int:
+    """Run the whole story on this machine and write a report that opens in a browser.
+
+    Without --data, a fleet of rotating machines is simulated. Without --bootstrap or ACCLIMATE_BOOTSTRAP, an Apache
+    Kafka is started for the time of the demo; on a given one, a fleet of a new name is used and its topics stay. Exits
+    with 1 if a window was lost or Kafka changed an answer.
+    """
+    settings = load_settings(bootstrap=bootstrap, fleet=fleet, mode=mode)
+    local = "bootstrap" not in settings.model_fields_set
+    if "fleet" not in settings.model_fields_set:
+        settings = load_settings(bootstrap=bootstrap, mode=mode, fleet=f"demo-{secrets.token_hex(4)}")
+    signal.signal(signal.SIGTERM, _stop)  # so that everything that was started is stopped
+    say("preparing the data")
+    dataset = selected_dataset(seed, **selection)
+    notes = _simulated(seed) if selection["data"] is None else {}
+
+    from streams.commands.device_table import print_report, progress_bar
+    from streams.demo import DemoOptions, run_demo
+    from streams.report import verdicts
+
+    options = DemoOptions(out, seed, epochs, windows_per_record)
+    with progress_bar(not as_json) as progress:
+        result = run_demo(dataset, settings, options, local=local, notes=notes, say=say, progress=progress)
+    if as_json:
+        click.echo(json.dumps(result.report))
+    else:
+        click.echo()
+        print_report(
+            result.report,
+            verdicts(result.report),
+            {f"{dataset.group_key}-{group}": note for group, note in notes.items()},
+        )
+        click.echo(f"\nreport  {result.paths['html']}")
+    return 0 if result.sound else 1
+
+
+def say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def _simulated(seed: int) -> dict[str, str]:
+    from adaptation.simulate import device_shifts
+
+    return {shift.device: "nothing" if shift.dominant == "none" else shift.dominant for shift in device_shifts(seed)}
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)

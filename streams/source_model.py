@@ -1,0 +1,171 @@
+"""From a data set to a bundle that workers serve: train, calibrate the shift magnitude, write. Needs the train extra.
+
+One function for ``acclimate train`` and the demo, so that both make the same model from the same rows.
+"""
+
+import shutil
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from adaptation.dataset import Dataset
+from adaptation.errors import ConfigError
+from adaptation.lean_settings import Direction, LeanSettings
+from adaptation.selectors import parse_integers
+from adaptation.shift import calibrate
+from adaptation.shift_calibration import ShiftCalibration
+from adaptation.train import Progress, Trained, default_spec, train_source
+from registry.bundle import build_bundle
+
+__all__ = ["LeanChoice", "SourceModel", "check_folder", "make_source_bundle", "parse_layers"]
+
+_CANARY_WINDOWS = 32
+
+
+@dataclass(frozen=True)
+class LeanChoice:
+    """What the user set of LeanTTA; None keeps the default of `LeanSettings.for_layers`.
+
+    Attributes:
+        layers: ``all``, ``first-half`` or BatchNorm layers by number from 0, such as ``0,2``.
+    """
+
+    tau: float | None = None
+    lam: float | None = None
+    direction: Direction | None = None
+    layers: str | None = None
+    threshold: float | None = None
+
+    def settings(self, layers: int) -> LeanSettings:
+        """Complete the choice for a network with this many BatchNorm layers.
+
+        Raises:
+            ConfigError: A value is out of range or a layer does not exist.
+        """
+        settings = LeanSettings.for_layers(layers)
+        if self.layers is not None:
+            settings = replace(settings, layers=parse_layers(self.layers, layers))
+        chosen = {"tau": self.tau, "lam": self.lam, "direction": self.direction, "threshold": self.threshold}
+        given = {name: value for name, value in chosen.items() if value is not None}
+        return replace(settings, **given)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, eq=False)
+class SourceModel:
+    """A source model and the bundle that was written from it.
+
+    Attributes:
+        folder: The bundle.
+        digest: SHA-256 of its manifest.
+    """
+
+    folder: Path
+    digest: str
+    trained: Trained
+    calibration: ShiftCalibration
+    settings: LeanSettings
+
+
+def parse_layers(text: str, layers: int) -> tuple[bool, ...]:
+    """Read which BatchNorm layers are adapted.
+
+    Raises:
+        ConfigError: The text is none of the forms, or names a layer that the network does not have.
+
+    >>> parse_layers("first-half", 3), parse_layers("0,2", 3), parse_layers("all", 2)
+    ((True, True, False), (True, False, True), (True, True))
+    """
+    if text == "all":
+        return (True,) * layers
+    if text == "first-half":
+        return LeanSettings.for_layers(layers).layers
+    try:
+        chosen = parse_integers(text)
+    except ConfigError as error:
+        raise ConfigError(f"--layers: expected all, first-half or numbers from 0, got {text!r}") from error
+    if max(chosen) >= layers:
+        raise ConfigError(f"--layers: the network has BatchNorm layers 0 to {layers - 1}, got {max(chosen)}")
+    return tuple(layer in chosen for layer in range(layers))
+
+
+def check_folder(folder: Path, force: bool) -> None:
+    """Refuse to write over anything but, with ``force``, an older bundle.
+
+    Raises:
+        ConfigError: The folder holds something.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is a file; choose a folder for the bundle")
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    if not force:
+        raise ConfigError(f"{folder} is not empty; choose another folder, or --force to replace the bundle in it")
+    if not (folder / "manifest.json").is_file():
+        raise ConfigError(f"{folder} holds other files than a bundle (no manifest.json); --force replaces bundles only")
+
+
+def make_source_bundle(
+    dataset: Dataset,
+    folder: Path,
+    seed: int,
+    *,
+    epochs: int | None = None,
+    lean: LeanChoice = LeanChoice(),
+    progress: Progress | None = None,
+    force: bool = False,
+) -> SourceModel:
+    """Train on the source of a data set and write the bundle.
+
+    The bundle is written and tested beside the folder and then moved into place. Equal arguments and an equal number of
+    torch threads give an equal digest.
+
+    Raises:
+        ConfigError: Options do not fit, or the folder holds something.
+        DataError: The source makes no model.
+        ContractError: The exported graphs differ from the model.
+    """
+    check_folder(folder, force)
+    spec = default_spec(dataset)
+    settings = lean.settings(spec.layers)
+    source = dataset.source
+    trained = train_source(source.windows, source.labels, source.groups, spec, seed, epochs, progress)
+    held_out = source.windows[trained.held_out]
+    calibration = calibrate(trained.model, source.windows[~trained.held_out], held_out)
+    picks = np.unique(np.linspace(0, len(held_out) - 1, _CANARY_WINDOWS).astype(np.int64))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
+        bundle = build_bundle(
+            trained.model,
+            settings,
+            calibration,
+            dataset.channel_names,
+            dataset.class_names,
+            _card(dataset, trained),
+            held_out[picks],
+            Path(scratch) / "bundle",
+        )
+        check_folder(folder, force)  # training took its time: whatever came meanwhile is not ours to remove
+        if folder.exists():
+            shutil.rmtree(folder)
+        (Path(scratch) / "bundle").rename(folder)
+    return SourceModel(folder, bundle.digest, trained, calibration, settings)
+
+
+def _card(dataset: Dataset, trained: Trained) -> dict[str, str | bool | int | float | None]:
+    """Give what the manifest remembers of the training, without anything that changes from run to run."""
+    card: dict[str, str | bool | int | float | None] = {
+        "data": dataset.name,
+        **{f"selection_{name}": value for name, value in dataset.selection.items()},
+        "sampling_rate_hz": dataset.sampling_rate_hz,
+        "windows_trained": int((~trained.held_out).sum()),
+        "windows_held_out": int(trained.held_out.sum()),
+        "held_out_by": trained.held_out_by,
+        "held_out_groups": ",".join(trained.held_out_groups),
+        "held_out_accuracy": trained.accuracy,
+        "seed": trained.seed,
+        "epochs": len(trained.losses),
+        "threads": trained.threads,
+    }
+    return card

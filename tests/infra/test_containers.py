@@ -1,0 +1,68 @@
+"""The container files build exact versions, run without root and tell whether they are healthy."""
+
+import json
+import re
+from importlib.metadata import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from jsonschema.validators import validator_for
+
+from infra.kafka_jars import KAFKA_VERSION
+
+ROOT = Path(__file__).parents[2]
+COMPOSE = ROOT / "docker-compose.yml"
+SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))["services"]
+DOCKERFILES = sorted((ROOT / "infra" / "docker").glob("*.Dockerfile"))
+# name:1.2.3 with an optional suffix, never `latest`, a bare name or only part of a version
+EXACT = re.compile(r"[a-z0-9./-]+:v?\d+\.\d+\.\d+([.-][a-z0-9.]+)*")
+
+
+def test_the_compose_file_follows_the_compose_specification() -> None:
+    # The schema that `check-jsonschema --builtin-schema vendor.compose-spec` uses, without that command: 0.38.1 needs a
+    # newer click than Faust allows, and does not say so.
+    [vendored] = [f for f in files("check-jsonschema") or [] if f.match("vendor/compose-spec.json")]
+    schema = json.loads(vendored.read_text())
+    document = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))
+    found = [e.json_path + ": " + e.message for e in validator_for(schema)(schema).iter_errors(document)]
+    assert found == []
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_has_an_exact_version_a_health_check_and_no_root(name: str) -> None:
+    service = SERVICES[name]
+    assert EXACT.fullmatch(service["image"])
+    assert service["healthcheck"]["test"][0] == "CMD"
+    user, group = service["user"].split(":")
+    assert int(user) > 0
+    assert int(group) > 0
+    assert service["cap_drop"] == ["ALL"]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_published_port_is_reachable_from_this_machine_only(name: str) -> None:
+    assert all(port.startswith("127.0.0.1:") for port in SERVICES[name].get("ports", []))
+
+
+def test_the_container_and_the_local_broker_are_the_same_kafka() -> None:
+    assert SERVICES["kafka"]["image"] == f"apache/kafka:{KAFKA_VERSION}"
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.stem)
+def test_a_container_file_starts_from_an_exact_version_and_ends_without_root(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    images = [line.split()[1] for line in lines if line.startswith("FROM ")]
+    assert images
+    assert all(EXACT.fullmatch(image) for image in images)
+    [user] = [line.split()[1] for line in lines if line.startswith("USER ")]
+    assert int(user.split(":")[0]) > 0
+
+
+@pytest.mark.parametrize("name", [name for name, service in SERVICES.items() if "build" in service])
+def test_a_built_service_names_an_existing_container_file_whose_sources_exist(name: str) -> None:
+    path = ROOT / SERVICES[name]["build"]["dockerfile"]
+    copied = [line.split()[1:-1] for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("COPY ")]
+    for source in (s for sources in copied if not sources[0].startswith("--from") for s in sources):
+        assert (ROOT / source).exists(), f"{path.name} copies {source}, which is not there"

@@ -1,0 +1,151 @@
+"""`acclimate train`: the bundle it leaves, what it prints, and the exit code of each wrong use."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from adaptation.errors import ConfigError
+from registry.bundle import read_bundle
+from streams.cli import main
+from streams.commands.data_options import selected_dataset
+from streams.source_model import LeanChoice, check_folder, parse_layers
+from tests.adaptation.test_train import waves
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    windows, labels, groups = waves(devices=6, each=40)
+    device = np.array([int(name[1:]) for name in groups])
+    labels[0] = -1
+    path = tmp_path_factory.mktemp("recordings") / "waves.npz"
+    np.savez(path, X=windows, y=labels, device=device)
+    path.with_suffix(".json").write_text(
+        json.dumps({"channels": ["sin", "cos"], "class_names": ["low", "mid", "high"]})
+    )
+    return path
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", *map(str, arguments)])
+    assert isinstance(stopped.value.code, int)
+    return stopped.value.code
+
+
+def basics(recordings: Path, out: Path) -> list[object]:
+    return ["--data", recordings, "--source", "device=0-4", "--out", out, "--epochs", 1, "--threads", 1]
+
+
+def test_the_bundle_names_the_data_and_carries_the_chosen_settings(
+    recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lean = ["--tau", 0.25, "--lambda", 2, "--direction", "source_on_large", "--layers", "0,2", "--threshold", 1.5]
+    assert run(*basics(recordings, tmp_path / "a/bundle"), "--target", "device=5", *lean, "--json") == 0
+    captured = capsys.readouterr()
+    summary: dict[str, Any] = json.loads(captured.out)
+    assert captured.err == ""
+    bundle = read_bundle(tmp_path / "a/bundle")
+    assert summary["digest"] == bundle.digest
+    assert bundle.manifest.channel_names == ("sin", "cos")
+    assert bundle.manifest.class_names == ("low", "mid", "high")
+    settings = bundle.settings
+    assert (settings.tau, settings.lam, settings.threshold) == (0.25, 2.0, 1.5)
+    assert (settings.direction, settings.layers) == ("source_on_large", (True, False, True))
+    assert (summary["windows_trained"], summary["windows_held_out"], summary["windows_left_out"]) in (
+        (160, 39, 1),  # the row without label lies in the device that is held out
+        (159, 40, 1),
+    )
+    assert set(summary["recall"]) == {"low", "mid", "high"}
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["bundle"]
+
+
+def test_equal_seeds_give_equal_digests_and_the_table_shows_digest_and_path(
+    recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    digests = []
+    for name, seed in (("one", 1), ("two", 1), ("three", 2)):
+        assert run(*basics(recordings, tmp_path / name), "--seed", seed) == 0
+        captured = capsys.readouterr()
+        assert "held-out accuracy" in captured.out
+        assert f"bundle  {tmp_path / name}" in captured.out
+        assert captured.err == ""
+        digests.append(read_bundle(tmp_path / name).digest)
+        assert f"digest  {digests[-1]}" in captured.out
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_a_folder_in_use_is_refused_and_force_replaces_bundles_only(
+    recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "bundle"
+    out.mkdir()
+    assert run(*basics(recordings, out), "--seed", 1) == 0
+    first = read_bundle(out).digest
+    assert run(*basics(recordings, out), "--seed", 2) == 2
+    assert "is not empty" in capsys.readouterr().err
+    assert read_bundle(out).digest == first
+    assert run(*basics(recordings, out), "--seed", 2, "--force") == 0
+    assert read_bundle(out).digest != first
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home/letter.txt").write_text("dear")
+    with pytest.raises(ConfigError, match="--force replaces bundles only"):
+        check_folder(tmp_path / "home", force=True)
+    with pytest.raises(ConfigError, match="is a file"):
+        check_folder(tmp_path / "home/letter.txt", force=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "text"),
+    [
+        (["--label", "truth"], 2, "no array 'truth'; it has: X, device, y"),
+        (["--target", "device=9"], 2, "values of 'device': 0-5"),
+        (["--source", "device=1"], 2, "names key 'device' twice"),
+        (["--channels", "0,x"], 2, "expected numbers such as 0,1,2"),
+        (["--tau", "1.5"], 2, "tau: expected 0 to 1"),
+        (["--layers", "5"], 2, "BatchNorm layers 0 to 2, got 5"),
+        (["--layers", "most"], 2, "expected all, first-half or numbers"),
+        (["--transform", "sqrt"], 2, "signedlog"),
+        (["--target", "device=4-5"], 2, "share 40 rows"),
+    ],
+)
+def test_wrong_options_end_with_one_line_and_exit_code_2(
+    recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], code: int, text: str
+) -> None:
+    assert run(*basics(recordings, tmp_path / "bundle"), *options) == code
+    captured = capsys.readouterr()
+    assert text in captured.err
+    assert captured.out == ""
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_wrong_content_ends_with_exit_code_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "x.npz").write_bytes(b"PK but no zip")
+    assert run("--data", tmp_path / "x.npz", "--source", "device=1", "--out", tmp_path / "bundle") == 3
+    assert "not an .npz file" in capsys.readouterr().err
+
+
+def test_repeated_source_options_must_all_hold(recordings: Path) -> None:
+    data = selected_dataset(0, data=recordings, source=("device=0-3", "y=0-2"), channels="1")
+    assert data.selection["source"] == "device=0-3;y=0-2"
+    assert len(data.source) == 159
+    assert data.channel_names == ("cos",)
+
+
+def test_without_data_the_fleet_is_simulated_and_selections_are_refused() -> None:
+    with pytest.raises(ConfigError, match="--label selects from recordings"):
+        selected_dataset(0, label="y")
+    with pytest.raises(ConfigError, match="needs --source"):
+        selected_dataset(0, data=Path("x.npz"))
+    fleet = selected_dataset(5)
+    assert fleet.selection["seed"] == "5"
+    assert fleet.target is not None
+
+
+def test_layers_are_read_in_all_forms() -> None:
+    assert parse_layers("all", 3) == (True, True, True)
+    assert parse_layers("first-half", 4) == (True, True, False, False)
+    assert parse_layers("1-2", 3) == (False, True, True)
+    assert LeanChoice(tau=0.0).settings(2).tau == 0.0

@@ -1,0 +1,47 @@
+"""A tiny, untrained model with the input shape of chest_har: delivery does not care how good it is."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from adaptation.lean_settings import LeanSettings
+from adaptation.nets import build
+from adaptation.shift import calibrate
+from adaptation.spec import NetworkSpec
+from registry.bundle import Bundle, build_bundle
+from streams.adapt import AdaptCore, make_receipt
+
+CHANNELS, LENGTH = 3, 64
+
+
+def windows(n: int, seed: int = 0, scale: float = 1.0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return (scale * rng.normal(size=(n, CHANNELS, LENGTH))).astype(np.float32)
+
+
+def tiny_bundle(folder: Path, kind: str = "conv1d") -> Bundle:
+    torch.manual_seed(7)
+    length = LENGTH if kind == "conv1d" else 1
+    spec = NetworkSpec(kind, CHANNELS, length, 4, (8, 8), (5, 3) if kind == "conv1d" else ())
+    source = windows(300)[:, :, :length]
+    model = build(spec).train()
+    for _ in range(20):  # running statistics, so that shifts have a scale
+        model(torch.from_numpy(source))
+    model.eval()
+    return build_bundle(
+        model,
+        LeanSettings.for_layers(spec.layers),
+        calibrate(model, source[:200], source[200:]),
+        tuple(f"axis_{i}" for i in range(CHANNELS)),
+        ("normal", "imbalance", "looseness", "bearing"),
+        {"data": "random numbers"},
+        source[:8],
+        folder,
+    )
+
+
+def core(bundle: Bundle, fleet: str = "plant", mode: str = "always", bytes_max: int = 1_000_000) -> AdaptCore:
+    engine = bundle.engine()
+    receipt = make_receipt(bundle.digest, engine, mode)
+    return AdaptCore(fleet, engine, bundle.spec, bundle.manifest.class_names, receipt, bytes_max)
