@@ -110,7 +110,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         code = exit_code(error)
         if code is None:
             raise
-        reason = f" ({_last_words.text})" if code == 4 and _last_words.text else ""
+        reason = f" ({_last_words.text})" if code == 4 and str(error) not in _last_words.text else ""
         return _fail(f"{error or type(error).__name__}{reason}", code)
 
 

