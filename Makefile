@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 DEMO_OPTIONS := $(if $(DATA),--data $(DATA)) $(if $(LABEL),--label $(LABEL)) $(if $(SOURCE),--source $(SOURCE)) \
   $(if $(TARGET),--target $(TARGET)) $(if $(GROUP),--group $(GROUP)) $(if $(TRANSFORM),--transform $(TRANSFORM))
 
-.PHONY: help setup lock demo test check chaos bench up down clean
+.PHONY: help setup lock demo test lint check chaos bench up down clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -36,14 +36,15 @@ demo: $(READY) ## the story end to end; on recordings with DATA= LABEL= SOURCE= 
 	@$(BIN)/acclimate demo $(DEMO_OPTIONS)
 
 test: $(READY) ## all tests but the long ones, on real Kafka
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2
 
-check: $(READY) ## format, lint, types, fast tests, doctests, exported schemas
+lint: $(READY) ## format, lint and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest -m 'not kafka and not chaos'
-	@$(BIN)/python -m pytest --doctest-modules adaptation infra registry streams -p no:cacheprovider
+
+check: lint ## lint, fast tests, doctests and exported schemas: before every commit
+	@$(BIN)/python -m pytest -n 2 -m 'not kafka and not chaos' tests --doctest-modules adaptation infra registry streams
 
 chaos: $(READY) ## long kill and load runs
 	@$(BIN)/python -m pytest -m chaos --timeout 1800 -s

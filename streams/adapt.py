@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import orjson
-from adaptation.engine import CODE_CONTRACT_VERSION, Engine, Outputs
 
+from adaptation.engine import CODE_CONTRACT_VERSION, Engine, Outputs
 from adaptation.errors import DataError
 from adaptation.lean_settings import LeanSettings
 from adaptation.spec import NetworkSpec

@@ -25,12 +25,8 @@ def install(extra: str, folder: Path) -> Path:
     uv = Path(sys.executable).with_name("uv")
     python = folder / "bin" / "python"
     subprocess.run([uv, "venv", "-q", "--python", sys.executable, folder], check=True)
-    subprocess.run(
-        [uv, "pip", "install", "-q", "--python", python, "-r", "pyproject.toml", "--extra", extra]
-        + ["-c", "requirements.lock"],
-        cwd=ROOT,
-        check=True,
-    )
+    locked = ["-r", "pyproject.toml", "--extra", extra, "-c", "requirements.lock"]
+    subprocess.run([uv, "pip", "install", "-q", "--python", python, *locked], cwd=ROOT, check=True)
     probe = f"import importlib.util as u; print([n for n in {ABSENT[extra]!r} if u.find_spec(n)])"
     found = subprocess.run([python, "-c", probe], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

@@ -18,18 +18,19 @@ def print_report(report: Mapping[str, Any], verdicts: list[tuple[str, str]], not
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(show_edge=False, pad_edge=False, header_style="bold")
-    table.add_column("device", no_wrap=True)
+    from streams.metrics import HARM
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")  # fits 80 columns
+    table.add_column("device", overflow="fold")
     if notes:
-        table.add_column("what was done to it")
-    columns = ["windows", "as trained", "as answered", "LeanTTA", "shift p50", "shift p95", "above 1", "by LeanTTA"]
-    for column in columns:
-        table.add_column(column, justify="right")
+        table.add_column("what it got", no_wrap=True)
+    for column in ("windows", "source", "answered", "LeanTTA", "shift", "p95"):
+        table.add_column(column, justify="right", no_wrap=True)
     for device in report["per_device"]:
         accuracy, shift = device["accuracy"], device["shift"]
         answered = _percent(accuracy["answered"])
         change = accuracy["answered"] - accuracy["source"]
-        if abs(change) >= 0.03:
+        if abs(change) >= HARM:
             answered = f"[{'green' if change > 0 else 'red'}]{answered}[/]"
         note = [escape(notes.get(device["device"], ""))] if notes else []
         table.add_row(
@@ -41,16 +42,15 @@ def print_report(report: Mapping[str, Any], verdicts: list[tuple[str, str]], not
             _percent(accuracy["adapted"]),
             f"{shift['median']:.2f}",
             f"{shift['p95']:.2f}",
-            _percent(shift["share_above_1"]),
-            _percent(device["answered_by"]["leantta"] / device["windows"]),
         )
     console = Console(highlight=False)
-    if console.width < 100 and not console.is_terminal:
-        console = Console(highlight=False, width=110)  # a log file has no width; do not cut the table for it
     console.print(table)
+    console.print(
+        "[dim]correct answers of the source model, as answered, of LeanTTA alone; median shift magnitude[/]\n"
+    )
     marks = {"good": "[green]+[/]", "bad": "[bold red]![/]", "plain": " "}
     for tone, text in verdicts:
-        console.print(f"{marks[tone]} {escape(text)}")
+        console.print(f"{marks[tone]} {escape(text)}", soft_wrap=True)
 
 
 @contextmanager

@@ -36,7 +36,6 @@ def command(
     click.echo(text, err=not as_json)
 
     from registry.bundle import read_bundle
-
     from streams.adapt import AdaptCore, make_receipt
     from streams.topics import create_topics, differing_topics
     from streams.worker import run_worker
