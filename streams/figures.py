@@ -102,7 +102,7 @@ def overview(report: Mapping[str, Any], standalone: bool = False) -> str:
 
 def shift_over_time(joined: Joined) -> str:
     """Draw each device's shift magnitude over its windows, with bands where the true class is another one."""
-    names = list(dict.fromkeys(joined.device.tolist()))[:DEVICES_MAX]
+    names = joined.devices[:DEVICES_MAX]
     columns = 3 if len(names) > 2 else max(1, len(names))
     rows = -(-len(names) // columns)
     top = max(1.5, float(np.quantile(joined.magnitude, 0.999)))
@@ -137,7 +137,7 @@ def shift_over_time(joined: Joined) -> str:
 def accuracy_over_time(joined: Joined, bins: int = 50) -> str:
     """Draw the fleet's accuracy while the recording goes by; each device counts by its windows."""
     progress = np.empty(len(joined), dtype=np.float64)
-    for name in dict.fromkeys(joined.device.tolist()):
+    for name in joined.devices:
         mine = np.flatnonzero(joined.device == name)
         progress[mine] = (np.arange(mine.size) + 0.5) / mine.size
     bins = min(bins, max(2, len(joined) // 40))
@@ -169,10 +169,15 @@ def latency(joined: Joined) -> str:
         figure = Figure(figsize=(9.2, 2.5), layout="constrained")
         axes = figure.subplots()
         axes.step(values[last], shares[last], where="post", color=_SERIES["answered"], linewidth=1.8)
-        for share, value, text in ((50, p50, "half"), (99, p99, "99 %")):
+        for share, value, text, right in ((50, p50, "half", True), (99, p99, "99 %", False)):
             axes.plot([value], [share], "o", color=_INK, markersize=4.5)
             axes.annotate(
-                f"{text} within {value:.0f} ms", (value, share), (7, -12), textcoords="offset points", fontsize=9
+                f"{text} within {value:.0f} ms",
+                (value, share),
+                (8 if right else -8, -13),
+                textcoords="offset points",
+                ha="left" if right else "right",
+                fontsize=9,
             )
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

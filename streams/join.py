@@ -6,6 +6,7 @@ several answers to one event the lowest output offset counts; equal output ids m
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -124,6 +125,13 @@ class Joined:
 
     def __len__(self) -> int:
         return int(self.label.shape[0])
+
+    @property
+    def devices(self) -> list[str]:
+        """Return the devices with an answer, sorted as people count: device-9 before device-10."""
+        return sorted(
+            set(self.device.tolist()), key=lambda name: [part.zfill(9) for part in re.findall(r"\d+|\D+", name)]
+        )
 
     @property
     def latency_ms(self) -> npt.NDArray[np.int64]:

@@ -20,10 +20,9 @@ Json = dict[str, Any]
 def summarise(joined: Joined) -> Json:
     """Return the part of a report that one collection gives.
 
-    ``adapted`` is LeanTTA's own output everywhere, ``answered`` what the workers answered under their mode. The devices
-    come in the order of the ledger.
+    ``adapted`` is LeanTTA's own output everywhere, ``answered`` what the workers answered under their mode.
     """
-    devices = [_device(joined, name) for name in dict.fromkeys(joined.device.tolist())]
+    devices = [_device(joined, name) for name in joined.devices]
     by_answered = sorted(devices, key=lambda device: device["accuracy"]["answered"])
     return {
         "windows": joined.windows,

@@ -151,7 +151,8 @@ def _accuracy_verdicts(report: Json) -> list[tuple[str, str]]:
         found.append(("good", f"Helped, by {100 * HARM:.0f} points or more: {_named(report, helped, 'answered')}."))
     found.append(_compared("LeanTTA everywhere, without regard to the shift,", accuracy["source"], accuracy["adapted"]))
     worst = next(device for device in report["per_device"] if device["device"] == report["worst_device"])
-    text = f"Worst device: {worst['device']}, {_percent(worst['accuracy']['answered'])} correct as answered."
+    answered, source = _percent(worst["accuracy"]["answered"]), _percent(worst["accuracy"]["source"])
+    text = f"Worst device: {worst['device']}, {answered} correct as answered, {source} as trained."
     return [*found, ("plain", text)]
 
 
@@ -159,7 +160,8 @@ def _compared(subject: str, source: float, other: float) -> tuple[str, str]:
     points = 100 * (other - source)
     if abs(points) < 0.05:
         return "plain", f"{subject} is as accurate as the model as trained: {_percent(source)}."
-    word, tone = ("more", "good") if points > 0 else ("less", "bad")
+    word = "more" if points > 0 else "less"
+    tone = "plain" if abs(points) < 0.5 else "good" if points > 0 else "bad"
     return tone, (
         f"{subject} is {abs(points):.1f} points {word} accurate than the model as trained: "
         f"{_percent(other)} against {_percent(source)}."

@@ -23,13 +23,14 @@ pytestmark = pytest.mark.kafka
 TOPIC = "checked"
 
 FAUST_READER = """
-import asyncio, faust
+import asyncio, faust, tempfile
 from infra.settings import Settings
 from streams.connect import faust_broker, faust_credentials
 
 settings = Settings()
+folder = tempfile.TemporaryDirectory()
 app = faust.App("reader", broker=faust_broker(settings), broker_credentials=faust_credentials(settings),
-                store="memory://", consumer_auto_offset_reset="earliest", topic_disable_leader=True, web_enabled=False)
+                datadir=folder.name, store="memory://", consumer_auto_offset_reset="earliest", topic_disable_leader=True, web_enabled=False)
 got = asyncio.Event()
 
 @app.agent(app.topic("checked", value_type=bytes, value_serializer="raw", partitions=1))
@@ -68,7 +69,7 @@ for number, values in enumerate(json.loads(sys.argv[1])):
         print("next client", file=sys.stderr)
     settings = Settings(**values)
     try:
-        kafka.KafkaProducer(**kafka_python_options(settings), bootstrap_timeout_ms=500)
+        kafka.KafkaProducer(**(kafka_python_options(settings) | {"bootstrap_timeout_ms": 500}))
     except kafka.errors.KafkaError as e:
         print(type(e).__name__)
     asyncio.run(connect(settings))

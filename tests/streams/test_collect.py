@@ -1,5 +1,6 @@
 """The collector on real Kafka: what it reads, when it stops waiting, and what it calls lost."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,12 @@ import numpy as np
 import pytest
 from kafka import KafkaProducer
 
-from adaptation.dataset import Split
+from adaptation.dataset import Split, load
 from adaptation.errors import ConfigError
 from infra.settings import Settings
 from registry.bundle import Bundle
 from streams.adapt import Crash
+from streams.cli import main
 from streams.collect import collect, present_ends
 from streams.connect import kafka_python_options
 from streams.fleet import play
@@ -102,6 +104,35 @@ def test_a_start_leaves_out_what_came_before(kafka: str, bundle: Bundle, tmp_pat
     answer_all(settings, bundle)
     assert collect(settings, ledger, LABELS, starts=starts).unreadable == 0
     assert collect(settings, ledger, LABELS).unreadable == 1
+
+
+def test_the_command_writes_a_report_and_exits_with_1_when_a_window_is_lost(
+    kafka: str, bundle: Bundle, bundle_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "plant.npz"
+    machine = np.repeat([0, 1, 2], 20)
+    np.savez(data, X=windows(60), y=np.arange(60) % 3, machine=machine)
+    settings = new_fleet(kafka)
+    target = load(data, source="machine=0", target="machine=1-2").target
+    assert target is not None
+    ledger = tmp_path / "ledger.jsonl"
+    play(target, settings, group_key="machine", ledger=ledger, outbox_path=tmp_path / "outbox.sqlite")
+    selection = ["--data", str(data), "--source", "machine=0", "--target", "machine=1-2", "--idle-s", "1"]
+    place = ["--bootstrap", kafka, "--fleet", settings.fleet, "--ledger", str(ledger), "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit) as ended:
+        main(["collect", *place, *selection, "--json"])
+    assert ended.value.code == 1
+    assert json.loads(capsys.readouterr().out)["lost"] == 40
+
+    answer_all(settings, bundle)
+    with pytest.raises(SystemExit) as ended:
+        main(["collect", *place, *selection, "--bundle", str(bundle_folder)])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    assert "machine-1" in shown
+    assert "Nothing was lost: 40 of 40" in shown
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert (report["lost"], report["offline"]["equal"], report["offline"]["bit_equal"]) == (0, True, True)
 
 
 def test_a_fleet_without_topics_is_named(kafka: str) -> None:

@@ -115,6 +115,13 @@ def test_rows_without_a_time_axis_count_the_source_as_adapted() -> None:
     np.testing.assert_array_equal(found.adapted_probabilities, found.source_probabilities)
 
 
+def test_devices_are_listed_as_people_count() -> None:
+    names = ["p10", "p9", "p9b", "a"]
+    ledger = [Published(name, SESSION, 0, (10,)) for name in names]
+    answers = [answer(0, i, 0, name, 0, [window(0, 0, 0, 0.1)]) for i, name in enumerate(names)]
+    assert join(ledger, [], answers, [], LABELS).devices == ["a", "p9", "p9b", "p10"]
+
+
 def test_a_ledger_of_other_data_is_refused() -> None:
     with pytest.raises(DataError, match="row 13, which the data selection does not have"):
         join(LEDGER, ARRIVALS, complete(), [], {10: 0, 11: 1, 12: 2, 20: 1})

@@ -78,7 +78,9 @@ def kill_under_load(plant, kills, records_per_s, pause_s, seed):
     """Two workers, one killed at a random moment and replaced, ``kills`` times, while a thread publishes."""
     rng = random.Random(seed)
     print(f"seed {seed}")
-    running = [plant.worker().wait_ready(), plant.worker().wait_ready()]
+    running = [plant.worker(), plant.worker()]
+    for worker in running:
+        worker.wait_ready()
     done = threading.Event()
 
     def load():
@@ -163,7 +165,9 @@ def test_shuffled_batched_and_single_delivery_agree_across_two_workers_and_a_res
     device = "agreement"
     rng = np.random.default_rng(0)
     with plant:
-        workers = [plant.worker().wait_ready(), plant.worker().wait_ready()]
+        workers = [plant.worker(), plant.worker()]
+        for worker in workers:
+            worker.wait_ready()
         for size, partition in ((16, 0), (1, 1), (250, 2)):
             # explicit partitions, so that both workers see the same events
             for start in rng.permutation(range(0, 1000, size)):
