@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from adaptation.errors import ConfigError
 from infra.settings import Settings
 from streams.connect import kafka_python_options
-from streams.dead_letters import DeadLetter, _letter
+from streams.dead_letters import DeadLetter, parse_letter
 from streams.join import Answer, Arrival, Event, Joined, Published, dead_windows, join, origins
 from streams.records import header
 from streams.topics import topic_name
@@ -114,7 +114,7 @@ class _Reading:
                 elif tp.topic == self._predictions:
                     self._take_answer(message)
                 elif tp.topic == self._dlq:
-                    self.letters.append(_letter(message))
+                    self.letters.append(parse_letter(message))
         if self.letters and polled:
             self._waiting -= dead_windows(self._origin, self.arrivals, self.letters)[0]
         return bool(polled)

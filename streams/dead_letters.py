@@ -7,7 +7,7 @@ the record and the reason: a repeat after a crash has the same id and the same b
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.structs import OffsetAndMetadata
@@ -17,7 +17,17 @@ from streams.connect import kafka_python_options
 from streams.records import Headers, Incoming, Outgoing, header
 from streams.topics import topic_name
 
-__all__ = ["ATTEMPT", "KEPT_BYTES_MAX", "DeadLetter", "Redriven", "Stage", "dead_letter", "read_letters", "redrive"]
+__all__ = [
+    "ATTEMPT",
+    "KEPT_BYTES_MAX",
+    "DeadLetter",
+    "Redriven",
+    "Stage",
+    "dead_letter",
+    "parse_letter",
+    "read_letters",
+    "redrive",
+]
 
 Stage = Literal["decode", "adapt"]
 
@@ -119,7 +129,7 @@ def read_letters(settings: Settings, group: str | None = None) -> Iterator[DeadL
             while consumer.position(tp) < ends[tp]:
                 for message in consumer.poll(timeout_ms=1000).get(tp, []):
                     if message.offset < ends[tp]:
-                        yield _letter(message)
+                        yield parse_letter(message)
     finally:
         consumer.close(autocommit=False)
 
@@ -166,18 +176,18 @@ def _commit(settings: Settings, group: str, offsets: dict[TopicPartition, int]) 
         consumer.close(autocommit=False)
 
 
-def _letter(message: object) -> DeadLetter:
-    m: Incoming = message  # type: ignore[assignment]  # kafka-python's ConsumerRecord has the same fields
-    headers = tuple(m.headers)
+def parse_letter(message: Any) -> DeadLetter:
+    """Return the letter in a record of kafka-python; a foreign record has empty fields, offset and partition -1."""
+    headers = tuple(message.headers)
 
     def text(name: str, default: str = "") -> str:
         return (header(headers, name) or default.encode()).decode("utf-8", "replace")
 
     return DeadLetter(
-        partition=m.partition,
-        offset=m.offset,
-        key=m.key,
-        value=m.value,
+        partition=message.partition,
+        offset=message.offset,
+        key=message.key,
+        value=message.value,
         headers=headers,
         origin_topic=text(_CONNECT + "topic"),
         origin_partition=int(text(_CONNECT + "partition", "-1")),

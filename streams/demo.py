@@ -268,26 +268,37 @@ def _model_figures(model: SourceModel) -> dict[str, Any]:
     }
 
 
+def _who_answered(threshold: float) -> str:
+    if threshold == 0:
+        return "The corrected answer counted; the correction is itself weak where a window lies near the training data"
+    return f"Where the shift reached {threshold:g} the corrected answer counted, elsewhere that of the model as trained"
+
+
 def _story(dataset: Dataset, target: Split, report: Mapping[str, Any], notes: Mapping[str, str]) -> Story:
     """Tell what was done to a reader who knows neither the method nor Kafka."""
     model, lean = report["source_model"], report["source_model"]["leantta"]
     last = {
         "observe": "The answer was always that of the model as trained; the corrected one was only recorded (mode "
         "observe). The true labels were joined only afterwards, to write this report.",
-        "always": f"Where the shift reached {lean['threshold']:g} the corrected answer counted, elsewhere that of the "
-        "model as trained (mode always). The true labels were joined only afterwards, to write this report.",
+        "always": f"{_who_answered(lean['threshold'])} (mode always). "
+        "The true labels were joined only afterwards, to write this report.",
     }
     steps = (
-        f"A small neural network learned to tell {dataset.classes} conditions apart from {model['windows_trained']:,} "
+        f"A small neural network learned to tell {dataset.classes} classes apart from {model['windows_trained']:,} "
         f"labelled windows of sensor data; on {model['windows_held_out']:,} windows held out from that training it is "
         f"{100 * model['held_out_accuracy']:.1f} % correct.",
         f"Then {_groups(target)} other devices, none of them seen in training, published {len(target):,} windows "
         "in time order through Apache Kafka, without labels.",
         "For each window a worker computed two answers: that of the model as trained, and that of the same model "
-        "corrected by LeanTTA, which uses the statistics of this one window and nothing else.",
+        "corrected by LeanTTA, which uses the statistics of this one window and nothing else."
+        if report["adaptable"]
+        else "For each window a worker computed the answer of the model as trained. LeanTTA, which corrects a model by "
+        "the statistics of a single window, does not apply to rows without a time axis.",
         "It also measured the shift: how far the window lies from what the model was trained on. 1.0 is the level that "
         "only one in a hundred held-out windows exceeds.",
-        last[report["mode"]],
+        last[report["mode"]]
+        if report["adaptable"]
+        else "The true labels were joined only afterwards, for this report.",
     )
     facts = {
         "data": dataset.name,

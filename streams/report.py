@@ -181,15 +181,13 @@ def _cards(report: Json) -> list[dict[str, str]]:
         "" if accuracy["source"] is None else _signed(100 * (accuracy["answered"] - accuracy["source"])) + " points"
     )
     share = report["answered_by"]["leantta"] / max(1, sum(report["answered_by"].values()))
-    cards = [
-        {"label": "Correct as trained", "value": _percent(accuracy["source"]), "note": "source model alone"},
-        {
-            "label": "Correct as answered",
-            "value": _percent(accuracy["answered"]),
-            "note": f"{change}; LeanTTA answered {100 * share:.0f} %",
-        },
-        {"label": "Windows lost", "value": f"{report['lost']:,}", "note": f"of {report['windows']:,} published"},
-    ]
+    cards = [{"label": "Correct as trained", "value": _percent(accuracy["source"]), "note": "source model alone"}]
+    if report["adaptable"]:
+        note = f"{change}; LeanTTA answered {100 * share:.0f} %"
+        cards.append({"label": "Correct as answered", "value": _percent(accuracy["answered"]), "note": note})
+    cards.append(
+        {"label": "Windows lost", "value": f"{report['lost']:,}", "note": f"of {report['windows']:,} published"}
+    )
     if report["throughput_windows_per_s"] is not None:
         note = "windows per second, end to end, one worker" if report.get("workers") == 1 else "windows per second"
         cards.append({"label": "Throughput", "value": f"{report['throughput_windows_per_s']:,.0f}", "note": note})

@@ -29,7 +29,7 @@ class LeanChoice:
     """What the user set of LeanTTA; None keeps the default of `LeanSettings.for_layers`.
 
     Attributes:
-        layers: ``all``, ``first-half`` or BatchNorm layers by number from 0, such as ``0,2``.
+        layers: ``all``, ``first-half``, ``first`` or BatchNorm layers by number from 0, such as ``0,2``.
     """
 
     tau: float | None = None
@@ -77,14 +77,13 @@ def parse_layers(text: str, layers: int) -> tuple[bool, ...]:
     >>> parse_layers("first-half", 3), parse_layers("0,2", 3), parse_layers("all", 2)
     ((True, True, False), (True, False, True), (True, True))
     """
-    if text == "all":
-        return (True,) * layers
-    if text == "first-half":
-        return LeanSettings.for_layers(layers).layers
+    first = {"all": layers, "first-half": (layers + 1) // 2, "first": 1}.get(text)
+    if first is not None:
+        return tuple(layer < first for layer in range(layers))
     try:
         chosen = parse_integers(text)
     except ConfigError as error:
-        raise ConfigError(f"--layers: expected all, first-half or numbers from 0, got {text!r}") from error
+        raise ConfigError(f"--layers: expected all, first-half, first or numbers from 0, got {text!r}") from error
     if max(chosen) >= layers:
         raise ConfigError(f"--layers: the network has BatchNorm layers 0 to {layers - 1}, got {max(chosen)}")
     return tuple(layer in chosen for layer in range(layers))

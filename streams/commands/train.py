@@ -46,9 +46,9 @@ __all__ = ["command"]
     help="LeanTTA: correct more (target_on_large, default) or less the larger the shift.",
 )
 @click.option(
-    "--layers", metavar="all|first-half|N,N", help="LeanTTA: BatchNorm layers to adapt.  [default: first-half]"
+    "--layers", metavar="all|first-half|first|N,N", help="LeanTTA: BatchNorm layers to adapt.  [default: first]"
 )
-@click.option("--threshold", type=float, help="Shift magnitude from which the adapted model answers.  [default: 1.0]")
+@click.option("--threshold", type=float, help="Shift magnitude from which the adapted model answers.  [default: 0]")
 @json_option
 def command(
     out: Path,

@@ -97,7 +97,7 @@ def test_lean_settings_out_of_range_are_refused(change: dict[str, Any]) -> None:
         LeanSettings(**{"tau": 0.5, "lam": 1.0, "layers": (True,), **change})
 
 
-def test_the_default_settings_adapt_the_first_half_of_the_layers_in_direction_b() -> None:
+def test_the_default_settings_adapt_the_first_layer_alone_in_direction_b() -> None:
     settings = LeanSettings.for_layers(4)
-    assert (settings.layers, settings.direction) == ((True, True, False, False), "target_on_large")
+    assert (settings.layers, settings.direction) == ((True, False, False, False), "target_on_large")
     assert LeanSettings.for_layers(1).layers == (True,)

@@ -30,7 +30,8 @@ from streams.connect import faust_broker, faust_credentials
 settings = Settings()
 folder = tempfile.TemporaryDirectory()
 app = faust.App("reader", broker=faust_broker(settings), broker_credentials=faust_credentials(settings),
-                datadir=folder.name, store="memory://", consumer_auto_offset_reset="earliest", topic_disable_leader=True, web_enabled=False)
+                datadir=folder.name, store="memory://",
+                consumer_auto_offset_reset="earliest", topic_disable_leader=True, web_enabled=False)
 got = asyncio.Event()
 
 @app.agent(app.topic("checked", value_type=bytes, value_serializer="raw", partitions=1))

@@ -106,7 +106,7 @@ def test_a_folder_in_use_is_refused_and_force_replaces_bundles_only(
         (["--channels", "0,x"], 2, "expected numbers such as 0,1,2"),
         (["--tau", "1.5"], 2, "tau: expected 0 to 1"),
         (["--layers", "5"], 2, "BatchNorm layers 0 to 2, got 5"),
-        (["--layers", "most"], 2, "expected all, first-half or numbers"),
+        (["--layers", "most"], 2, "expected all, first-half, first or numbers"),
         (["--transform", "sqrt"], 2, "signedlog"),
         (["--target", "device=4-5"], 2, "share 40 rows"),
     ],

@@ -31,7 +31,7 @@ def tiny_bundle(folder: Path, kind: str = "conv1d") -> Bundle:
     model.eval()
     return build_bundle(
         model,
-        LeanSettings.for_layers(spec.layers),
+        LeanSettings(tau=0.25, lam=1.0, layers=(True, False), threshold=1.0),
         calibrate(model, source[:200], source[200:]),
         tuple(f"axis_{i}" for i in range(CHANNELS)),
         ("normal", "imbalance", "looseness", "bearing"),
