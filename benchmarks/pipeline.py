@@ -3,7 +3,8 @@
 One run on one machine, medians of several rounds, so that only ratios between the figures mean something. Prints JSON:
 
 * ``bare_aiokafka``: consume and send values of the same sizes with nothing in between, the floor of any Kafka worker;
-* ``pipeline``: one `acclimate worker` draining a full topic, with 1 and 16 windows per record;
+* ``pipeline``: one `acclimate worker` draining a full topic, with 1 and 16 windows per record; and with 16 where every
+  hundredth record is 10 kB of noise, which ends as a dead letter;
 * ``forward``: one pass per window, plain and adapted, ONNX Runtime and torch, one thread, batches of 1 and 32.
 """
 
@@ -65,6 +66,12 @@ def main() -> None:
                     "us_per_window": round(us / per_record, 1),
                     "windows_per_s": round(1e6 * per_record / us),
                 }
+        poisoned = statistics.median(_poisoned_round(kafka.bootstrap, bundle, number) for number in range(ROUNDS))
+        clean = result["pipeline"]["16_windows_per_record"]["us_per_record"]
+        result["pipeline"]["16_windows_per_record_1_percent_poison"] = {
+            "us_per_record": round(poisoned, 1),
+            "throughput_against_clean": round(clean / poisoned, 3),
+        }
     print(json.dumps(result, indent=2))
 
 
@@ -77,13 +84,24 @@ def _round(bootstrap: str, bundle: Path, per_record: int, number: int) -> dict[s
     return {"bare_aiokafka": bare, "pipeline": _pipeline(settings, bundle, records)}
 
 
-def _fill(settings: Settings, per_record: int, records: int) -> None:
+def _poisoned_round(bootstrap: str, bundle: Path, number: int) -> float:
+    settings = load_settings(bootstrap=bootstrap, fleet=f"bench-poison-{number}")
+    create_topics(settings, partitions=1)
+    records = WINDOWS // 16
+    _fill(settings, 16, records, poison_every=100)
+    answers = records - records // 100
+    return _pipeline(settings, bundle, answers) * answers / records
+
+
+def _fill(settings: Settings, per_record: int, records: int, poison_every: int = 0) -> None:
     rng = np.random.default_rng(0)
     windows = rng.normal(size=(per_record, CHANNELS, LENGTH)).astype(np.float32)
     producer = KafkaProducer(bootstrap_servers=settings.bootstrap, linger_ms=5, batch_size=262_144)
     for i in range(records):
         times = tuple(range(1_700_000_000_000, 1_700_000_000_000 + per_record))
         value = encode_features(FeatureBatch("bench", "00ff00ff00ff00ff", i * per_record, times, windows))
+        if poison_every and i % poison_every == poison_every - 1:
+            value = b"\xff" * 10_000
         producer.send(topic_name(settings.fleet, "features"), key=b"bench", value=value)
     producer.close()
 
