@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Tests start dozens of processes: without byte code caches each compiles its imports anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 # make demo on recordings: make demo DATA=file.npz LABEL=y SOURCE=device=1-5 TARGET=device=6-12
 DEMO_OPTIONS := $(if $(DATA),--data $(DATA)) $(if $(LABEL),--label $(LABEL)) $(if $(SOURCE),--source $(SOURCE)) \

@@ -29,7 +29,7 @@ def kafka_python_options(settings: Settings) -> dict[str, Any]:
         "security_protocol": settings.security_protocol,
         "ssl_context": ssl_context(settings),
         "sasl_mechanism": settings.sasl_mechanism,
-        "bootstrap_timeout_ms": 10_000,
+        "bootstrap_timeout_ms": 5_000,
         **_sasl_user(settings),
     }
 
