@@ -38,7 +38,7 @@ demo: $(READY) ## the story end to end; on recordings with DATA= LABEL= SOURCE= 
 	@$(BIN)/acclimate demo $(DEMO_OPTIONS)
 
 test: $(READY) ## all tests but the long ones, on real Kafka
-	@$(BIN)/python -m pytest -n 2
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: $(READY) ## format, lint and types
 	@$(BIN)/ruff format --check .

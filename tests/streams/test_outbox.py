@@ -1,16 +1,12 @@
 """The buffer on disk between a device and Kafka, against a real broker."""
 
-import gc
-import logging
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +23,7 @@ from streams.outbox import DeliveryReport, Outbox, OutboxFull, OutboxRecord, rec
 from streams.outbox_store import OutboxStore
 from streams.topics import create_topics, topic_name
 from tests.support.fleet_topics import NOWHERE, elsewhere, first_arrivals, new_fleet, read_topic
+from tests.support.leaks import leaking_sockets
 
 ROOT = Path(__file__).parents[2]
 
@@ -232,19 +229,6 @@ def test_records_stored_before_a_kill_arrive_after_the_restart(kafka: str, tmp_p
         outbox.put(numbered(50, 60))
         assert outbox.flush(30) == 0
     assert numbers(read_topic(settings)) == list(range(60))
-
-
-@contextmanager
-def leaking_sockets() -> Iterator[None]:
-    """Let kafka-python leave sockets of failed connections to the garbage collector, as 3.0.12 does."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        logging.disable()  # kept log lines would keep the exceptions, their frames and the sockets
-        try:
-            yield
-        finally:
-            logging.disable(logging.NOTSET)
-            gc.collect()
 
 
 def live_through_an_outage(tmp_path: Path, seconds: float, ending: int) -> None:
