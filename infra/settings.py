@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from infra.errors import SettingsError
 
-__all__ = ["PREFIX", "Settings", "load_settings"]
+__all__ = ["PREFIX", "Settings", "load_settings", "settings_page"]
 
 PREFIX = "ACCLIMATE_"
 
@@ -29,14 +29,18 @@ class Settings(BaseSettings):
     bootstrap: str = Field("127.0.0.1:9092", min_length=1, description="Kafka bootstrap servers, comma separated")
     fleet: FleetName = Field("acclimate", description="fleet name, the prefix of every topic")
 
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="of the listener: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL"
+    )
     ssl_cafile: Path | None = Field(None, description="PEM file of the authority that signed the broker's certificate")
     ssl_certfile: Path | None = Field(None, description="PEM file of this client's certificate")
     ssl_keyfile: Path | None = Field(None, description="PEM file of this client's private key")
-    ssl_keypassword: SecretStr | None = None
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
-    sasl_username: str | None = None
-    sasl_password: SecretStr | None = None
+    ssl_keypassword: SecretStr | None = Field(None, description="of the private key, never printed")
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
+        None, description="PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"
+    )
+    sasl_username: str | None = Field(None, description="of the SASL user")
+    sasl_password: SecretStr | None = Field(None, description="of the SASL user, never printed")
 
     mode: Literal["observe", "always"] = Field(
         "always", description="who answers: the source, or rung 1 by its threshold"
@@ -85,3 +89,25 @@ def load_settings(**overrides: Any) -> Settings:
     except ValidationError as error:
         lines = [f"{PREFIX}{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors(include_url=False)]
         raise SettingsError("wrong settings: " + "; ".join(lines)) from error
+
+
+def settings_page() -> str:
+    """Return ``docs/settings.md``; ``python -m infra.settings > docs/settings.md`` writes it."""
+    rows = [
+        f"| `{PREFIX}{name.upper()}` | {'' if field.default is None else f'`{field.default}`'} | {field.description} |"
+        for name, field in Settings.model_fields.items()
+    ]
+    head = (
+        "# Settings",
+        "",
+        "Every process reads these variables; options of the command line win over them. An unknown variable that starts",
+        f"with `{PREFIX}` is refused. The worker prints what it runs with, secrets masked.",
+        "",
+        "| variable | default | meaning |",
+        "|---|---|---|",
+    )
+    return "\n".join([*head, *rows]) + "\n"
+
+
+if __name__ == "__main__":
+    print(settings_page(), end="")

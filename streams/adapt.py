@@ -124,7 +124,7 @@ class AdaptCore:
         }
         headers = list(cloud_event("predictions.v1", f"/{self.fleet}/worker", identity))
         trace = header(record.headers, "traceparent")
-        if trace is not None:
+        if trace is not None and len(trace) <= 256:
             headers.append(("traceparent", trace))
         return Outgoing(topic_name(self.fleet, "predictions"), record.key, _encode(value), tuple(headers))
 

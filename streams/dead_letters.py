@@ -49,13 +49,9 @@ def dead_letter(record: Incoming, topic: str, stage: Stage, reason: str, message
         message: What was expected and what came; at most 1,000 characters are kept.
         exception: Class name of the error.
     """
-    value = record.value
+    key, value = record.key, record.value
     origin = f"{record.topic}/{record.partition}/{record.offset}"
-    headers: list[tuple[str, bytes]] = [
-        (name, content)
-        for name, content in record.headers
-        if not name.startswith(_CONNECT) and (name == ATTEMPT or not name.startswith(_OWN))
-    ]
+    headers = _kept_headers(record.headers)
     errors = {
         _CONNECT + "topic": record.topic,
         _CONNECT + "partition": str(record.partition),
@@ -67,6 +63,11 @@ def dead_letter(record: Incoming, topic: str, stage: Stage, reason: str, message
         _OWN + "reason": reason,
         _OWN + "first-seen-ms": str(record.timestamp_ms),
     }
+    if len(headers) < len(record.headers):
+        errors[_OWN + "headers-dropped"] = str(len(record.headers) - len(headers))
+    if key is not None and len(key) > TRUNCATED_BYTES:
+        errors[_OWN + "key-truncated-from-bytes"] = str(len(key))
+        key = key[:TRUNCATED_BYTES]
     if value is None:
         errors[_OWN + "value"] = "null"
     elif len(value) > KEPT_BYTES_MAX:
@@ -74,7 +75,17 @@ def dead_letter(record: Incoming, topic: str, stage: Stage, reason: str, message
         errors[_OWN + "sha256"] = hashlib.sha256(value).hexdigest()
         value = value[:TRUNCATED_BYTES]
     headers += [(name, text.encode("utf-8", "backslashreplace")) for name, text in errors.items()]
-    return Outgoing(topic, record.key, value, tuple(headers))
+    return Outgoing(topic, key, value, tuple(headers))
+
+
+def _kept_headers(headers: Headers) -> list[tuple[str, bytes]]:
+    """Return the original headers that fit, without error headers of an earlier letter; unpacked, they may be huge."""
+    kept, room = [], TRUNCATED_BYTES
+    for name, content in headers:
+        room -= len(name) + len(content or b"")
+        if room >= 0 and not name.startswith(_CONNECT) and (name == ATTEMPT or not name.startswith(_OWN)):
+            kept.append((name, content))
+    return kept
 
 
 @dataclass(frozen=True)
@@ -96,7 +107,7 @@ class DeadLetter:
 
     @property
     def truncated(self) -> bool:
-        return header(self.headers, _OWN + "truncated-from-bytes") is not None
+        return any(name.startswith(_OWN) and name.endswith("truncated-from-bytes") for name, _ in self.headers)
 
 
 @dataclass(frozen=True)
@@ -183,6 +194,10 @@ def parse_letter(message: Any) -> DeadLetter:
     def text(name: str, default: str = "") -> str:
         return (header(headers, name) or default.encode()).decode("utf-8", "replace")
 
+    def number(name: str, default: int) -> int:
+        digits = text(name)
+        return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 19 else default
+
     return DeadLetter(
         partition=message.partition,
         offset=message.offset,
@@ -190,10 +205,10 @@ def parse_letter(message: Any) -> DeadLetter:
         value=message.value,
         headers=headers,
         origin_topic=text(_CONNECT + "topic"),
-        origin_partition=int(text(_CONNECT + "partition", "-1")),
-        origin_offset=int(text(_CONNECT + "offset", "-1")),
+        origin_partition=number(_CONNECT + "partition", -1),
+        origin_offset=number(_CONNECT + "offset", -1),
         stage=text(_CONNECT + "stage"),
         reason=text(_OWN + "reason"),
         message=text(_CONNECT + "exception.message"),
-        attempt=int(text(ATTEMPT, "0")),
+        attempt=number(ATTEMPT, 0),
     )

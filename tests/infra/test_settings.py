@@ -1,9 +1,11 @@
 """A wrong setting must stop a process at its start, with a text that names it, and no secret may be printed."""
 
+from pathlib import Path
+
 import pytest
 
 from infra.errors import SettingsError
-from infra.settings import load_settings
+from infra.settings import load_settings, settings_page
 
 
 @pytest.fixture(autouse=True)
@@ -62,3 +64,8 @@ def test_secrets_are_masked_wherever_settings_are_printed(monkeypatch):
     monkeypatch.setenv("ACCLIMATE_SSL_KEYPASSWORD", "canary-secret")
     settings = load_settings()
     assert "canary-secret" not in f"{settings!r} {settings.masked()} {settings.model_dump_json()}"
+
+
+def test_the_page_of_settings_equals_the_settings():
+    page = Path(__file__).parents[2] / "docs" / "settings.md"
+    assert page.read_text() == settings_page(), "run: python -m infra.settings > docs/settings.md"
