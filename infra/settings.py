@@ -100,8 +100,8 @@ def settings_page() -> str:
     head = (
         "# Settings",
         "",
-        "Every process reads these variables; options of the command line win over them. An unknown variable that starts",
-        f"with `{PREFIX}` is refused. The worker prints what it runs with, secrets masked.",
+        "Every process reads these variables; options of the command line win over them. An unknown variable that",
+        f"starts with `{PREFIX}` is refused. The worker prints what it runs with, secrets masked.",
         "",
         "| variable | default | meaning |",
         "|---|---|---|",
