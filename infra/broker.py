@@ -1,7 +1,7 @@
 """Apache Kafka for tests and the demo: real, local, and gone when its owner is.
 
-    >>> with LocalKafka() as kafka:  # doctest: +SKIP
-    ...     publish_to(kafka.bootstrap)
+    with LocalKafka() as kafka:
+        publish_to(kafka.bootstrap)
 
 Each node runs under a guard process (`infra/guard.py`) that ends it when this process ends, however that happens.
 """

@@ -139,7 +139,7 @@ async def run_worker(settings: Settings, core: adapt.AdaptCore) -> int:
         await asyncio.wait([stopped, *running], return_when=asyncio.FIRST_COMPLETED)
         for task in running:
             if task.done():
-                log.critical("event=outage exit=%d", EXIT_STALLED, exc_info=task.exception())
+                log.critical("event=pipeline_failed exit=%d", EXIT_STALLED, exc_info=task.exception())
                 return EXIT_STALLED
         log.info("event=stopping")
         async with asyncio.timeout(DRAIN_S):
