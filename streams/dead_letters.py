@@ -5,15 +5,18 @@ the record and the reason: a repeat after a crash has the same id and the same b
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.errors import MessageSizeTooLargeError
 from kafka.structs import OffsetAndMetadata
 
 from infra.settings import Settings
 from streams.connect import kafka_python_options
+from streams.reading import read_to_end
 from streams.records import Headers, Incoming, Outgoing, header
 from streams.topics import topic_name
 
@@ -104,6 +107,7 @@ class DeadLetter:
     reason: str
     message: str
     attempt: int
+    timestamp_ms: int
 
     @property
     def truncated(self) -> bool:
@@ -112,11 +116,15 @@ class DeadLetter:
 
 @dataclass(frozen=True)
 class Redriven:
-    """What a re-drive did with the letters it had not seen before."""
+    """What a re-drive did with the letters it had not seen before.
+
+    ``parked`` ones have reached the cap. ``unsendable`` ones were truncated, come from elsewhere than ``.features`` or
+    are larger than the broker takes.
+    """
 
     sent: int
     parked: int
-    truncated: int
+    unsendable: int
 
 
 def read_letters(settings: Settings, group: str | None = None) -> Iterator[DeadLetter]:
@@ -133,14 +141,8 @@ def read_letters(settings: Settings, group: str | None = None) -> Iterator[DeadL
         topic = topic_name(settings.fleet, "dlq")
         partitions = [TopicPartition(topic, p) for p in sorted(consumer.partitions_for_topic(topic) or ())]
         consumer.assign(partitions)
-        ends = consumer.end_offsets(partitions)
-        for tp in partitions:
-            consumer.pause(*(other for other in partitions if other != tp))
-            consumer.resume(tp)
-            while consumer.position(tp) < ends[tp]:
-                for message in consumer.poll(timeout_ms=1000).get(tp, []):
-                    if message.offset < ends[tp]:
-                        yield parse_letter(message)
+        for message in read_to_end(consumer, partitions):
+            yield parse_letter(message)
     finally:
         consumer.close(autocommit=False)
 
@@ -148,32 +150,44 @@ def read_letters(settings: Settings, group: str | None = None) -> Iterator[DeadL
 def redrive(settings: Settings, attempts_max: int) -> Redriven:
     """Send refused records to their topic again, each letter once, until ``attempts_max`` tries were made.
 
-    A record that fails again comes back as a new letter with its attempt number raised. A letter that reached the cap
-    or was truncated stays where it is. Killed in the middle, the next run sends some records twice, which is harmless.
+    A record that fails again comes back as a new letter with its attempt number raised. Killed in the middle, the next
+    run sends some records twice, which is harmless.
     """
     group = f"{settings.fleet}.dlq.redrive"
-    producer = KafkaProducer(**kafka_python_options(settings), max_request_size=2 * KEPT_BYTES_MAX)
-    sent = parked = truncated = 0
+    features = topic_name(settings.fleet, "features")
+    # Not idempotent: one refused record would fail every later send. Compressed: some of them came so.
+    producer = KafkaProducer(
+        **kafka_python_options(settings),
+        enable_idempotence=False,
+        compression_type="gzip",
+        max_request_size=2 * KEPT_BYTES_MAX,
+    )
+    counts = Counter[str]()
     done: dict[TopicPartition, int] = {}
     try:
-        pending = []
         for letter in read_letters(settings, group):
-            done[TopicPartition(topic_name(settings.fleet, "dlq"), letter.partition)] = letter.offset + 1
-            if letter.truncated:
-                truncated += 1
+            if letter.truncated or letter.origin_topic != features:
+                counts["unsendable"] += 1
             elif letter.attempt >= attempts_max:
-                parked += 1
+                counts["parked"] += 1
             else:
-                kept = [(n, v) for n, v in letter.headers if not n.startswith((_CONNECT, _OWN))]
-                kept.append((ATTEMPT, str(letter.attempt + 1).encode()))
-                pending.append(producer.send(letter.origin_topic, key=letter.key, value=letter.value, headers=kept))
-                sent += 1
-        for future in pending:
-            future.get(timeout=60)
+                counts["sent" if _send_again(producer, letter) else "unsendable"] += 1
+            done[TopicPartition(topic_name(settings.fleet, "dlq"), letter.partition)] = letter.offset + 1
     finally:
         producer.close()
-    _commit(settings, group, done)
-    return Redriven(sent, parked, truncated)
+        _commit(settings, group, done)
+    return Redriven(counts["sent"], counts["parked"], counts["unsendable"])
+
+
+def _send_again(producer: KafkaProducer, letter: DeadLetter) -> bool:
+    headers = [(n, v) for n, v in letter.headers if not n.startswith((_CONNECT, _OWN))]
+    headers.append((ATTEMPT, str(letter.attempt + 1).encode()))
+    try:
+        sent = producer.send(letter.origin_topic, key=letter.key, value=letter.value, headers=headers)
+        sent.get(timeout=60)
+    except MessageSizeTooLargeError:
+        return False
+    return True
 
 
 def _commit(settings: Settings, group: str, offsets: dict[TopicPartition, int]) -> None:
@@ -211,4 +225,5 @@ def parse_letter(message: Any) -> DeadLetter:
         reason=text(_OWN + "reason"),
         message=text(_CONNECT + "exception.message"),
         attempt=number(ATTEMPT, 0),
+        timestamp_ms=message.timestamp,
     )

@@ -12,17 +12,16 @@ from infra.settings import Settings
 from streams.connect import kafka_python_options
 from streams.messages import SCHEMA_VERSION, Crash, Receipt, WorkerStatus
 from streams.pipeline import Partition
+from streams.reading import read_to_end
 from streams.records import Outgoing
 from streams.topics import topic_name
 
 __all__ = ["crash_record", "read_crashes", "worker_record"]
 
-_CRASH = "crash/"
-
 
 def crash_record(fleet: str, partition: Partition, crash: Crash | None) -> Outgoing:
     """Return the record that remembers a crash at one partition, or with None forgets it."""
-    key = f"{_CRASH}{partition[0]}/{partition[1]}".encode()
+    key = f"crash/{partition[0]}/{partition[1]}".encode()
     return Outgoing(topic_name(fleet, "status"), key, crash.model_dump_json().encode() if crash else None, ())
 
 
@@ -41,18 +40,17 @@ def read_crashes(settings: Settings) -> Mapping[Partition, Crash]:
     try:
         tp = TopicPartition(topic_name(settings.fleet, "status"), 0)
         consumer.assign([tp])
-        end = consumer.end_offsets([tp])[tp]
-        while consumer.position(tp) < end:
-            for message in consumer.poll(timeout_ms=1000).get(tp, []):
-                key = (message.key or b"").decode("utf-8", "replace")
-                if not key.startswith(_CRASH):
-                    continue
-                topic, _, partition = key.removeprefix(_CRASH).rpartition("/")
-                crash = _parse(message.value)
-                if crash is None:
-                    crashes.pop((topic, int(partition)), None)
-                else:
-                    crashes[topic, int(partition)] = crash
+        consumer.seek_to_beginning(tp)
+        for message in read_to_end(consumer, [tp]):
+            prefix, _, place = (message.key or b"").decode("utf-8", "replace").partition("/")
+            topic, _, partition = place.rpartition("/")
+            if prefix != "crash" or not partition.isdigit():
+                continue
+            crash = _parse(message.value)
+            if crash is None:
+                crashes.pop((topic, int(partition)), None)
+            else:
+                crashes[topic, int(partition)] = crash
     finally:
         consumer.close()
     return crashes

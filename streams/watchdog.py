@@ -2,7 +2,7 @@
 
 Faust workers are known to stall silently. The watchdog looks from outside: in its own thread and over its own
 connection it compares the group's committed offsets with the ends of the partitions, so it notices a frozen event loop
-as well as a consumer that no longer fetches. A broker that cannot be reached counts as no progress.
+as well as a consumer that no longer fetches one of them. A broker that cannot be reached counts as no progress.
 """
 
 import faulthandler
@@ -12,10 +12,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 from kafka import KafkaConsumer, TopicPartition
-from kafka.errors import KafkaError
 
 from infra.settings import Settings
 from streams.connect import kafka_python_options
@@ -29,24 +27,29 @@ log = logging.getLogger(__name__)
 
 
 class Watchdog:
-    """Watch the partitions that ``assigned`` returns; exit with 75 after ``settings.watchdog_s`` without progress.
+    """Exit with 75 when a partition has had records to read, and no commit, for ``settings.watchdog_s``.
 
     Args:
-        settings: Broker, time limit and the ready file, which is touched after every look that found progress.
+        settings: Broker, time limit and the ready file, which is touched while all is well.
         group: Consumer group whose commits are the progress.
-        assigned: Returns the partitions of this worker; none at all counts as progress.
+        topic: What the group reads.
+        assigned: Returns the partitions of this worker. While there are none, any commit of the group is progress.
     """
 
-    def __init__(self, settings: Settings, group: str, assigned: Callable[[], Iterable[Partition]]) -> None:
+    def __init__(self, settings: Settings, group: str, topic: str, assigned: Callable[[], Iterable[Partition]]) -> None:
         self._settings = settings
         self._group = group
+        self._topic = topic
         self._assigned = assigned
-        self._committed: dict[TopicPartition, int] = {}
-        self._stop = threading.Event()
+        self._committed: dict[TopicPartition, int | None] = {}
+        self._moved: dict[TopicPartition, float] = {}  # when each partition last was well
         self._alive = 0.0
+        self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
 
     def start(self) -> None:
+        self._alive = time.monotonic()
+        threading.Thread(target=self._guard, name="watchdog-guard", daemon=True).start()
         self._thread.start()
 
     def stop(self) -> None:
@@ -54,29 +57,26 @@ class Watchdog:
         self._stop.set()
 
     def _run(self) -> None:
-        limit = self._settings.watchdog_s
-        guard = threading.Thread(target=self._guard, args=(limit,), name="watchdog-guard", daemon=True)
-        self._alive = time.monotonic()
-        guard.start()
         consumer: KafkaConsumer | None = None
-        while not self._stop.wait(min(limit / 6, 5.0)):
+        while not self._stop.wait(min(self._settings.watchdog_s / 6, 5.0)):
             try:
                 if consumer is None:
                     consumer = KafkaConsumer(
                         **kafka_python_options(self._settings), group_id=self._group, enable_auto_commit=False
                     )
-                progress = self._progress(consumer)
-            except KafkaError as error:
+                well = self._look(consumer)
+                if well > self._alive:
+                    self._alive = well
+                    if self._settings.ready_file is not None:
+                        self._settings.ready_file.touch()
+            except Exception as error:  # whatever it is, not being able to look is what counts
                 log.warning("event=watchdog_cannot_look error=%r", error)
-                continue
-            if progress:
-                self._alive = time.monotonic()
-                _touch(self._settings.ready_file)
         if consumer is not None:
             consumer.close(autocommit=False)
 
-    def _guard(self, limit: float) -> None:
+    def _guard(self) -> None:
         # A thread of its own: a look may hang as long as the broker does.
+        limit = self._settings.watchdog_s
         while not self._stop.wait(limit / 20):
             silent = time.monotonic() - self._alive
             if silent > limit:
@@ -85,21 +85,28 @@ class Watchdog:
                 sys.stderr.flush()
                 os._exit(EXIT_STALLED)
 
-    def _progress(self, consumer: KafkaConsumer) -> bool:
-        partitions = [TopicPartition(*p) for p in self._assigned()]
-        if not partitions:
-            self._committed = {}
-            return True
-        ends = consumer.end_offsets(partitions)
-        begins = consumer.beginning_offsets(partitions)
-        committed = {tp: consumer.committed(tp) for tp in partitions}
-        positions = {tp: begins[tp] if at is None else at for tp, at in committed.items()}
-        moved = positions != self._committed
-        self._committed = positions
-        return moved or all(positions[tp] >= ends[tp] for tp in partitions)
+    def _look(self, consumer: KafkaConsumer) -> float:
+        """Return until when everything was well: the time of the partition that has waited longest."""
+        now = time.monotonic()
+        mine = [TopicPartition(*place) for place in self._assigned()]
+        watched = mine or [TopicPartition(self._topic, p) for p in consumer.partitions_for_topic(self._topic) or ()]
+        ends = consumer.end_offsets(watched)
+        committed = {tp: consumer.committed(tp) for tp in watched}
+        for tp, offset in committed.items():
+            moved = tp not in self._moved or offset != self._committed.get(tp)
+            if moved or offset == ends[tp] or not _has_record(consumer, tp, offset):
+                self._moved[tp] = now
+        self._moved = {tp: self._moved[tp] for tp in watched}
+        self._committed = committed
+        times = self._moved.values()
+        return min(times, default=now) if mine else max(times, default=now)
 
 
-def _touch(path: Path | None) -> None:
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+def _has_record(consumer: KafkaConsumer, tp: TopicPartition, offset: int | None) -> bool:
+    """Say whether there is anything to read; behind the last record a transaction's marker may lie."""
+    consumer.assign([tp])
+    if offset is None:
+        consumer.seek_to_beginning(tp)
+    else:
+        consumer.seek(tp, offset)
+    return bool(consumer.poll(timeout_ms=1000, max_records=1))

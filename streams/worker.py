@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import tempfile
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,7 +32,8 @@ __all__ = ["CRASHES_MAX", "EXIT_BUG", "group_name", "run_worker"]
 EXIT_BUG = 70  # EX_SOFTWARE
 CRASHES_MAX = 3
 COMMIT_INTERVAL_S = 1.0
-DRAIN_S = 7.0  # of the 10 s that a SIGTERM may take
+STOP_S = 9.5  # a SIGTERM may take 10 s
+DRAIN_S = 6.5
 OUTPUT_BYTES_MAX = 8_388_608
 
 log = logging.getLogger(__name__)
@@ -51,7 +53,7 @@ async def run_worker(settings: Settings, core: adapt.AdaptCore) -> int:
 
     Several workers share the partitions of the fleet. Topics must exist.
     """
-    crashes = dict(await asyncio.to_thread(read_crashes, settings))
+    stop = _stop_signal()
     producer = AIOKafkaProducer(
         **aiokafka_options(settings),
         acks="all",
@@ -62,7 +64,6 @@ async def run_worker(settings: Settings, core: adapt.AdaptCore) -> int:
         # The producer retries for so long; the watchdog ends an outage earlier.
         request_timeout_ms=int(max(40.0, 2 * settings.watchdog_s) * 1000),
     )
-    await producer.start()
 
     async def send(record: Outgoing) -> asyncio.Future[object]:
         sent: asyncio.Future[object] = await producer.send(
@@ -70,22 +71,24 @@ async def run_worker(settings: Settings, core: adapt.AdaptCore) -> int:
         )
         return sent
 
-    async def on_crash(crash: adapt.Crash) -> Outgoing:
+    async def on_crash(crash: adapt.Crash) -> None:
         record = crash.record
         place = (record.topic, record.partition)
-        known = crashes.get(place)
+        # Read anew: the last worker to crash here may have been another one.
+        known = (await asyncio.to_thread(read_crashes, settings)).get(place)
         count = known.count + 1 if known is not None and known.offset == record.offset else 1
         log.critical(
             "event=crash topic=%s partition=%d offset=%d count=%d", *place, record.offset, count, exc_info=crash.error
         )
         if count >= CRASHES_MAX:
-            log.critical("event=parked topic=%s partition=%d offset=%d alarm=1", *place, record.offset)
-            crashes.pop(place, None)
+            await (await send(core.park(crash)))
             await (await send(crash_record(settings.fleet, place, None)))
-            return core.park(crash)
+            log.critical("event=parked topic=%s partition=%d offset=%d alarm=1", *place, record.offset)
+            return
         remembered = Crash(schema_version=1, offset=record.offset, count=count, error=repr(crash.error)[:1000])
         await (await send(crash_record(settings.fleet, place, remembered)))
-        await commit(pipeline.committable())
+        await commit()
+        folder.cleanup()
         logging.shutdown()
         os._exit(EXIT_BUG)
 
@@ -99,37 +102,42 @@ async def run_worker(settings: Settings, core: adapt.AdaptCore) -> int:
         async for event in stream.noack().events():
             await pipeline.put(_incoming(event.message))
 
-    async def commit(offsets: Mapping[Partition, int]) -> None:
+    async def commit() -> None:
         owned = app.consumer.assignment()
+        offsets = pipeline.committable()
         mine = {tp: offset for tp in owned if (offset := offsets.get((tp.topic, tp.partition))) is not None}
-        if mine:
-            # the public commit() only knows Faust's own acknowledgements
-            await app.consumer._commit(mine)  # type: ignore[attr-defined]
+        # the public commit() only knows Faust's own acknowledgements
+        if mine and await app.consumer._commit(mine):  # type: ignore[attr-defined]
+            pipeline.committed({(tp.topic, tp.partition): offset for tp, offset in mine.items()})
 
     @app.on_partitions_revoked.connect(weak=False)
     async def revoked(sender: object, revoked: object, **_: object) -> None:
         try:
             async with asyncio.timeout(settings.session_timeout_s / 2):
-                await commit(await pipeline.revoke())
+                await pipeline.settle()
+                await commit()
         except TimeoutError:
             log.warning("event=revoked_with_records_in_flight")  # they will be read, and answered equally, again
-            pipeline.forget()
+        finally:
+            pipeline.reopen()
 
     async def commit_loop() -> None:
         while True:
             await asyncio.sleep(COMMIT_INTERVAL_S)
-            await commit(pipeline.committable())
+            if app.crashed:  # Faust notes an exception and stops reading; nobody else would notice
+                raise RuntimeError("Faust crashed, see the log above") from app._crash_reason
+            await commit()
 
     def assigned() -> set[Partition]:
         # started: before that the consumer does not exist
         return {(tp.topic, tp.partition) for tp in app.consumer.assignment()} if app.started else set()
 
-    watchdog = Watchdog(settings, app.conf.id, assigned)
+    watchdog = Watchdog(settings, app.conf.id, features.get_topic_name(), assigned)
     worker = f"{socket.gethostname()}-{os.getpid()}"
     running: list[asyncio.Task[None]] = []
-    stop = _stop_signal()
     try:
         async with asyncio.timeout(settings.watchdog_s):
+            await producer.start()
             await app.start()
         running = [asyncio.create_task(pipeline.run()), asyncio.create_task(commit_loop())]
         watchdog.start()
@@ -142,8 +150,10 @@ async def run_worker(settings: Settings, core: adapt.AdaptCore) -> int:
                 log.critical("event=pipeline_failed exit=%d", EXIT_STALLED, exc_info=task.exception())
                 return EXIT_STALLED
         log.info("event=stopping")
+        _exit_within(STOP_S)
         async with asyncio.timeout(DRAIN_S):
-            await commit(await pipeline.drain())
+            await pipeline.settle()
+            await commit()
             await (await send(worker_record(settings.fleet, worker, "stopped", core.receipt)))
     except TimeoutError:
         if not running:
@@ -174,7 +184,7 @@ def _faust_app(settings: Settings, datadir: str) -> faust.App:
         key_serializer="raw",
         value_serializer="raw",
         processing_guarantee="at_least_once",
-        stream_buffer_maxsize=settings.in_flight_max,
+        stream_buffer_maxsize=16,  # the pipeline bounds what is under way, also by bytes
         stream_wait_empty=False,
         broker_session_timeout=settings.session_timeout_s,
         broker_heartbeat_interval=settings.session_timeout_s / 4,
@@ -195,6 +205,13 @@ def _incoming(message: faust.types.Message) -> Incoming:
         value=message.value,
         headers=tuple(headers.items() if isinstance(headers, Mapping) else headers),
     )
+
+
+def _exit_within(limit_s: float) -> None:
+    """End the process even if a batch, the broker or Faust does not let go; unacknowledged records are read again."""
+    timer = threading.Timer(limit_s, os._exit, (EXIT_STALLED,))
+    timer.daemon = True
+    timer.start()
 
 
 def _stop_signal() -> asyncio.Event:

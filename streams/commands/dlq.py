@@ -1,7 +1,9 @@
 """``acclimate dlq``: look at refused records and send them again."""
 
+import heapq
 import json
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -24,21 +26,31 @@ def command() -> None:
 
 @command.command("list", epilog="Example: acclimate dlq list --last 20")
 @connection_options
-@click.option("--last", default=50, show_default=True, help="How many of the newest letters to list.")
+@click.option(
+    "--last", default=50, show_default=True, type=click.IntRange(1), help="How many of the newest letters to list."
+)
 @json_option
 def list_letters(bootstrap: str | None, fleet: str | None, last: int, as_json: bool) -> None:
     """List the newest dead letters and count all of them by reason."""
-    letters = list(read_letters(load_settings(bootstrap=bootstrap, fleet=fleet)))
-    reasons = Counter(letter.reason for letter in letters)
+    reasons: Counter[str] = Counter()
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for letter in read_letters(load_settings(bootstrap=bootstrap, fleet=fleet)):
+            reasons[letter.reason] += 1
+            yield _row(letter)
+
+    def age(row: dict[str, Any]) -> tuple[int, int, int]:
+        return row["timestamp_ms"], row["partition"], row["offset"]
+
+    newest = heapq.nlargest(last, rows(), key=age)[::-1]
     if as_json:
-        rows = [_row(letter) for letter in letters[-last:]]
-        click.echo(json.dumps({"letters": len(letters), "reasons": dict(reasons), "last": rows}))
+        click.echo(json.dumps({"letters": reasons.total(), "reasons": dict(reasons), "last": newest}))
         return
-    click.echo(f"{len(letters)} dead letters" + "".join(f", {reason} {n}" for reason, n in reasons.most_common()))
-    for letter in letters[-last:]:
-        key = (letter.key or b"").decode("utf-8", "backslashreplace")[:24]
+    click.echo(f"{reasons.total()} dead letters" + "".join(f", {reason} {n}" for reason, n in reasons.most_common()))
+    for row in newest:
+        place = f"{row['partition']}/{row['offset']}"
         click.echo(
-            f"{letter.partition}/{letter.offset}  {key:24}  {letter.stage}  {letter.reason:16}  {letter.message}"
+            _shown(f"{place}  {(row['key'] or '')[:24]:24}  {row['stage']}  {row['reason']:16}  {row['message']}")
         )
 
 
@@ -64,7 +76,7 @@ def show(bootstrap: str | None, fleet: str | None, place: str, raw: bool, as_jso
         "headers": {name: value.decode("utf-8", "backslashreplace") for name, value in letter.headers},
         "value_start": (letter.value or b"")[:200].decode("utf-8", "backslashreplace"),
     }
-    click.echo(json.dumps(row) if as_json else "\n".join(f"{name}: {value}" for name, value in row.items()))
+    click.echo(json.dumps(row) if as_json else "\n".join(_shown(f"{name}: {value}") for name, value in row.items()))
 
 
 @command.command("redrive", epilog="Example: acclimate dlq redrive --attempts 3")
@@ -78,11 +90,14 @@ def redrive_letters(bootstrap: str | None, fleet: str | None, attempts: int, as_
     """
     done = redrive(load_settings(bootstrap=bootstrap, fleet=fleet), attempts)
     if as_json:
-        click.echo(json.dumps({"sent": done.sent, "parked": done.parked, "truncated": done.truncated}))
+        click.echo(json.dumps({"sent": done.sent, "parked": done.parked, "unsendable": done.unsendable}))
     else:
-        click.echo(
-            f"{done.sent} sent again, {done.parked} parked at the cap, {done.truncated} truncated ones left alone"
-        )
+        click.echo(f"{done.sent} sent again, {done.parked} parked at the cap, {done.unsendable} cannot be sent")
+
+
+def _shown(text: str) -> str:
+    """Escape what would steer the terminal: devices choose keys and bytes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _row(letter: DeadLetter) -> dict[str, Any]:
@@ -97,4 +112,5 @@ def _row(letter: DeadLetter) -> dict[str, Any]:
         "message": letter.message,
         "attempt": letter.attempt,
         "truncated": letter.truncated,
+        "timestamp_ms": letter.timestamp_ms,
     }

@@ -15,7 +15,7 @@ def letter_of(**changes):
 
 
 def read_back(letter):
-    place = {"partition": 0, "offset": 7}
+    place = {"partition": 0, "offset": 7, "timestamp": 0}
     return parse_letter(SimpleNamespace(key=letter.key, value=letter.value, headers=list(letter.headers), **place))
 
 
@@ -67,5 +67,5 @@ def test_a_hostile_attempt_number_counts_as_none(value):
 
 
 def test_a_record_that_is_no_letter_of_ours_can_be_listed():
-    foreign = parse_letter(SimpleNamespace(key=None, value=None, headers=[], partition=0, offset=0))
+    foreign = parse_letter(SimpleNamespace(key=None, value=None, headers=[], partition=0, offset=0, timestamp=0))
     assert (foreign.origin_topic, foreign.origin_offset, foreign.reason) == ("", -1, "")

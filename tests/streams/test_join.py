@@ -25,7 +25,7 @@ ARRIVALS = [
 
 
 def letter(partition: int, offset: int, reason: str = "wrong_shape") -> DeadLetter:
-    return DeadLetter(0, 0, b"a", b"", (), "f.features", partition, offset, "decode", reason, "", 0)
+    return DeadLetter(0, 0, b"a", b"", (), "f.features", partition, offset, "decode", reason, "", 0, 0)
 
 
 def joined(answers: list[Answer], letters: list[DeadLetter] | None = None) -> Joined:
