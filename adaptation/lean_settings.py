@@ -23,8 +23,8 @@ class LeanSettings:
         layers: One flag per BatchNorm layer in order; False leaves the layer to its source statistics.
         normalize_by_channels: Divide the distance by the number of channels. The plain sum grows with width: at 48
             channels ordinary windows already saturate it, and direction B would correct everything at full strength.
-        threshold: Calibrated shift magnitude from which the adapted output may answer, 0 or more. 1.0 is what 1 % of
-            held-out source windows reach. Raising it leaves more windows to the source model; 0, the default, leaves
+        threshold: Calibrated shift magnitude from which the adapted output may answer, 0 or more. 1.0 is what 1 to 2 %
+            of held-out source windows reach. Raising it leaves more windows to the source model; 0, the default, leaves
             the choice to the distance of each layer.
 
     Raises:

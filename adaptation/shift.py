@@ -7,7 +7,8 @@ Both parts are read from the inputs of the BatchNorm layers of the frozen source
 
 where m_c and s_c^2 are mean and variance of log(var_t + eps) over the source's training windows. A window's part is the
 mean over layers, divided by its 0.99 quantile on held-out source windows; the values per layer are divided by the
-quantile of that layer. The magnitude is the larger part, uncapped: 1.0 is what one in a hundred source windows reaches.
+quantile of that layer. The magnitude is the larger part, uncapped. One in a hundred held-out source windows reaches 1.0
+by each part, so one to two in a hundred reach it by the magnitude.
 
 The variance part is there because a pure gain hardly moves means: with offsets removed, a window turned down to 0.3
 looks *closer* to the source by its mean. Without a time axis (tabular rows) a window has no variance: that part is 0.

@@ -3,6 +3,7 @@
 import importlib
 import logging
 import sys
+import traceback
 from collections.abc import Sequence
 
 import click
@@ -109,9 +110,16 @@ def _run(arguments: Sequence[str] | None) -> int:
     except Exception as error:
         code = exit_code(error)
         if code is None:
-            raise
-        reason = f" ({_last_words.text})" if code == 4 and str(error) not in _last_words.text else ""
-        return _fail(f"{error or type(error).__name__}{reason}", code)
+            traceback.print_exc()
+            return _fail("this is a bug in acclimate; the lines above tell where", 70)
+        if code == 4 and "kafka.errors" in type(error).__module__:
+            reason = f" ({_last_words.text})" if _last_words.text and _last_words.text not in str(error) else ""
+            return _fail(
+                f"Kafka does not answer as expected: {error}{reason}. Start one with `acclimate broker start`, or set "
+                "ACCLIMATE_BOOTSTRAP; with TLS or SASL check ACCLIMATE_SECURITY_PROTOCOL and the credentials",
+                code,
+            )
+        return _fail(str(error), code)
 
 
 def exit_code(error: Exception) -> int | None:

@@ -73,16 +73,23 @@ def collect(
         for tp in partitions:
             if starts is not None and (tp.topic, tp.partition) in starts:
                 consumer.seek(tp, starts[tp.topic, tp.partition])
+        present = consumer.end_offsets(partitions)
         seen_at = monotonic()
         while reading.missing and monotonic() - seen_at < idle_s:
-            if reading.take(consumer.poll(timeout_ms=500)):
+            before = reading.missing
+            taken = reading.take(consumer.poll(timeout_ms=500))
+            # The traffic of others is no answer, except while the past is still being read.
+            behind = taken and any(consumer.position(tp) < present[tp] for tp in partitions)
+            if reading.missing < before or behind:
                 seen_at = monotonic()
             if progress is not None:
                 progress(reading.windows - reading.missing, reading.windows)
         # Repeats of answers that were already counted lie behind them.
         ends = consumer.end_offsets(partitions)
-        while any(consumer.position(tp) < ends[tp] for tp in partitions):
-            reading.take(consumer.poll(timeout_ms=500))
+        seen_at = monotonic()
+        while any(consumer.position(tp) < ends[tp] for tp in partitions) and monotonic() - seen_at < idle_s:
+            if reading.take(consumer.poll(timeout_ms=500)):
+                seen_at = monotonic()
     finally:
         consumer.close()
     return join(ledger, reading.arrivals, reading.answers, reading.letters, labels, reading.unreadable)
@@ -115,7 +122,8 @@ class _Reading:
                     self._take_answer(message)
                 elif tp.topic == self._dlq:
                     self.letters.append(parse_letter(message))
-        if self.letters and polled:
+        places = {tp.topic for tp in polled}
+        if self._dlq in places or (self.letters and self._features in places):
             self._waiting -= dead_windows(self._origin, self.arrivals, self.letters)[0]
         return bool(polled)
 
@@ -138,7 +146,9 @@ class _Reading:
 def _event(identity: bytes | None) -> Event | None:
     """Read the event id in a header; None where a foreign producer wrote something else."""
     parts = (identity or b"").decode("utf-8", "replace").split("/")
-    return (parts[0], parts[1], int(parts[2])) if len(parts) == 3 and parts[2].isdecimal() else None
+    if len(parts) != 3 or not (parts[2].isascii() and parts[2].isdigit() and len(parts[2]) <= 16):
+        return None
+    return parts[0], parts[1], int(parts[2])
 
 
 def _consumer(settings: Settings) -> KafkaConsumer:

@@ -295,7 +295,7 @@ def _story(dataset: Dataset, target: Split, report: Mapping[str, Any], notes: Ma
         else "For each window a worker computed the answer of the model as trained. LeanTTA, which corrects a model by "
         "the statistics of a single window, does not apply to rows without a time axis.",
         "It also measured the shift: how far the window lies from what the model was trained on. 1.0 is the level that "
-        "only one in a hundred held-out windows exceeds.",
+        "only one or two in a hundred held-out windows exceed.",
         last[report["mode"]]
         if report["adaptable"]
         else "The true labels were joined only afterwards, for this report.",

@@ -106,7 +106,8 @@ def play(
         split: What to play; group VALUE becomes the device `GROUP_KEY-VALUE`.
         settings: Broker, fleet and limits.
         group_key: First part of the device ids.
-        ledger: File that gets one JSON line per record once the record is safe on disk; an existing one is continued.
+        ledger: File that gets one JSON line per record once the record is safe on disk; continued if it is about the
+            same fleet and data.
         outbox_path: File of the buffer that all devices share.
         rate_windows_per_s: Windows per second of the whole fleet; None is as fast as possible.
         windows_per_record: Windows in one Kafka record, 1 to 256. More cost less per window and wait longer.
@@ -129,7 +130,8 @@ def play(
     if limit is not None and limit < 1:
         raise ConfigError(f"the limit must be at least 1 window, not {limit}")
     plan = _first_windows(schedule(split.streams(), windows_per_record), limit)
-    ledger.parent.mkdir(parents=True, exist_ok=True)
+    about = {"ledger": 1, "fleet": settings.fleet, **(about or {})}
+    _check_ledger(ledger, about)
     outbox = Outbox(outbox_path, settings)
     try:
         clients = {
@@ -139,7 +141,7 @@ def play(
         started = monotonic()
         published = 0
         with ledger.open("a", encoding="utf-8") as lines:
-            _write(lines, [{"ledger": 1, **(about or {})}])
+            _write(lines, [about])
             for batch in _due(plan, rate_windows_per_s, monotonic, sleep):
                 outbox.wait_until_below(_AHEAD_RECORDS)
                 _publish(split, [(clients[group], part) for group, part in batch], lines)
@@ -164,6 +166,17 @@ def play(
         seconds=round(seconds, 3),
         windows_per_s=round(published / seconds, 1) if seconds > 0 else 0.0,
     )
+
+
+def _check_ledger(ledger: Path, about: Mapping[str, Any]) -> None:
+    """Refuse to mix two fleets or recordings in one file: rows of one would be taken for rows of the other."""
+    ledger.parent.mkdir(parents=True, exist_ok=True)
+    if not ledger.exists() or ledger.stat().st_size == 0:
+        return
+    with ledger.open(encoding="utf-8") as lines:
+        first = lines.readline()
+    if first != json.dumps(about, separators=(",", ":")) + "\n":
+        raise ConfigError(f"ledger {ledger} is about something else: {first.strip()[:300]}; name another with --ledger")
 
 
 def _publish(split: Recording, batch: Sequence[tuple[DeviceClient, slice]], lines: TextIO) -> None:

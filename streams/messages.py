@@ -82,7 +82,8 @@ class Output(Message):
 
 
 class Shift(Message):
-    """How far a window lies from the source: 1.0 is the 0.99 quantile of held-out source windows, uncapped.
+    """How far a window lies from the source: uncapped; each part is divided by its 0.99
+    quantile on held-out source windows.
 
     ``magnitude`` is the larger of ``mean`` and ``variance``; the lists hold the two parts of every BatchNorm layer.
     """

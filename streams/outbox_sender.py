@@ -12,6 +12,7 @@ Why more than a kafka-python producer is needed (3.0.12):
 
 import logging
 import random
+import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -230,7 +231,14 @@ class OutboxSender:
                 done.append((stored, partition, offset))
         if not done:
             return
-        self._store.remove(stored for stored, _, _ in done)
+        while True:
+            try:
+                self._store.remove([stored for stored, _, _ in done])
+                break
+            except sqlite3.OperationalError as error:  # a full disk: deleting needs space as well
+                if self._stopped.is_set():
+                    return  # they will be sent again, which is harmless
+                self._pause(error)
         self._failures_in_a_row = 0
         if self._failure is None:
             self.last_error = None

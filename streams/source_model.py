@@ -3,7 +3,6 @@
 One function for ``acclimate train`` and the demo, so that both make the same model from the same rows.
 """
 
-import shutil
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from adaptation.shift import calibrate
 from adaptation.shift_calibration import ShiftCalibration
 from adaptation.train import Progress, Trained, default_spec, train_source
 from registry.bundle import build_bundle
+from registry.manifest import PART_FILES
 
 __all__ = ["LeanChoice", "SourceModel", "check_folder", "make_source_bundle", "parse_layers"]
 
@@ -101,8 +101,10 @@ def check_folder(folder: Path, force: bool) -> None:
         return
     if not force:
         raise ConfigError(f"{folder} is not empty; choose another folder, or --force to replace the bundle in it")
-    if not (folder / "manifest.json").is_file():
-        raise ConfigError(f"{folder} holds other files than a bundle (no manifest.json); --force replaces bundles only")
+    names = {entry.name for entry in folder.iterdir()}
+    foreign = sorted(names - {"manifest.json", "manifest.sig", *PART_FILES})
+    if foreign or "manifest.json" not in names:
+        raise ConfigError(f"{folder} holds other files than a bundle ({foreign[:5]}); --force replaces bundles only")
 
 
 def make_source_bundle(
@@ -147,7 +149,7 @@ def make_source_bundle(
         )
         check_folder(folder, force)  # training took its time: whatever came meanwhile is not ours to remove
         if folder.exists():
-            shutil.rmtree(folder)
+            folder.rename(Path(scratch) / "replaced")  # removed with the scratch folder, after the new one is in place
         (Path(scratch) / "bundle").rename(folder)
     return SourceModel(folder, bundle.digest, trained, calibration, settings)
 

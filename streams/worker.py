@@ -11,6 +11,7 @@ import signal
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,7 +23,7 @@ from streams import adapt
 from streams.connect import aiokafka_options, faust_broker, faust_credentials
 from streams.messages import Crash
 from streams.pipeline import Partition, Pipeline
-from streams.records import Incoming, Outgoing
+from streams.records import Incoming, Outgoing, header
 from streams.status import crash_record, read_crashes, worker_record
 from streams.topics import topic_name
 from streams.watchdog import EXIT_STALLED, Watchdog
@@ -32,6 +33,7 @@ __all__ = ["CRASHES_MAX", "EXIT_BUG", "group_name", "run_worker"]
 EXIT_BUG = 70  # EX_SOFTWARE
 CRASHES_MAX = 3
 COMMIT_INTERVAL_S = 1.0
+REFUSED_LOG_S = 10.0
 STOP_S = 9.5  # a SIGTERM may take 10 s
 DRAIN_S = 6.5
 OUTPUT_BYTES_MAX = 8_388_608
@@ -65,7 +67,11 @@ async def run_worker(settings: Settings, core: adapt.AdaptCore) -> int:
         request_timeout_ms=int(max(40.0, 2 * settings.watchdog_s) * 1000),
     )
 
+    refused = _Refused()
+
     async def send(record: Outgoing) -> asyncio.Future[object]:
+        if record.topic.endswith(".dlq"):
+            refused.note(record)
         sent: asyncio.Future[object] = await producer.send(
             record.topic, key=record.key, value=record.value, headers=list(record.headers)
         )
@@ -127,6 +133,7 @@ async def run_worker(settings: Settings, core: adapt.AdaptCore) -> int:
             if app.crashed:  # Faust notes an exception and stops reading; nobody else would notice
                 raise RuntimeError("Faust crashed, see the log above") from app._crash_reason
             await commit()
+            refused.log_every(REFUSED_LOG_S, time.monotonic())
 
     def assigned() -> set[Partition]:
         # started: before that the consumer does not exist
@@ -168,6 +175,31 @@ async def run_worker(settings: Settings, core: adapt.AdaptCore) -> int:
         folder.cleanup()
     log.info("event=stopped")
     return 0
+
+
+class _Refused:
+    """Count dead letters and say so now and then: each one is in the topic, a flood must not fill the log."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.last: Outgoing | None = None
+        self.logged_s = float("-inf")
+
+    def note(self, letter: Outgoing) -> None:
+        self.count += 1
+        self.last = letter
+
+    def log_every(self, interval_s: float, now_s: float) -> None:
+        if self.last is None or now_s - self.logged_s < interval_s:
+            return
+        message = header(self.last.headers, "__connect.errors.exception.message") or b""
+        log.warning(
+            "event=refused records=%d last_key=%r last_reason=%r see=`acclimate dlq list`",
+            self.count,
+            (self.last.key or b"")[:64],
+            message.decode("utf-8", "replace")[:200],
+        )
+        self.count, self.last, self.logged_s = 0, None, now_s
 
 
 def _faust_app(settings: Settings, datadir: str) -> faust.App:

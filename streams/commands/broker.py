@@ -69,6 +69,7 @@ def start(data_dir: Path, nodes: str, port: int, heap: str, log_level: str, fres
         click.echo(json.dumps({"started": started} | asdict(status)))
         return
     click.echo(f"{'started' if started else 'already running'}: {status.bootstrap}")
+    click.echo(f"  export ACCLIMATE_BOOTSTRAP={status.bootstrap}")
     for node in status.nodes:
         click.echo(f"  node {node.node_id}  process {node.pid}  log {node.log}")
 

@@ -42,7 +42,13 @@ __all__ = ["command"]
     type=click.Path(path_type=Path),
     help="The devices' buffer on disk; default ACCLIMATE_OUTBOX or .acclimate/outbox-FLEET.sqlite.",
 )
-@click.option("--partitions", default=6, show_default=True, help="Partitions of topics that do not exist yet.")
+@click.option(
+    "--partitions",
+    default=6,
+    show_default=True,
+    type=click.IntRange(1, 10_000),
+    help="Partitions of topics that do not exist yet.",
+)
 @json_option
 def command(
     bootstrap: str | None,

@@ -18,7 +18,13 @@ __all__ = ["command"]
 @connection_options
 @click.option("--bundle", type=click.Path(path_type=Path), help="Bundle folder; default ACCLIMATE_BUNDLE.")
 @click.option("--mode", type=click.Choice(["observe", "always"]), help="Who answers; default ACCLIMATE_MODE or always.")
-@click.option("--partitions", default=6, show_default=True, help="Partitions of topics that do not exist yet.")
+@click.option(
+    "--partitions",
+    default=6,
+    show_default=True,
+    type=click.IntRange(1, 10_000),
+    help="Partitions of topics that do not exist yet.",
+)
 @json_option
 def command(
     bootstrap: str | None, fleet: str | None, bundle: Path | None, mode: str | None, partitions: int, as_json: bool
@@ -41,6 +47,8 @@ def command(
     from streams.worker import run_worker
 
     logging.getLogger("streams").setLevel(logging.INFO)
+    # On a fresh broker the first question for the coordinator always fails, as an error; the watchdog tells a real one.
+    logging.getLogger("aiokafka.consumer.group_coordinator").setLevel(logging.CRITICAL)
     served = read_bundle(settings.bundle)
     engine = served.engine()
     create_topics(settings, partitions=partitions)

@@ -124,7 +124,7 @@ def test_the_ledger_names_the_row_of_every_window_in_kafka(kafka: str, tmp_path:
     assert (report.devices, report.windows, report.records, report.delivered) == (3, 78, 13 + 2 + 6, 21)
     assert (report.refused, report.waiting) == (0, 0)
     header, *lines = ledger_lines(tmp_path / "made" / "ledger.jsonl")
-    assert header == {"ledger": 1, "data": "test"}
+    assert header == {"ledger": 1, "fleet": settings.fleet, "data": "test"}
     row_of = {(line["device"], line["session"], line["seq"]): line["rows"] for line in lines}
     seen = []
     for record in read_topic(settings):
@@ -133,6 +133,21 @@ def test_the_ledger_names_the_row_of_every_window_in_kafka(kafka: str, tmp_path:
         assert batch.windows[:, 0, 0].tolist() == [1000 - row for row in rows]
         seen += rows
     assert sorted(seen) == sorted(split.rows.tolist())
+
+
+def test_a_ledger_of_another_recording_is_not_continued(tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger.jsonl"
+    ledger.write_text('{"ledger":1,"fleet":"plant","data":"chest"}\n')
+    with pytest.raises(ConfigError, match="chest"):
+        play(
+            recording(a=5),
+            Settings(fleet="plant"),
+            group_key="device",
+            ledger=ledger,
+            outbox_path=tmp_path / "outbox",
+            about={"data": "gas"},
+        )
+    assert ledger.read_text().count("\n") == 1
 
 
 @pytest.mark.kafka

@@ -149,3 +149,13 @@ def test_layers_are_read_in_all_forms() -> None:
     assert parse_layers("first-half", 4) == (True, True, False, False)
     assert parse_layers("1-2", 3) == (False, True, True)
     assert LeanChoice(tau=0.0).settings(2).tau == 0.0
+
+
+def test_force_does_not_remove_a_folder_that_holds_more_than_a_bundle(tmp_path: Path) -> None:
+    folder = tmp_path / "thesis"
+    folder.mkdir()
+    (folder / "manifest.json").write_text("{}")
+    (folder / "thesis.tex").write_text("years of work")
+    with pytest.raises(ConfigError, match=r"thesis\.tex"):
+        check_folder(folder, force=True)
+    assert (folder / "thesis.tex").exists()
