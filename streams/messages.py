@@ -142,10 +142,9 @@ class PredictionRecord(Message):
 
 
 class WorkerStatus(Message):
-    """Topic ``.status``, key ``worker/NAME``: what a worker really runs."""
+    """Topic ``.status``, key ``worker/NAME``: what a worker really runs; it leaves a tombstone when it stops."""
 
     schema_version: Literal[1]
-    state: Literal["ready", "stopped"]
     receipt: Receipt
 
 

@@ -148,7 +148,7 @@ async def run_worker(settings: Settings, core: adapt.AdaptCore) -> int:
             await app.start()
         running = [asyncio.create_task(pipeline.run()), asyncio.create_task(commit_loop())]
         watchdog.start()
-        await (await send(worker_record(settings.fleet, worker, "ready", core.receipt)))
+        await (await send(worker_record(settings.fleet, worker, core.receipt)))
         log.info("event=ready worker=%s bundle=%s mode=%s", worker, core.receipt.bundle, core.receipt.mode)
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait([stopped, *running], return_when=asyncio.FIRST_COMPLETED)
@@ -161,7 +161,7 @@ async def run_worker(settings: Settings, core: adapt.AdaptCore) -> int:
         async with asyncio.timeout(DRAIN_S):
             await pipeline.settle()
             await commit()
-            await (await send(worker_record(settings.fleet, worker, "stopped", core.receipt)))
+            await (await send(worker_record(settings.fleet, worker, None)))
     except TimeoutError:
         if not running:
             log.critical("event=not_ready waited_s=%.0f exit=%d", settings.watchdog_s, EXIT_STALLED)
