@@ -1,4 +1,6 @@
-"""From a data set to a bundle that workers serve: train, calibrate the shift magnitude, write. Needs the train extra.
+"""From a data set to a bundle that workers serve: choose a recipe, train, calibrate the shift magnitude, write.
+
+Needs the train extra.
 
 One function for ``acclimate train`` and the demo, so that both make the same model from the same rows.
 """
@@ -9,17 +11,27 @@ from pathlib import Path
 
 import numpy as np
 
+from adaptation.augment import Augmentation, parse_augmentation
 from adaptation.dataset import Dataset
 from adaptation.errors import ConfigError
 from adaptation.lean_settings import Direction, LeanSettings
+from adaptation.robust import Choice, choose_augmentation
+from adaptation.robust import Progress as ChoiceProgress
 from adaptation.selectors import parse_integers
-from adaptation.shift import calibrate
 from adaptation.shift_calibration import ShiftCalibration
-from adaptation.train import Progress, Trained, default_spec, train_source
+from adaptation.train import Progress, Trained, calibrate_trained, default_spec, train_source
 from registry.bundle import build_bundle
 from registry.manifest import PART_FILES
 
-__all__ = ["LeanChoice", "SourceModel", "check_folder", "make_source_bundle", "parse_layers"]
+__all__ = [
+    "LeanChoice",
+    "SourceModel",
+    "SourceRecipe",
+    "check_folder",
+    "choose_recipe",
+    "make_source_bundle",
+    "parse_layers",
+]
 
 _CANARY_WINDOWS = 32
 
@@ -52,6 +64,21 @@ class LeanChoice:
         return replace(settings, **given)  # type: ignore[arg-type]
 
 
+@dataclass(frozen=True)
+class SourceRecipe:
+    """How the source's training is augmented.
+
+    Attributes:
+        asked: The option's value: ``none``, ``auto`` or a list of kinds.
+        augmentation: What it came to.
+        choice: The evidence, where ``auto`` looked for it.
+    """
+
+    asked: str = "none"
+    augmentation: Augmentation | None = None
+    choice: Choice | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class SourceModel:
     """A source model and the bundle that was written from it.
@@ -59,6 +86,7 @@ class SourceModel:
     Attributes:
         folder: The bundle.
         digest: SHA-256 of its manifest.
+        recipe: How its training was augmented, and why.
     """
 
     folder: Path
@@ -66,6 +94,35 @@ class SourceModel:
     trained: Trained
     calibration: ShiftCalibration
     settings: LeanSettings
+    recipe: SourceRecipe
+
+
+def choose_recipe(dataset: Dataset, asked: str, seed: int, progress: ChoiceProgress | None = None) -> SourceRecipe:
+    """Read ``none`` or a list of kinds, or find the recipe out (``auto``).
+
+    Args:
+        dataset: The source's groups are the conditions that ``auto`` leaves out, one after another.
+        asked: ``none``, ``auto`` or a list in the form of `adaptation.augment.parse_augmentation`.
+        seed: Of everything random.
+        progress: Called before each fit of ``auto``.
+
+    Raises:
+        ConfigError: The text is none of these, or does not suit the data.
+        DataError: The source makes no model.
+    """
+    if asked == "none":
+        return SourceRecipe()
+    if asked == "auto":
+        source = dataset.source
+        spec = default_spec(dataset)
+        choice = choose_augmentation(source.windows, source.labels, source.groups, spec, seed, progress)
+        return SourceRecipe(asked, choice.augmentation, choice)
+    try:
+        augmentation = parse_augmentation(asked)
+        augmentation.check_channels(dataset.channels)
+    except ConfigError as error:
+        raise ConfigError(f"--augment: expected none, auto or a list such as gain,noise:0.5; {error}") from error
+    return SourceRecipe(asked, augmentation)
 
 
 def parse_layers(text: str, layers: int) -> tuple[bool, ...]:
@@ -114,7 +171,9 @@ def make_source_bundle(
     *,
     epochs: int | None = None,
     lean: LeanChoice = LeanChoice(),
+    augment: str = "none",
     progress: Progress | None = None,
+    choice_progress: ChoiceProgress | None = None,
     force: bool = False,
 ) -> SourceModel:
     """Train on the source of a data set and write the bundle.
@@ -131,9 +190,12 @@ def make_source_bundle(
     spec = default_spec(dataset)
     settings = lean.settings(spec.layers)
     source = dataset.source
-    trained = train_source(source.windows, source.labels, source.groups, spec, seed, epochs, progress)
+    recipe = choose_recipe(dataset, augment, seed, choice_progress)
+    trained = train_source(
+        source.windows, source.labels, source.groups, spec, seed, epochs, progress, recipe.augmentation
+    )
     held_out = source.windows[trained.held_out]
-    calibration = calibrate(trained.model, source.windows[~trained.held_out], held_out)
+    calibration = calibrate_trained(trained, source.windows)
     picks = np.unique(np.linspace(0, len(held_out) - 1, _CANARY_WINDOWS).astype(np.int64))
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
@@ -143,7 +205,7 @@ def make_source_bundle(
             calibration,
             dataset.channel_names,
             dataset.class_names,
-            _card(dataset, trained),
+            _card(dataset, trained, recipe),
             held_out[picks],
             Path(scratch) / "bundle",
         )
@@ -151,22 +213,36 @@ def make_source_bundle(
         if folder.exists():
             folder.rename(Path(scratch) / "replaced")  # removed with the scratch folder, after the new one is in place
         (Path(scratch) / "bundle").rename(folder)
-    return SourceModel(folder, bundle.digest, trained, calibration, settings)
+    return SourceModel(folder, bundle.digest, trained, calibration, settings, recipe)
 
 
-def _card(dataset: Dataset, trained: Trained) -> dict[str, str | bool | int | float | None]:
+def _card(dataset: Dataset, trained: Trained, recipe: SourceRecipe) -> dict[str, str | bool | int | float | None]:
     """Give what the manifest remembers of the training, without anything that changes from run to run."""
-    card: dict[str, str | bool | int | float | None] = {
+    return {
         "data": dataset.name,
         **{f"selection_{name}": value for name, value in dataset.selection.items()},
         "sampling_rate_hz": dataset.sampling_rate_hz,
-        "windows_trained": int((~trained.held_out).sum()),
+        "windows_trained": len(dataset.source) if trained.refitted else int((~trained.held_out).sum()),
         "windows_held_out": int(trained.held_out.sum()),
+        "refitted_on_held_out": trained.refitted,
         "held_out_by": trained.held_out_by,
         "held_out_groups": ",".join(trained.held_out_groups),
         "held_out_accuracy": trained.accuracy,
         "seed": trained.seed,
         "epochs": len(trained.losses),
         "threads": trained.threads,
+        "augment": recipe.asked,
+        "augmentation": "none" if recipe.augmentation is None else str(recipe.augmentation),
+        **(_choice_figures(recipe.choice) if recipe.choice else {}),
     }
-    return card
+
+
+def _choice_figures(choice: Choice) -> dict[str, str | bool | int | float | None]:
+    means = {name: choice.mean(name) for name in dict.fromkeys(score.candidate for score in choice.table)}
+    return {
+        "augment_judged_by": choice.judged_by,
+        "augment_evidence_weak": choice.weak,
+        "augment_fits": choice.fits,
+        **{f"augment_accuracy {name}": mean for name, mean in means.items()},
+        **{f"augment_accuracy {score.candidate} / {score.condition}"[:200]: score.accuracy for score in choice.table},
+    }

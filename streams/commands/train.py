@@ -5,16 +5,20 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from infra.allocator import keep_freed_memory
 from streams.commands.connection_options import json_option
 from streams.commands.data_options import data_options, selected_dataset
 
 if TYPE_CHECKING:  # torch and rich take seconds to import: --help must not wait for them
     from adaptation.dataset import Dataset
+    from adaptation.robust import Choice
+    from adaptation.robust import Progress as ChoiceProgress
     from adaptation.train import Progress
     from streams.source_model import SourceModel
 
@@ -22,7 +26,7 @@ __all__ = ["command"]
 
 
 @click.command(
-    epilog="Example: acclimate train --data chest_har.npz --label y4 --source device=1-5 --out out/bundle --seed 0"
+    epilog="Example: acclimate train --data chest_har.npz --label y4 --source device=1-5 --augment auto --out out/chest"
 )
 @data_options
 @click.option(
@@ -37,6 +41,14 @@ __all__ = ["command"]
     show_default=True,
     type=click.IntRange(1, 64),
     help="Of torch; other numbers round otherwise.",
+)
+@click.option(
+    "--augment",
+    metavar="none|auto|KIND,KIND[:STRENGTH]",
+    default="none",
+    show_default=True,
+    help="Make the model robust by training on shifted windows: auto finds out on the source whether that helps; "
+    "kinds are gain, offset, noise and rotation.",
 )
 @click.option("--tau", type=float, help="LeanTTA: share of the source statistics that always stays, 0 to 1.")
 @click.option("--lambda", "lam", type=float, help="LeanTTA: sharpness, above 0.")
@@ -56,6 +68,7 @@ def command(
     seed: int,
     epochs: int | None,
     threads: int,
+    augment: str,
     tau: float | None,
     lam: float | None,
     direction: Any,
@@ -66,10 +79,16 @@ def command(
 ) -> None:
     """Train a source model and write its bundle.
 
-    Whole devices of the source are held out to test the model and to calibrate the shift magnitude (with fewer than
-    five devices, the end of each recording). The target, if given, is only checked: nothing of it is used. Without
-    --data, the source devices of a simulated fleet are trained on.
+    A first model is trained without some whole devices of the source (with fewer than five devices, without the end of
+    each recording), to test it and to calibrate the shift magnitude; the model in the bundle is then trained in the
+    same way on all of the source. The target, if given, is only checked: nothing of it is used. Without --data, the
+    source devices of a simulated fleet are trained on.
+
+    --augment auto leaves one device after another out and tries several recipes on it, up to 30 short trainings. A
+    source of one device is judged by simulated shifts, which is weak evidence; give --group another key if its windows
+    were recorded under several conditions.
     """
+    keep_freed_memory()
     dataset = selected_dataset(seed, **selection)
     import torch
 
@@ -78,14 +97,16 @@ def command(
     # One by default: nets this small gain little from two, and lose a factor of three where a core is shared.
     torch.set_num_threads(threads)
     started = time.monotonic()
-    with _progress_bar(quiet=as_json) as progress:
+    with _progress_bar(quiet=as_json) as (progress, choice_progress):
         made = make_source_bundle(
             dataset,
             out,
             seed,
             epochs=epochs,
             lean=LeanChoice(tau, lam, direction, layers, threshold),
+            augment=augment,
             progress=progress,
+            choice_progress=choice_progress,
             force=force,
         )
     summary = _summary(dataset, made, time.monotonic() - started)
@@ -96,23 +117,28 @@ def command(
 
 
 @contextmanager
-def _progress_bar(quiet: bool) -> Iterator["Progress | None"]:
-    """Show epochs on standard error, where a person is looking at it."""
+def _progress_bar(quiet: bool) -> Iterator[tuple["Progress | None", "ChoiceProgress | None"]]:
+    """Show fits and epochs on standard error, where a person is looking at it."""
     if quiet or not sys.stderr.isatty():
-        yield None
+        yield None, None
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("training"), BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+    columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("first epoch", total=None)
+        tasks = {}
+
+        def advance(stage: str, done: int, of: int, text: str) -> None:
+            if stage not in tasks:  # a task's clock starts with it
+                tasks[stage] = bar.add_task(text)
+            bar.update(tasks[stage], total=of, completed=done, description=f"{stage}  {text}")
 
         def show(epoch: int, of: int, loss: float, accuracy: float) -> None:
             text = f"epoch {epoch}/{of}  loss {loss:.3f}  held-out accuracy {100 * accuracy:.1f} %"
-            bar.update(task, total=of, completed=epoch, description=text)
+            advance("training", epoch, of, text)
 
-        yield show
+        yield show, lambda done, of, what: advance("recipe", done, of, f"fit {min(done + 1, of)}/{of}  {what}")
 
 
 def _summary(dataset: "Dataset", made: "SourceModel", seconds: float) -> dict[str, Any]:
@@ -123,7 +149,7 @@ def _summary(dataset: "Dataset", made: "SourceModel", seconds: float) -> dict[st
         "data": dataset.name,
         "selection": dataset.selection,
         "windows": len(dataset.source),
-        "windows_trained": int((~trained.held_out).sum()),
+        "windows_trained": len(dataset.source),
         "windows_held_out": int(trained.held_out.sum()),
         "windows_left_out": dataset.source.dropped,
         "held_out_by": trained.held_out_by,
@@ -134,6 +160,9 @@ def _summary(dataset: "Dataset", made: "SourceModel", seconds: float) -> dict[st
         "seed": trained.seed,
         "epochs": len(trained.losses),
         "threads": trained.threads,
+        "augment": made.recipe.asked,
+        "augmentation": "none" if made.recipe.augmentation is None else str(made.recipe.augmentation),
+        "augmentation_choice": None if made.recipe.choice is None else _choice_figures(made.recipe.choice),
         "lean": {
             "tau": made.settings.tau,
             "lambda": made.settings.lam,
@@ -146,19 +175,51 @@ def _summary(dataset: "Dataset", made: "SourceModel", seconds: float) -> dict[st
     }
 
 
+def _choice_figures(choice: "Choice") -> dict[str, Any]:
+    return {
+        "judged_by": choice.judged_by,
+        "weak": choice.weak,
+        "fits": choice.fits,
+        "table": [asdict(score) for score in choice.table],
+    }
+
+
+def _print_choice(choice: dict[str, Any], chosen: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    conditions = list(dict.fromkeys(score["condition"] for score in choice["table"]))
+    accuracy = {(score["candidate"], score["condition"]): 100 * score["accuracy"] for score in choice["table"]}
+    judged = "when left out of training" if choice["judged_by"] == "groups" else "under simulated shift"
+    table = Table(title=f"accuracy in %, {judged}; taken: {chosen}", title_justify="left")
+    table.add_column("recipe", overflow="fold")
+    for condition in (*conditions, "mean"):
+        table.add_column(condition, justify="right")
+    for name in dict.fromkeys(score["candidate"] for score in choice["table"]):
+        figures = [accuracy[name, condition] for condition in conditions]
+        table.add_row(name, *(f"{figure:.1f}" for figure in (*figures, sum(figures) / len(figures))))
+    Console().print(table)
+    if choice["weak"]:
+        why = "shifts are simulated" if choice["judged_by"] == "simulated" else "one condition alone could be left out"
+        click.echo(f"The evidence for this recipe is weak: {why}.")
+
+
 def _print_table(summary: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    if summary["augmentation_choice"] is not None:
+        _print_choice(summary["augmentation_choice"], summary["augmentation"])
     held_out = ", ".join(summary["held_out_groups"]) or "the end of each class of each device"
     table = Table(title=f"source model of {summary['data']}", show_header=False, title_justify="left")
     table.add_row("windows trained on", f"{summary['windows_trained']}")
-    table.add_row("windows held out", f"{summary['windows_held_out']} ({held_out})")
+    table.add_row("held out of the tested model", f"{summary['windows_held_out']} ({held_out})")
     if summary["windows_left_out"]:
         table.add_row("windows left out", f"{summary['windows_left_out']} (label -1)")
     table.add_row("held-out accuracy", f"{100 * summary['accuracy']:.1f} %")
     for name, recall in summary["recall"].items():
         table.add_row(f"  recall of {name}", "no such window" if recall is None else f"{100 * recall:.1f} %")
+    table.add_row("augmentation", summary["augmentation"])
     table.add_row("time", f"{summary['seconds']:.1f} s, {summary['epochs']} epochs, seed {summary['seed']}")
     Console().print(table)
     # Outside of the table, so that neither is ever cut to a terminal's width.

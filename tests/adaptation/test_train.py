@@ -1,16 +1,18 @@
-"""Training: repeatable, held out by device, scaled by the source only, and clear about data that makes no model."""
+"""Training: repeatable, measured on what was held out, returned from all windows, clear about unfit data."""
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
+from adaptation.augment import Augmentation
 from adaptation.dataset import load
 from adaptation.errors import ConfigError, DataError
 from adaptation.nets import to_tensors
+from adaptation.shift import calibrate, measure
 from adaptation.simulate import FleetPlan, simulate_fleet
 from adaptation.spec import NetworkSpec
-from adaptation.train import default_spec, hold_out, predict, train_source
+from adaptation.train import calibrate_trained, default_spec, fit, hold_out, predict, train_source
 
 TINY = NetworkSpec("conv1d", channels=2, length=16, classes=3, widths=(8, 8), kernels=(5, 3))
 
@@ -45,9 +47,10 @@ def test_a_learnable_source_is_learned_and_the_report_matches_the_model() -> Non
     calls: list[tuple[int, int, float, float]] = []
     trained = train_source(windows, labels, groups, TINY, 0, 12, lambda *call: calls.append(call))
     assert trained.accuracy > 0.9
-    assert [call[:2] for call in calls] == [(epoch, 12) for epoch in range(1, 13)]
-    assert [call[2] for call in calls] == list(trained.losses)
-    answers = predict(trained.model, windows[trained.held_out]).argmax(axis=1)
+    assert [call[:2] for call in calls] == [(epoch, 24) for epoch in range(1, 25)]
+    assert [call[2] for call in calls[12:]] == list(trained.losses)
+    assert {call[3] for call in calls[12:]} == {trained.accuracy}  # the second fit has nothing to be measured on
+    answers = predict(trained.measured_model, windows[trained.held_out]).argmax(axis=1)
     truth = labels[trained.held_out]
     assert trained.accuracy == pytest.approx((answers == truth).mean())
     assert trained.recalls == pytest.approx([(answers[truth == label] == label).mean() for label in range(3)])
@@ -63,9 +66,74 @@ def test_with_five_groups_whole_groups_are_held_out_and_never_trained_on() -> No
     broken = windows.copy()
     broken[mask] = 1e6  # would move the scaling constants if it were looked at
     trained = train_source(broken, labels, groups, TINY, seed=0, epochs=1)
-    kept = windows[~mask].astype(np.float64)
-    np.testing.assert_allclose(trained.model.scaling.mean.numpy(), kept.mean(axis=(0, 2)), rtol=1e-6)
-    np.testing.assert_allclose(trained.model.scaling.std.numpy(), kept.std(axis=(0, 2)), rtol=1e-6)
+    for model, rows in ((trained.measured_model, ~mask), (trained.model, mask | True)):
+        kept = broken[rows].astype(np.float64)
+        np.testing.assert_allclose(model.scaling.mean.numpy(), kept.mean(axis=(0, 2)), rtol=1e-6)
+        np.testing.assert_allclose(model.scaling.std.numpy(), kept.std(axis=(0, 2)), rtol=1e-6)
+
+
+def test_the_first_fit_is_the_whole_training_without_a_second_one_and_the_second_is_a_fit_to_everything() -> None:
+    windows, labels, groups = waves()
+    both = train_source(windows, labels, groups, TINY, seed=3, epochs=2)
+    one = train_source(windows, labels, groups, TINY, seed=3, epochs=2, refit=False)
+    everything = fit(windows, labels, TINY, seed=3, epochs=2)
+    assert both.refitted
+    assert not one.refitted
+    assert (both.accuracy, both.recalls) == (one.accuracy, one.recalls)
+    for got, expected in ((both.measured_model, one.model), (both.model, everything.model)):
+        tensors, others = to_tensors(got), to_tensors(expected)
+        assert all(tensors[name].tobytes() == others[name].tobytes() for name in tensors)
+
+
+def test_the_shift_is_calibrated_on_windows_that_the_measured_model_never_saw() -> None:
+    windows, labels, groups = waves()
+    trained = train_source(windows, labels, groups, TINY, seed=0, epochs=2)
+    calibration = calibrate_trained(trained, windows)
+    held_out = windows[trained.held_out]
+    of_measured = calibrate(trained.measured_model, windows[~trained.held_out], held_out)
+    magnitude = measure(trained.measured_model, held_out, of_measured)
+    assert calibration.mean_quantile == of_measured.mean_quantile
+    assert np.quantile(magnitude.mean_part, 0.99) == pytest.approx(1.0, rel=1e-4)
+    with torch.no_grad():  # centres: of the returned model, over every window
+        first = trained.model.blocks[0].get_submodule("map")(trained.model.scaling(torch.from_numpy(windows))).double()
+    logs = np.log(first.var(dim=2, unbiased=False).numpy() + 1e-5)
+    np.testing.assert_allclose(calibration.log_variance_mean[0], logs.mean(axis=0), rtol=1e-3, atol=1e-3)
+    single = train_source(windows, labels, groups, TINY, seed=0, epochs=2, refit=False)
+    np.testing.assert_array_equal(
+        calibrate_trained(single, windows).log_variance_mean[0], of_measured.log_variance_mean[0]
+    )
+
+
+def test_an_augmented_training_is_repeatable_differs_and_leaves_no_augmentation_in_the_model() -> None:
+    windows, labels, groups = waves()
+    recipe = Augmentation(("gain", "offset", "noise"), 1.0)
+    first, again = (train_source(windows, labels, groups, TINY, 1, 1, None, recipe) for _ in range(2))
+    plain = train_source(windows, labels, groups, TINY, 1, 1)
+    one, two, three = (to_tensors(trained.model) for trained in (first, again, plain))
+    assert all(one[name].tobytes() == two[name].tobytes() for name in one)
+    assert any(one[name].tobytes() != three[name].tobytes() for name in one)
+    assert one["scaling.std"].tobytes() == three["scaling.std"].tobytes()
+    assert first.augmentation == recipe
+    np.testing.assert_array_equal(predict(first.model, windows), predict(first.model, windows))
+
+
+def test_a_robust_source_stands_a_gain_and_an_offset_that_break_the_plain_one() -> None:
+    windows, labels, _ = waves()
+    rng = np.random.default_rng(5)
+    centre = windows.mean(axis=(0, 2), keepdims=True)
+    gain = np.exp(0.6 * rng.standard_normal((len(windows), 2, 1)))
+    offset = 5.0 * rng.standard_normal((len(windows), 2, 1))
+    shifted = (centre + gain * (windows - centre) + offset).astype(np.float32)
+    recipe = Augmentation(("gain", "offset"), 2.0)
+    robust = fit(windows, labels, TINY, 0, 12, recipe).model
+    plain = fit(windows, labels, TINY, 0, 12).model
+    hits = [(predict(model, shifted).argmax(axis=1) == labels).mean() for model in (plain, robust)]
+    assert hits[1] > hits[0] + 0.05
+
+
+def test_rotation_is_refused_before_training_where_channels_are_no_axes() -> None:
+    with pytest.raises(ConfigError, match="2 channels are none"):
+        train_source(*waves(), TINY, seed=0, epochs=1, augmentation=Augmentation(("rotation",)))
 
 
 def test_groups_that_alone_show_a_class_are_not_held_out() -> None:
@@ -88,17 +156,17 @@ def test_constant_and_signed_log_channels_are_scaled_to_finite_values() -> None:
     windows[:, 0] = (windows[:, 0] - 100) * 1e4
     spec = NetworkSpec("conv1d", 2, 16, 3, (8, 8), (5, 3), transform="signedlog")
     trained = train_source(windows, labels, groups, spec, seed=0, epochs=1)
-    kept = windows[~trained.held_out].astype(np.float64)
+    kept = windows.astype(np.float64)
     logs = np.sign(kept) * np.log1p(np.abs(kept))
     np.testing.assert_allclose(trained.model.scaling.mean.numpy(), logs.mean(axis=(0, 2)), rtol=1e-5)
     np.testing.assert_allclose(trained.model.scaling.std.numpy(), [logs[:, 0].std(), 1.0], rtol=1e-5)
     assert np.isfinite(predict(trained.model, windows)).all()
 
 
-def test_source_statistics_are_those_of_the_training_part_and_not_of_the_last_batches() -> None:
+def test_source_statistics_are_those_of_all_windows_and_not_of_the_last_batches() -> None:
     windows, labels, groups = waves()
     trained = train_source(windows, labels, groups, TINY, seed=0, epochs=1)
-    x = torch.from_numpy(windows[~trained.held_out])
+    x = torch.from_numpy(windows)
     with torch.no_grad():
         first = trained.model.blocks[0].get_submodule("map")(trained.model.scaling(x)).double()
     norm = trained.model.blocks[0].get_submodule("norm")

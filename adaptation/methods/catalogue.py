@@ -1,0 +1,81 @@
+"""All methods by name, with the settings that every comparison of this project uses.
+
+Settings are the papers' own, rescaled to few classes where `docs/evaluation.md` says so; none was chosen on a target.
+"""
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from adaptation.batch_norms import batch_norms
+from adaptation.errors import ConfigError
+from adaptation.lean_settings import Direction, LeanSettings
+from adaptation.methods.accup import Accup
+from adaptation.methods.bn import BatchNormPrior
+from adaptation.methods.cotta import Cotta
+from adaptation.methods.cum_bn import CumBatchNorm
+from adaptation.methods.eata import Eata
+from adaptation.methods.ema_bn import EmaBatchNorm
+from adaptation.methods.foa import Foa
+from adaptation.methods.iabn import Iabn
+from adaptation.methods.lame import Lame
+from adaptation.methods.lean import Lean, LeanHybrid
+from adaptation.methods.method import Method, SourceContext
+from adaptation.methods.oftta import Oftta
+from adaptation.methods.pbrs import Pbrs
+from adaptation.methods.policy import Policy
+from adaptation.methods.rotta import Rotta
+from adaptation.methods.sar import Sar
+from adaptation.methods.smoothing import Smoothing
+from adaptation.methods.source import Unadapted
+from adaptation.methods.t3a import T3a
+from adaptation.methods.tent import Tent
+
+__all__ = ["METHODS", "make_method"]
+
+
+def _lean(direction: Direction) -> Callable[[SourceContext], Method]:
+    def make(context: SourceContext) -> Method:
+        defaults = LeanSettings.for_layers(len(batch_norms(context.model)))
+        return Lean(context, replace(defaults, direction=direction))
+
+    return make
+
+
+METHODS: Mapping[str, Callable[[SourceContext], Method]] = {
+    "source": Unadapted,
+    "smoothing": Smoothing,
+    "bn": lambda context: BatchNormPrior(context, prior=0.0),
+    "bn-prior": BatchNormPrior,
+    "ema-bn": EmaBatchNorm,
+    "cum-bn": CumBatchNorm,
+    "oftta": Oftta,
+    "iabn": Iabn,
+    "lean-a": _lean("source_on_large"),
+    "lean-b": _lean("target_on_large"),
+    "lean-hybrid": LeanHybrid,
+    "tent": Tent,
+    "eata": Eata,
+    "sar": Sar,
+    "cotta": Cotta,
+    "rotta": Rotta,
+    "pbrs": Pbrs,
+    "t3a": T3a,
+    "lame": Lame,
+    "accup": Accup,
+    "foa": Foa,
+    "policy": Policy,
+}
+
+
+def make_method(name: str, context: SourceContext) -> Method:
+    """Return a method, configured from a source.
+
+    Raises:
+        ConfigError: There is no method of this name, or it cannot adapt this network.
+    """
+    if name not in METHODS:
+        near = difflib.get_close_matches(name, METHODS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(METHODS)}"
+        raise ConfigError(f"no method is called {name!r}; {hint}")
+    return METHODS[name](context)

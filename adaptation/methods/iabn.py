@@ -1,0 +1,75 @@
+"""IABN at test time: correct a window's statistics only where they differ by more than chance would have them.
+
+After "NOTE: Robust Continual Test-time Adaptation Against Temporal Correlation", Gong et al., NeurIPS 2022. NOTE also
+trains its source model with this layer; here an ordinary source model meets it at test time only. Per window, with L
+samples at the layer, mean mu_i and unbiased variance var_i of the window:
+
+    (1) mu = mu_s + shrink(mu_i - mu_s, k sqrt((var_s + eps) / L))
+    (2) var = relu(var_s + shrink(var_i - var_s, k (var_s + eps) sqrt(2 / (L - 1))))
+    (3) shrink(d, t) = sign(d) max(|d| - t, 0)
+
+k counts standard errors of a mean and a variance of L independent values. Samples of a sensor are not independent, so
+the true errors are larger and more is corrected than k suggests. Without a time axis (L = 1) it is the source.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from adaptation.errors import ConfigError
+from adaptation.methods.method import SourceContext, State, Step, require_adapted
+from adaptation.methods.moments import normalise_by
+from adaptation.methods.network import Layer, Network, normalise_with
+
+__all__ = ["Iabn", "shrink"]
+
+
+def shrink(difference: Tensor, threshold: Tensor) -> Tensor:
+    """Return the difference moved towards 0 by the threshold, and 0 within it: (3).
+
+    >>> shrink(torch.tensor([-3.0, 0.5, 3.0]), torch.tensor(1.0)).tolist()
+    [-2.0, 0.0, 2.0]
+    """
+    return difference - torch.maximum(torch.minimum(difference, threshold), -threshold)
+
+
+class Iabn:
+    """Configure IABN.
+
+    Args:
+        context: The source; only its model is used.
+        k: Standard errors that are left alone, 0 or more. Raising it corrects less.
+
+    Raises:
+        ConfigError: k is out of range, or the network has no BatchNorm layer.
+    """
+
+    stateless = True
+
+    def __init__(self, context: SourceContext, k: float = 4.0) -> None:
+        if not (math.isfinite(k) and k >= 0):
+            raise ConfigError(f"k: expected a finite number of at least 0, got {k}")
+        self._network = Network(context.model)
+        self._k = k
+        self.adapts = require_adapted(self._network.statistics, "statistics")
+
+    def reset(self) -> State:
+        """Return nothing."""
+        return {}
+
+    @torch.no_grad()
+    def adapt_batch(self, state: State, windows: Tensor) -> tuple[State, Step]:
+        """Answer each window by itself."""
+        return state, Step(torch.softmax(self._network.forward(windows, normalise=self._normalise).logits, dim=1))
+
+    def _normalise(self, layer: Layer, x: Tensor) -> Tensor:
+        samples = x[0, 0].numel()
+        if samples == 1:
+            return normalise_by(layer, x, layer.mean, layer.var)
+        var_i, mean_i = torch.var_mean(x.flatten(2), dim=2)  # (n, C) each
+        spread = layer.var + layer.eps  # (C,)
+        mean = layer.mean + shrink(mean_i - layer.mean, self._k * torch.sqrt(spread / samples))  # (1)
+        limit = (self._k * math.sqrt(2.0 / (samples - 1))) * spread
+        var = torch.relu(layer.var + shrink(var_i - layer.var, limit))  # (2)
+        return normalise_with(layer, x, mean, var)

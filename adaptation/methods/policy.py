@@ -1,0 +1,284 @@
+"""The default of this product: follow a device without labels, but only where its own source gave reason to.
+
+Every published way to adapt wins on one set of recordings and wrecks another. So the source's own devices are asked
+first (`adaptation.policy_calibration`), which answers what may be done here:
+
+    a rung that helped devices left out of the training, surely and without harm to any     answers always
+    else, a rung that helps under simulated shifts                                          answers through a gate
+    else                                                                                    the source answers
+
+Rungs: ``leantta`` (the window's own statistics), ``statistics`` (device-lifetime BatchNorm statistics of the first half
+of the layers, the source counting as N pseudo-windows), ``prototypes`` (T3A), or the last two together.
+
+**The gate** opens while the device is farther from the source than any source device that was left out of training was
+from the others. At the first BatchNorm layer, with the device's lifetime mean mu and variance var, the source counting
+as N_g pseudo-windows,
+
+    (1) g_mean = mean_c (mu_c - mu_s,c)^2 / (var_s,c + eps)
+    (2) g_var  = mean_c log^2((var_c + eps) / (var_s,c + eps))
+    (3) gate   = max(g_mean / mean_limit, g_var / variance_limit);   open if gate > 1
+
+**Guards.** A rung that answers always is taken back while its running agreement with the source, which starts at 1,
+
+    (4) agreement <- agreement + (1 if both answer the same, else 0 - agreement) / N_a    window after window
+
+is below what any source device showed; a rung of either kind is taken back while it answers far fewer classes than the
+source does (`adaptation.guards.diversity`). The rung is computed in the shadow all the time, so it may come back.
+
+**Periods.** All this is decided once per PERIOD windows; in between, nothing that answers changes. So a decision is a
+handful of tensors and a name, which is what an adapter record carries: `answer` gives the same output wherever it is
+followed, without any state, and batches of 1 and of 64 windows get the same answers. The first period of a device is
+the source's.
+
+RECONSTRUCTED: the policy is ours, after the gate and the findings of our own reference evaluation. N_g, N_a and PERIOD
+are fixed for all data sets.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from adaptation.errors import ConfigError
+from adaptation.guards.diversity import DiversityGuard, DiversityLimits
+from adaptation.lean_settings import LeanSettings
+from adaptation.leantta import lean_batch_norm
+from adaptation.methods.layer_choice import first_half
+from adaptation.methods.method import SourceContext, State, Step
+from adaptation.methods.moments import blend, moments, normalise_by
+from adaptation.methods.network import Layer, Network, Normalise, Pass
+from adaptation.methods.policy_settings import PolicySettings, Rung
+from adaptation.methods.prototypes import admit, start_supports
+
+__all__ = ["PERIOD", "Decision", "Policy", "answer"]
+
+PERIOD = 8
+_GATE_PSEUDO_WINDOWS = 256.0  # N_g
+_AGREEMENT_WINDOWS = 256.0  # N_a
+_SUPPORTS = 20  # T3A's M
+_VERDICTS = ("source", "first period", "inside the range", "outside the range", "proven", "agreement", "diversity")
+_ANSWERING = ("outside the range", "proven")
+
+
+@dataclass(frozen=True, eq=False)
+class Decision:
+    """What answers a device's next windows, and why: the content of an adapter record and of a receipt.
+
+    Attributes:
+        rung: Who answers; ``source`` whatever the rung would be, while the verdict is not to adapt.
+        gate: (3) when it was decided.
+        limit: What the gate must exceed; infinite where it decides nothing.
+        verdict: ``source`` (nothing may adapt here), ``first period``, ``inside the range``, ``outside the range``,
+            ``proven`` (not gated), or the guard that took the rung back: ``agreement``, ``diversity``.
+        agreement: (4).
+        tensors: What replaces the network's own, by name in its state dict: statistics, and the head's weight and bias.
+    """
+
+    rung: Rung
+    gate: float
+    limit: float
+    verdict: str
+    agreement: float
+    tensors: Mapping[str, Tensor]
+
+
+@torch.no_grad()
+def answer(network: Network, decision: Decision, windows: Tensor, lean: LeanSettings) -> Tensor:
+    """Return the probabilities (n, K) that a decision gives windows (n, C, L): a function of these alone."""
+    rule = _lean_rule(lean) if decision.rung == "leantta" else None
+    return torch.softmax(network.forward(windows, decision.tensors, rule).logits, dim=1)
+
+
+class Policy:
+    """Configure the policy.
+
+    Args:
+        context: The source.
+        settings: What its own devices allow; those of the context when not given.
+
+    Raises:
+        ConfigError: There are no settings.
+    """
+
+    stateless = False
+
+    def __init__(self, context: SourceContext, settings: PolicySettings | None = None) -> None:
+        settings = settings or context.policy
+        if settings is None:
+            raise ConfigError(
+                "the policy needs settings of this source model: expected adaptation.policy_calibration to have run"
+            )
+        self.settings = settings
+        self.network = Network(context.model)
+        self.lean = LeanSettings.for_layers(len(self.network.norms))
+        flags = first_half(len(self.network.norms))
+        self._statistics = "statistics" in settings.rung
+        # The first layer is measured in any case: the gate reads it.
+        self._measured = tuple(index for index, flag in enumerate(flags) if index == 0 or (flag and self._statistics))
+        names = self.network.statistics
+        self._names = {index: (names[2 * index], names[2 * index + 1]) for index in self._measured}
+        head, tensors = self.network.head, self.network.tensors
+        self._weight, bias = f"{head}.weight", tensors.get(f"{head}.bias")
+        self._bias = None if bias is None else f"{head}.bias"
+        self._prototypes = "prototypes" in settings.rung
+        self._supports = start_supports(tensors[self._weight], bias, _SUPPORTS) if self._prototypes else {}
+        self._guard = DiversityGuard(self.network.classes, limits=DiversityLimits(divergence=float("inf"), agreement=0))
+        statistics = tuple(name for pair in self._names.values() for name in pair) if self._statistics else ()
+        self.adapts = (*statistics, *((self._weight,) if self._prototypes else ()))
+
+    def reset(self) -> State:
+        """Return a device that was never seen: the source's statistics, the head's rows, nothing decided."""
+        lifetime = {name: self.network.tensors[name] for pair in self._names.values() for name in pair}
+        pending = {f"pending/{name}": torch.zeros_like(tensor) for name, tensor in lifetime.items()}
+        templates = {"templates": _templates(self._supports["supports"])} if self._prototypes else {}
+        counts = {name: torch.zeros((), dtype=torch.int64) for name in ("windows", "pending", "verdict")}
+        start = {**counts, "agreement": torch.ones(()), **lifetime, **pending}
+        return {**start, **self._supports, **templates, **self._guard.start()}
+
+    def decision(self, state: State) -> Decision:
+        """Return the decision in force."""
+        verdict = _VERDICTS[int(state["verdict"])] if int(state["windows"]) else "first period"
+        rung = self.settings.rung if verdict in _ANSWERING else "source"
+        limit = 1.0 if self.settings.gated and self.settings.rung != "source" else float("inf")
+        tensors = self._tensors(state) if rung != "source" else {}
+        return Decision(rung, self.gate(state), limit, verdict, float(state["agreement"]), tensors)
+
+    def gate(self, state: State) -> float:
+        """Return the gate statistic (3) of a state."""
+        g_mean, g_var = self.distances(state)
+        return max(g_mean / self.settings.mean_limit, g_var / self.settings.variance_limit)
+
+    def distances(self, state: State) -> tuple[float, float]:
+        """Return (1) and (2)."""
+        names = self._names[0]
+        mean_s, var_s = (self.network.tensors[name].double() for name in names)
+        mean, var = (state[name].double() for name in names)
+        windows = float(state["windows"])
+        # From N to N_g pseudo-windows: first and second moments are sums over windows, so their steps rescale.
+        rescale = (self.settings.pseudo_windows + windows) / (_GATE_PSEUDO_WINDOWS + windows)
+        mean_g = mean_s + rescale * (mean - mean_s)
+        second_s = var_s + mean_s.square()
+        var_g = second_s + rescale * (var + mean.square() - second_s) - mean_g.square()
+        eps = 1e-5
+        g_mean = ((mean_g - mean_s).square() / (var_s + eps)).mean()
+        g_var = torch.log((var_g.clamp_min(0.0) + eps) / (var_s + eps)).square().mean()
+        return float(g_mean), float(g_var)
+
+    @torch.no_grad()
+    def adapt_batch(self, state: State, windows: Tensor) -> tuple[State, Step]:
+        """Answer by the decision in force; at the end of each period, decide anew."""
+        answers, updates = [], 0
+        before = self.decision(state)
+        while len(windows) > 0:
+            room = PERIOD - int(state["pending"])
+            state, probabilities = self._observe(state, windows[:room], self.decision(state))
+            answers.append(probabilities)
+            windows = windows[room:]
+            if int(state["pending"]) == PERIOD:
+                state, updates = self._decide(state), updates + 1
+        after = self.decision(state)
+        taken_back = before.verdict in _ANSWERING and after.verdict in ("agreement", "diversity")
+        receipt = {"rung": before.rung, "gate": before.gate, "limit": before.limit, "verdict": before.verdict}
+        return state, Step(
+            torch.cat(answers), updates=updates, resets=int(taken_back), selected=updates * PERIOD, receipt=receipt
+        )
+
+    def _observe(self, state: State, windows: Tensor, decision: Decision) -> tuple[State, Tensor]:
+        """Answer at most a period's rest, and take the windows into what is pending."""
+        count = int(state["pending"])
+        share = len(windows) / (count + len(windows))
+        new = {**state, "pending": state["pending"] + len(windows)}
+
+        def measured(layer: Layer, x: Tensor) -> None:
+            if layer.index in self._names:
+                names = [f"pending/{name}" for name in self._names[layer.index]]
+                new.update(zip(names, blend(state[names[0]], state[names[1]], *moments(x), share), strict=True))
+
+        shadow = self._shadow(state, windows, measured)
+        source = shadow if self.settings.rung == "source" else self.network.forward(windows)
+        shadow_answers = torch.softmax(self._logits(state, shadow), dim=1)
+        source_answers = torch.softmax(source.logits, dim=1)
+        agreement = state["agreement"]
+        for same in (shadow_answers.argmax(dim=1) == source_answers.argmax(dim=1)).tolist():
+            agreement = agreement + (float(same) - agreement) / _AGREEMENT_WINDOWS  # (4)
+        new["agreement"] = agreement
+        new.update(self._guard.observe(state, shadow_answers, source_answers)[0])
+        if self._prototypes:
+            new.update(admit({name: state[name] for name in ("supports", "entropies")}, *_offered(shadow))[0])
+        return new, source_answers if decision.rung == "source" else shadow_answers
+
+    def _shadow(self, state: State, windows: Tensor, measure: Callable[[Layer, Tensor], None]) -> Pass:
+        """Run the rung, whether it answers or not; the head is still the source's."""
+        lean = _lean_rule(self.lean) if self.settings.rung == "leantta" else None
+
+        def rule(layer: Layer, x: Tensor) -> Tensor:
+            measure(layer, x)
+            return lean(layer, x) if lean is not None else normalise_by(layer, x, layer.mean, layer.var)
+
+        return self.network.forward(windows, self._replaced_statistics(state), rule)
+
+    def _decide(self, state: State) -> State:
+        """End a period: what is pending becomes the lifetime's, and a verdict falls."""
+        seen = float(state["windows"])
+        share = PERIOD / (self.settings.pseudo_windows + seen + PERIOD)
+        new = {**state, "windows": state["windows"] + PERIOD, "pending": torch.zeros((), dtype=torch.int64)}
+        for names in self._names.values():
+            pending = (state[f"pending/{names[0]}"], state[f"pending/{names[1]}"])
+            new.update(zip(names, blend(state[names[0]], state[names[1]], *pending, share), strict=True))
+        if self._prototypes:
+            new["templates"] = _templates(state["supports"])
+        new["verdict"] = torch.tensor(_VERDICTS.index(self._verdict(new)))
+        return new
+
+    def _verdict(self, state: State) -> str:
+        if self.settings.rung == "source":
+            return "source"
+        if self._guard.verdict(state).alarms:
+            return "diversity"
+        if self.settings.gated:
+            return "outside the range" if self.gate(state) > 1.0 else "inside the range"
+        return "proven" if float(state["agreement"]) >= self.settings.agreement_limit else "agreement"
+
+    def _replaced_statistics(self, state: State) -> dict[str, Tensor]:
+        return {name: state[name] for pair in self._names.values() for name in pair} if self._statistics else {}
+
+    def _tensors(self, state: State) -> dict[str, Tensor]:
+        tensors = self._replaced_statistics(state)
+        if self._prototypes:
+            tensors[self._weight] = state["templates"]
+            if self._bias is not None:
+                tensors[self._bias] = torch.zeros_like(self.network.tensors[self._bias])
+        return tensors
+
+    def _logits(self, state: State, seen: Pass) -> Tensor:
+        return seen.features @ state["templates"].T if self._prototypes else seen.logits
+
+
+def _offered(seen: Pass) -> tuple[Tensor, Tensor]:
+    return seen.features, seen.logits
+
+
+def _templates(supports: Tensor) -> Tensor:
+    return nn.functional.normalize(supports.sum(dim=1), dim=1)  # (K, F)
+
+
+def _lean_rule(settings: LeanSettings) -> Normalise:
+    def rule(layer: Layer, x: Tensor) -> Tensor:
+        if not settings.layers[layer.index] or x.dim() == 2 or x[0, 0].numel() == 1:
+            return normalise_by(layer, x, layer.mean, layer.var)
+        y, _, _ = lean_batch_norm(
+            x,
+            layer.mean,
+            layer.var,
+            layer.gamma,
+            layer.beta,
+            layer.eps,
+            tau=settings.tau,
+            lam=settings.lam,
+            direction=settings.direction,
+            normalize_by_channels=settings.normalize_by_channels,
+        )
+        return y
+
+    return rule

@@ -1,0 +1,70 @@
+"""What the policy was told by the source: one rung, when it may answer, and the figures behind both. No torch here."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from adaptation.errors import ConfigError
+
+__all__ = ["RUNGS", "PolicySettings", "Rung", "RungScore"]
+
+Rung = Literal["source", "leantta", "statistics", "prototypes", "statistics+prototypes"]
+RUNGS: tuple[Rung, ...] = get_args(Rung)
+
+
+@dataclass(frozen=True)
+class RungScore:
+    """How one rung did on one device that stood in for a new one, while it always answered.
+
+    Attributes:
+        device: The source device that was left out of the training; or KIND:SEVERITY of a simulated shift.
+        rung: What answered.
+        source_accuracy, accuracy: Without and with it, 0 to 1.
+        gate: Largest gate statistic of the device, each part divided by the limit in force.
+        agreement: Smallest running agreement with the source.
+    """
+
+    device: str
+    rung: Rung
+    source_accuracy: float
+    accuracy: float
+    gate: float
+    agreement: float
+
+
+@dataclass(frozen=True)
+class PolicySettings:
+    """Settings of the policy for one source model; see `adaptation.methods.policy`.
+
+    Args:
+        rung: What may answer; ``source`` never adapts.
+        gated: Whether it answers only while the device is outside the range of the source's own devices.
+        mean_limit, variance_limit: The farthest that one of those devices was from the source, above 0, in the units of
+            the gate. Raising them adapts later.
+        agreement_limit: Where the rung is not gated, the smallest running agreement with the source, 0 to 1, below
+            which it is taken back. Raising it takes back sooner.
+        pseudo_windows: N, what the source counts for in lifetime statistics, above 0. Raising it follows more slowly.
+        weak: The source had a single device: the limits come from it alone and protect little.
+        table: Figures that the choice rests on.
+
+    Raises:
+        ConfigError: A value is out of range.
+    """
+
+    rung: Rung
+    gated: bool
+    mean_limit: float
+    variance_limit: float
+    agreement_limit: float
+    pseudo_windows: float
+    weak: bool
+    table: tuple[RungScore, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.rung not in RUNGS:
+            raise ConfigError(f"rung: expected one of {', '.join(RUNGS)}, got {self.rung!r}")
+        if not (self.mean_limit > 0 and self.variance_limit > 0):
+            raise ConfigError(f"gate limits: expected numbers above 0, got {self.mean_limit}, {self.variance_limit}")
+        if not self.pseudo_windows > 0:
+            raise ConfigError(f"pseudo_windows: expected a number above 0, got {self.pseudo_windows}")
+        if not 0 <= self.agreement_limit <= 1:
+            raise ConfigError(f"agreement_limit: expected 0 to 1, got {self.agreement_limit}")

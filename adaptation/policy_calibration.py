@@ -1,0 +1,232 @@
+"""Ask the source's own devices what the policy may do: leave one out, stream it in time order, try each rung.
+
+Each device (at most six folds of them) is left out of a small training and then streamed through a policy that always
+answers by one rung. Three things are read off:
+
+    (1) limits  the farthest that any of these devices got from the others' statistics, each part of the gate alone
+    (2) proven  the rung with the largest mean gain, if the lower end of its one-sided 99 % interval (t, over devices)
+                is above 0, no device loses more than `MOST_HARM`, and there are at least `LEAST_DEVICES` of them; it
+                may answer always, and the smallest running agreement of any device becomes its limit
+    (3) gated   else device-lifetime statistics, behind the gate
+
+A source that cannot leave a device out, because it has one, is asked with the simulator instead: its own recording
+under faint shifts (severity `TOLERATED`, kinds of the tuning half) stands for devices that need no help, and gives the
+limits; under strong ones (`STRONG`) lifetime statistics and LeanTTA compete for the place behind the gate, if either
+gains. That protects little, since nobody knows how real devices differ, and is marked ``weak``; so is a source that can
+leave out only one device.
+
+Labels are the source's; nothing here sees a target. RECONSTRUCTED: the procedure is ours. 99 % because an answer that
+is never gated must be nearly certain, and three rungs are tried. Lifetime statistics stand behind the gate because they
+gained most there in our reference evaluation; LeanTTA was safe and modest.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from adaptation.augment import Augmentation
+from adaptation.corruptions import TUNING, applicable, centre_and_scale, corrupt
+from adaptation.methods.method import SourceContext
+from adaptation.methods.policy import PERIOD, Policy
+from adaptation.methods.policy_settings import PolicySettings, Rung, RungScore
+from adaptation.robust import folds
+from adaptation.spec import NetworkSpec
+from adaptation.train import default_epochs, fit, predict
+
+__all__ = ["LEAST_DEVICES", "MOST_HARM", "STRONG", "TOLERATED", "calibrate_policy", "decide"]
+
+Progress = Callable[[int, int, str], None]  # trainings done, in all, what is next
+
+LEAST_DEVICES = 4
+MOST_HARM = 0.02
+TOLERATED = 1.0
+STRONG = 4.0
+# A rung that is proven may follow a device fast; one that nobody saw at work on a real device follows slowly.
+_PROVEN_PSEUDO_WINDOWS = 256.0
+_GATED_PSEUDO_WINDOWS = 1024.0
+_PROVABLE: tuple[Rung, ...] = ("statistics", "prototypes", "statistics+prototypes")
+_GATED: tuple[Rung, ...] = ("statistics", "leantta")
+_T_99 = (math.inf, 31.82, 6.965, 4.541, 3.747, 3.365, 3.143, 2.998, 2.896, 2.821, 2.764, 2.718, 2.681, 2.650, 2.624)
+_T_99_LARGE = 2.624  # a little too wide beyond 14 degrees of freedom
+_MAX_WINDOWS = 3000
+_FIT_WINDOWS = 24_000  # windows times epochs of one fit
+_LEAST_EPOCHS = 6
+_SHIFTED_WINDOWS = 1000
+_LEAST_LIMIT = 1e-6
+
+Windows = NDArray[np.float32]
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class _Streamed:
+    """How one rung did on one stream; gate parts are not yet divided by any limit."""
+
+    source_accuracy: float
+    accuracy: float
+    mean_distance: float
+    variance_distance: float
+    agreement: float
+
+
+def calibrate_policy(
+    windows: Windows,
+    labels: Labels,
+    devices: NDArray[np.str_],
+    spec: NetworkSpec,
+    seed: int,
+    augmentation: Augmentation | None = None,
+    progress: Progress | None = None,
+) -> PolicySettings:
+    """Return what the policy may do with a model that is trained on this source in this way.
+
+    Args:
+        windows: (n, channels, length) raw source windows, each device in time order.
+        labels: (n,) in 0..classes-1.
+        devices: (n,) names; conditions of one device where there are several and devices are not.
+        spec: Network.
+        seed: Of the trainings and the simulated shifts.
+        augmentation: Recipe of the source model.
+        progress: Called before each training and once at the end.
+
+    Raises:
+        DataError: A training leads to numbers that are not finite.
+    """
+    usable = folds(labels, devices)
+    weak = len(usable) < 2
+    if not usable:
+        return _by_simulation(windows, labels, devices, spec, seed, augmentation, progress)
+    streamed = {}
+    for number, (name, test) in enumerate(usable):
+        if progress is not None:
+            progress(number, len(usable), f"policy: without {name}")
+        context = _trained_on(np.flatnonzero(~test), windows, labels, spec, seed, augmentation)
+        for device in np.unique(devices[test]):
+            own = np.flatnonzero(devices == device)
+            for rung in _PROVABLE:
+                result = _stream(context, rung, _PROVEN_PSEUDO_WINDOWS, windows[own], labels[own])
+                streamed[str(device), rung] = result
+    if progress is not None:
+        progress(len(usable), len(usable), "done")
+    limits = _limits(list(streamed.values()))
+    table = tuple(_score(device, rung, result, limits) for (device, rung), result in streamed.items())
+    proven = decide(table)
+    if proven is None:
+        return PolicySettings("statistics", True, *limits, 0.0, _GATED_PSEUDO_WINDOWS, weak, table)
+    agreement = min(score.agreement for score in table if score.rung == proven)
+    return PolicySettings(proven, False, *limits, agreement, _PROVEN_PSEUDO_WINDOWS, weak, table)
+
+
+def decide(table: Sequence[RungScore]) -> Rung | None:
+    """Return the rung that source devices prove (2), or None."""
+    best, chosen = 0.0, None
+    for rung in _PROVABLE:
+        gains = np.array([score.accuracy - score.source_accuracy for score in table if score.rung == rung])
+        if gains.size < LEAST_DEVICES or gains.min() < -MOST_HARM:
+            continue
+        t = _T_99[gains.size - 1] if gains.size <= len(_T_99) else _T_99_LARGE
+        lower = gains.mean() - t * gains.std(ddof=1) / math.sqrt(gains.size)
+        if lower > 0 and gains.mean() > best:
+            best, chosen = float(gains.mean()), rung
+    return chosen
+
+
+def _by_simulation(
+    windows: Windows,
+    labels: Labels,
+    devices: NDArray[np.str_],
+    spec: NetworkSpec,
+    seed: int,
+    augmentation: Augmentation | None,
+    progress: Progress | None,
+) -> PolicySettings:
+    """Let the simulator stand in for the devices that the source lacks."""
+    if progress is not None:
+        progress(0, 1, "policy: one device, simulated shifts")
+    context = _trained_on(np.arange(len(labels)), windows, labels, spec, seed, augmentation)
+    rows = np.flatnonzero(devices == devices[0])
+    # Thinned, not cut: a recording shows one class after the other.
+    rows = rows[np.linspace(0, rows.size - 1, min(_SHIFTED_WINDOWS, rows.size)).astype(np.int64)]
+    centre, scale = centre_and_scale(windows)
+    kinds = [kind for kind in TUNING if applicable(kind, spec.channels, spec.length)]
+
+    def stream(kind: str, severity: float, rung: Rung) -> _Streamed:
+        shifted = corrupt(windows[rows], kind, severity, scale, seed, centre=centre)
+        return _stream(context, rung, _GATED_PSEUDO_WINDOWS, shifted, labels[rows])
+
+    tolerated = {kind: stream(kind, TOLERATED, "statistics") for kind in kinds}
+    limits = _limits(list(tolerated.values()))
+    strong = {(kind, rung): stream(kind, STRONG, rung) for kind in kinds for rung in _GATED}
+    table = [_score(f"{kind}:{TOLERATED:g}", "statistics", result, limits) for kind, result in tolerated.items()]
+    table += [_score(f"{kind}:{STRONG:g}", rung, result, limits) for (kind, rung), result in strong.items()]
+    gains = {
+        rung: float(
+            np.mean([result.accuracy - result.source_accuracy for (_, by), result in strong.items() if by == rung])
+        )
+        for rung in _GATED
+    }
+    best = max(_GATED, key=lambda rung: gains[rung])
+    if progress is not None:
+        progress(1, 1, "done")
+    return PolicySettings(
+        best if gains[best] > 0 else "source", True, *limits, 0.0, _GATED_PSEUDO_WINDOWS, weak=True, table=tuple(table)
+    )
+
+
+def _trained_on(
+    rows: NDArray[np.int64],
+    windows: Windows,
+    labels: Labels,
+    spec: NetworkSpec,
+    seed: int,
+    augmentation: Augmentation | None,
+) -> SourceContext:
+    """Train on at most so many of these rows, for at most so long."""
+    rows = rows[np.linspace(0, rows.size - 1, min(_MAX_WINDOWS, rows.size)).astype(np.int64)]
+    epochs = min(default_epochs(rows.size), max(_LEAST_EPOCHS, _FIT_WINDOWS // rows.size))
+    model = fit(windows[rows], labels[rows], spec, seed, epochs, augmentation).model
+    return SourceContext(model, torch.from_numpy(windows[rows[:1]]), torch.from_numpy(labels[rows[:1]]), seed)
+
+
+def _limits(results: Sequence[_Streamed]) -> tuple[float, float]:
+    """Return the farthest of each part of the gate (1)."""
+    return (
+        max(_LEAST_LIMIT, *(result.mean_distance for result in results)),
+        max(_LEAST_LIMIT, *(result.variance_distance for result in results)),
+    )
+
+
+def _stream(context: SourceContext, rung: Rung, pseudo_windows: float, windows: Windows, labels: Labels) -> _Streamed:
+    """Stream a device through one rung that always answers."""
+    policy = Policy(context, PolicySettings(rung, False, 1.0, 1.0, 0.0, pseudo_windows, weak=False))
+    state = policy.reset()
+    answers, distances, agreements = [], [(0.0, 0.0)], [1.0]
+    for start in range(0, len(windows), PERIOD):
+        state, step = policy.adapt_batch(state, torch.from_numpy(windows[start : start + PERIOD]))
+        answers.append(step.probabilities.argmax(dim=1).numpy())
+        distances.append(policy.distances(state))
+        agreements.append(policy.decision(state).agreement)
+    model = context.model
+    source = predict(model, windows).argmax(axis=1)  # type: ignore[arg-type]
+    return _Streamed(
+        source_accuracy=float((source == labels).mean()),
+        accuracy=float((np.concatenate(answers) == labels).mean()),
+        mean_distance=max(mean for mean, _ in distances),
+        variance_distance=max(variance for _, variance in distances),
+        agreement=min(agreements),
+    )
+
+
+def _score(device: str, rung: Rung, result: _Streamed, limits: tuple[float, float]) -> RungScore:
+    return RungScore(
+        device=device,
+        rung=rung,
+        source_accuracy=result.source_accuracy,
+        accuracy=result.accuracy,
+        gate=max(result.mean_distance / limits[0], result.variance_distance / limits[1]),
+        agreement=result.agreement,
+    )

@@ -1,0 +1,190 @@
+"""``acclimate evaluate``: compare methods on recorded, reordered and disturbed streams."""
+
+import json
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from streams.commands.connection_options import json_option
+from streams.commands.data_options import data_options
+
+if TYPE_CHECKING:  # torch and rich take seconds to import: --help must not wait for them
+    from streams.evaluate.evaluation import Progress
+    from streams.evaluate.results import Results
+
+__all__ = ["command"]
+
+_LINE_EVERY_S = 60.0  # of progress, where nobody looks at a bar
+
+
+@click.command(
+    epilog="Example: acclimate evaluate --data chest_har.npz --label y4 --source device=1-5 --target device=6-12 "
+    "--methods source,cum-bn,t3a,policy --batch-sizes 1,64 --jobs 2 --out out/chest"
+)
+@data_options
+@click.option("--methods", default="all", show_default=True, help="Names separated by commas, or all.")
+@click.option("--streams", default="ordered,shuffled", show_default=True, help="Names separated by commas, or all.")
+@click.option("--batch-sizes", default="1,64", show_default=True, help="Windows that a method is given at once.")
+@click.option("--seeds", default=3, show_default=True, type=click.IntRange(1, 1000), help="How many: 0, 1, 2, ...")
+@click.option(
+    "--augment",
+    default="none,auto",
+    show_default=True,
+    help="Source models: none, auto, or recipes such as gain+noise:0.5.",
+)
+@click.option("--severity", type=float, help="Of all corrupted streams, above 0 to 5.  [default: each its own]")
+@click.option(
+    "--stride", default=1, show_default=True, type=click.IntRange(1), help="Every N-th window only: a quick look."
+)
+@click.option("--epochs", type=click.IntRange(1, 1000), help="Of source training.  [default: 10 to 30, by size]")
+@click.option(
+    "--jobs", default=1, show_default=True, type=click.IntRange(0, 256), help="Processes; 0 works in this one."
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("out/evaluation"), show_default=True, help="Folder."
+)
+@click.option("--force", is_flag=True, help="Delete what --out holds of another configuration.")
+@click.option("--again", metavar="NAME,NAME", help="Forget finished results of these methods and run them again.")
+@click.option("--report-only", is_flag=True, help="Run nothing; write the report of what is finished.")
+@json_option
+def command(
+    methods: str,
+    streams: str,
+    batch_sizes: str,
+    seeds: int,
+    augment: str,
+    severity: float | None,
+    stride: int,
+    epochs: int | None,
+    jobs: int,
+    out: Path,
+    force: bool,
+    again: str | None,
+    report_only: bool,
+    as_json: bool,
+    **selection: Any,
+) -> None:
+    """Compare methods on the target, device by device, in time order and otherwise.
+
+    Trains one source model per seed and kind of source, and runs every method over the same streams. An interrupted run
+    goes on when the same command is given again, and --out may be reused for more methods, streams, batch sizes, seeds
+    and kinds of source; the report shows what this command asks for. Writes results.json, summary.md and figures/.
+    Labels of the target are used for scores alone.
+    """
+    from adaptation.errors import ConfigError
+    from adaptation.evaluation.streams import STREAMS
+    from adaptation.methods.catalogue import METHODS
+    from streams.evaluate.options import EvaluationOptions, parse_choice, parse_numbers, parse_sources
+
+    names = parse_choice("--methods", methods, tuple(METHODS))
+    if severity is not None and not 0.0 < severity <= 5.0:
+        raise ConfigError(f"--severity: expected above 0 to 5, got {severity:g}")
+    options = EvaluationOptions(
+        selection=selection,
+        methods=tuple(dict.fromkeys(("source", *names))),
+        streams=parse_choice("--streams", streams, STREAMS),
+        batch_sizes=parse_numbers("--batch-sizes", batch_sizes),
+        seeds=seeds,
+        augment=parse_sources(augment),
+        severity=severity,
+        stride=stride,
+        epochs=epochs,
+        jobs=jobs,
+    )
+    repeated = parse_choice("--again", again, tuple(METHODS)) if again is not None else ()
+
+    from streams.evaluate.evaluation import FailedTask, run_evaluation
+    from streams.evaluate.report import write_report
+
+    failed: list[FailedTask] = []
+    if not report_only:
+        with _progress() as progress:
+            failed = run_evaluation(options, out, force=force, again=repeated, progress=progress)
+    results, files = write_report(options, out, failed, _command_line())
+    if as_json:
+        click.echo(json.dumps(_summary(results, files)))
+    else:
+        _print_table(results, files)
+    for item in failed:
+        click.echo(f"failed: {item.task}: {item.failure.kind}: {item.failure.message}", err=True)
+    if failed:
+        raise ConfigError(
+            f"{len(failed)} tasks failed (results.json has the traces); the same command tries them again"
+        )
+
+
+@contextmanager
+def _progress() -> Iterator["Progress"]:
+    """Show a bar on standard error, or a line now and then where nobody looks."""
+    if not sys.stderr.isatty():
+        last = [time.monotonic()]
+
+        def say(stage: str, done: int, of: int, what: str) -> None:
+            if done == of or time.monotonic() - last[0] >= _LINE_EVERY_S:
+                last[0] = time.monotonic()
+                click.echo(f"{stage}: {done} of {of}" + (f" ({what})" if what else ""), err=True)
+
+        yield say
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.fields[stage]}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TextColumn("{task.description}"), console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None, stage="preparing sources")
+
+        def show(stage: str, done: int, of: int, what: str) -> None:
+            bar.update(task, total=of, completed=done, description=what, stage=stage)
+
+        yield show
+
+
+def _command_line() -> str:
+    return shlex.join(["acclimate", *sys.argv[1:]])
+
+
+def _summary(results: "Results", files: dict[str, Path]) -> dict[str, Any]:
+    from streams.evaluate.summary import summarise_lines
+
+    return {
+        "files": {kind: str(path) for kind, path in files.items()},
+        "about": dict(results.about),
+        "rows": len(results.rows),
+        "cannot": dict(results.cannot),
+        "missing": results.missing,
+        "failed": len(results.failed),
+        "lines": [line.figures() for line in summarise_lines(results)],
+    }
+
+
+def _print_table(results: "Results", files: dict[str, Path]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from streams.evaluate.summary import BRIEF, HEAD, cells, summarise_lines
+
+    console = Console()
+    lines = summarise_lines(results)
+    for stream, batch_size in dict.fromkeys((line.stream, line.batch_size) for line in lines):
+        stride = results.about["stride"]
+        title = f"{stream}, batch {batch_size}" + (f", every {stride}th window only" if stride > 1 else "")
+        table = Table(title=title, title_justify="left")
+        for place, name in enumerate(BRIEF):
+            table.add_column(name, justify="left" if place < 2 else "right")
+        for line in lines:
+            if (line.stream, line.batch_size) == (stream, batch_size):
+                texts = dict(zip(HEAD, cells(line), strict=True))
+                table.add_row(*(texts[name] for name in BRIEF))
+        console.print(table)
+    for method, reason in results.cannot.items():
+        click.echo(f"{method} cannot adapt this network: {reason}")
+    for path in files.values():
+        click.echo(str(path))
+    if results.missing:
+        click.echo(f"unfinished: {results.missing} of the tasks asked for are missing")

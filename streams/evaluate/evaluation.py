@@ -1,0 +1,129 @@
+"""One evaluation from options to files: sources first, then every task that is not finished yet, then the report."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adaptation.dataset import Split
+from adaptation.errors import ConfigError, ContractError, DataError
+from adaptation.evaluation.streams import stream_members
+from streams.evaluate.folder import open_folder
+from streams.evaluate.options import PLAIN, EvaluationOptions, binding
+from streams.evaluate.prepare import is_prepared, read_choice, read_policy
+from streams.evaluate.processes import Failure, run_jobs
+from streams.evaluate.task_runner import CalibratePolicy, ChooseRecipe, TrainSource, load_data, start_worker
+from streams.evaluate.tasks import FINISHED_FILE, Task, append_finished, open_finished, read_finished, without_methods
+
+__all__ = ["FailedTask", "Progress", "list_tasks", "recipe_of", "run_evaluation"]
+
+Progress = Callable[[str, int, int, str], None]  # stage, done, of, what came last
+
+POLICY = "policy"
+
+_ERRORS = {"ConfigError": ConfigError, "DataError": DataError, "ContractError": ContractError}
+
+
+@dataclass(frozen=True)
+class FailedTask:
+    """A task that ended in an exception; it is not finished, so the next run tries it again."""
+
+    task: Task
+    failure: Failure
+
+
+def run_evaluation(
+    options: EvaluationOptions, folder: Path, *, force: bool = False, again: Sequence[str] = (), progress: Progress
+) -> list[FailedTask]:
+    """Run what is not finished yet; return what failed.
+
+    Args:
+        options: What to evaluate.
+        folder: Where results are kept; an interrupted run goes on from there.
+        force: Delete results of another configuration.
+        again: Methods whose finished tasks are forgotten first: their code has changed.
+        progress: Called after each job.
+
+    Raises:
+        ConfigError: The folder is in use or bound to another configuration, or options do not fit the data.
+        DataError: The source makes no model.
+    """
+    dataset = load_data(options)
+    target = dataset.target
+    assert target is not None  # load_data has checked it
+    with open_folder(folder, binding(options), force):
+        without_methods(folder / FINISHED_FILE, again)
+        if POLICY in again:
+            for path in (folder / "sources").glob("*.policy"):
+                path.unlink()
+        _prepare(options, folder, progress)
+        tasks = list_tasks(options, folder, target)
+        finished, _ = read_finished(folder / FINISHED_FILE)
+        # Whether a method can adapt a network is asked again each time: that is cheap, and code changes.
+        missing = [task for task in tasks if "cannot" in finished.get(task, {"cannot": ""})]
+        failed = []
+        done = len(tasks) - len(missing)
+        progress("running methods", done, len(tasks), "")
+        with open_finished(folder / FINISHED_FILE) as file:
+            for task, result in run_jobs(missing, start_worker, (options, folder), options.jobs):
+                if isinstance(result, Failure):
+                    failed.append(FailedTask(task, result))
+                elif "cannot" not in result or finished.get(task, {}).get("cannot") != result["cannot"]:
+                    append_finished(file, task, result)
+                done += 1
+                progress("running methods", done, len(tasks), str(task))
+        return failed
+
+
+def list_tasks(options: EvaluationOptions, folder: Path, target: Split) -> list[Task]:
+    """Return all tasks: seed by seed, the source first, large batches before small ones because they are quick."""
+    tasks = []
+    for seed in range(options.seeds):
+        recipes = list(dict.fromkeys(recipe_of(folder, augment, seed) for augment in options.augment))
+        for stream in options.streams:
+            members = stream_members(target, stream)
+            for batch_size in sorted(options.batch_sizes, reverse=True):
+                for method in options.methods:
+                    # The plain source is shown even where only robust sources were asked for.
+                    shown = [PLAIN, *recipes] if method == options.methods[0] else recipes
+                    tasks += [
+                        Task(recipe, seed, stream, batch_size, method, groups[0] if stream != "mixed" else "")
+                        for recipe in dict.fromkeys(shown)
+                        for groups in members
+                    ]
+    return tasks
+
+
+def recipe_of(folder: Path, augment: str, seed: int) -> str:
+    """Return the recipe behind a kind of source: itself, or what ``auto`` chose on this seed."""
+    if augment != "auto":
+        return augment
+    choice = read_choice(folder, seed)
+    if choice is None:
+        raise ContractError(f"{folder} has no choice of augmentation for seed {seed}; run the evaluation again")
+    return str(choice["recipe"])
+
+
+def _prepare(options: EvaluationOptions, folder: Path, progress: Progress) -> None:
+    seeds = range(options.seeds)
+    fixed = dict.fromkeys([PLAIN, *(augment for augment in options.augment if augment != "auto")])
+    choices = [ChooseRecipe(seed) for seed in seeds if "auto" in options.augment and read_choice(folder, seed) is None]
+    trainings = [
+        TrainSource(seed, recipe) for seed in seeds for recipe in fixed if not is_prepared(folder, recipe, seed)
+    ]
+    _finish([*choices, *trainings], options, folder, progress)
+    pairs = dict.fromkeys((seed, recipe_of(folder, augment, seed)) for seed in seeds for augment in options.augment)
+    late: list[Any] = [TrainSource(*pair) for pair in pairs if not is_prepared(folder, pair[1], pair[0])]
+    if POLICY in options.methods:
+        late += [CalibratePolicy(*pair) for pair in pairs if read_policy(folder, pair[1], pair[0]) is None]
+    _finish(late, options, folder, progress)
+
+
+def _finish(jobs: Sequence[Any], options: EvaluationOptions, folder: Path, progress: Progress) -> None:
+    for done, (job, result) in enumerate(run_jobs(jobs, start_worker, (options, folder), options.jobs), start=1):
+        if isinstance(result, Failure):
+            error = _ERRORS.get(result.kind)
+            if error is None:
+                raise RuntimeError(f"{job} failed\n{result.trace}")
+            raise error(f"{job}: {result.message}")
+        progress("preparing sources", done, len(jobs), str(job))

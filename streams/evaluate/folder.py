@@ -1,0 +1,102 @@
+"""The folder of an evaluation: bound to one configuration, used by one run at a time, resumed without being told.
+
+binding.json      what every result in it depends on (`options.binding`)
+finished.jsonl    finished tasks
+sources/          source models
+results.json, summary.md, figures/    made from these, any number of times
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from adaptation.errors import ConfigError
+from streams.evaluate.tasks import FINISHED_FILE
+
+__all__ = ["open_folder", "read_binding"]
+
+_BINDING = "binding.json"
+_LOCK = ".lock"
+_OURS = (FINISHED_FILE, "sources", "results.json", "summary.md", "figures", _BINDING, _LOCK)
+
+
+@contextmanager
+def open_folder(folder: Path, binding: Mapping[str, Any], force: bool) -> Iterator[None]:
+    """Hold the folder for one run: make it, go on in it, or with ``force`` begin anew.
+
+    Raises:
+        ConfigError: It holds something else, results of another configuration, or another run is using it.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is a file; choose a folder for the results")
+    if folder.is_dir():
+        foreign = sorted({entry.name for entry in folder.iterdir()} - set(_OURS))
+        known = (folder / _BINDING).exists() or set(os.listdir(folder)) <= {_LOCK}
+        if not known:
+            raise ConfigError(
+                f"{folder} is not empty and holds no evaluation (it has {foreign[:5] or os.listdir(folder)[:5]}); "
+                "choose another --out"
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / _LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(
+                f"another evaluation is running in {folder}; wait for it or choose another --out"
+            ) from error
+        _bind(folder, json.loads(json.dumps(binding)), force)
+        yield
+
+
+def read_binding(folder: Path) -> dict[str, Any]:
+    """Return what the folder is bound to.
+
+    Raises:
+        ConfigError: It holds no evaluation.
+    """
+    path = folder / _BINDING
+    if not path.exists():
+        raise ConfigError(f"{folder} holds no evaluation")
+    binding: dict[str, Any] = json.loads(path.read_text())
+    return binding
+
+
+def _bind(folder: Path, binding: dict[str, Any], force: bool) -> None:
+    path = folder / _BINDING
+    if path.exists():
+        found = read_binding(folder)
+        if found == binding:
+            return
+        if not force:
+            differing = [name for name in {**binding, **found} if found.get(name) != binding.get(name)]
+            texts = "; ".join(
+                f"{name}: {_short(found.get(name))} there, {_short(binding.get(name))} now" for name in differing
+            )
+            raise ConfigError(
+                f"{folder} holds results of another configuration ({texts}); choose another --out, repeat the options "
+                "of that run to go on with it, or --force to delete its results"
+            )
+        for name in _OURS:
+            target = folder / name
+            if name == _LOCK:
+                continue
+            if target.is_dir():
+                shutil.rmtree(target)
+            else:
+                target.unlink(missing_ok=True)
+    scratch = path.with_suffix(".new")
+    scratch.write_text(json.dumps(binding, indent=1) + "\n")
+    scratch.replace(path)
+
+
+def _short(value: object) -> str:
+    if isinstance(value, dict):
+        value = {name: part for name, part in value.items() if part}
+    text = json.dumps(value)
+    return text if len(text) <= 200 else text[:200] + "..."

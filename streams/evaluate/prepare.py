@@ -1,0 +1,193 @@
+"""Source models of an evaluation: trained once per seed and recipe, kept in the folder, shared by all methods.
+
+sources/seed-0-none.safetensors     tensors
+sources/seed-0-none.json            figures of the training; written last, so its presence means complete
+sources/seed-0-none.policy          what the policy may do with it (JSON), where the policy is evaluated
+sources/seed-0-choice.json          what ``auto`` chose on this seed, with the figures that decided
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from adaptation.augment import parse_augmentation
+from adaptation.dataset import Dataset
+from adaptation.evaluation.run import balanced_rows
+from adaptation.methods.method import SourceContext
+from adaptation.methods.policy_settings import PolicySettings, RungScore
+from adaptation.nets import Classifier, from_tensors, to_tensors
+from adaptation.policy_calibration import calibrate_policy
+from adaptation.robust import choose_augmentation
+from adaptation.spec import expected_tensors
+from adaptation.train import default_spec, train_source
+from registry.tensor_file import read_tensors, write_tensors
+from streams.evaluate.options import PLAIN
+
+__all__ = [
+    "PreparedSource",
+    "choice_path",
+    "choose_recipe",
+    "is_prepared",
+    "load_source",
+    "policy_path",
+    "prepare_policy",
+    "prepare_source",
+    "read_choice",
+    "read_facts",
+    "read_policy",
+    "save_source",
+]
+
+_SAMPLE = 512  # source windows that a method may look at
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedSource:
+    """A trained source and what methods may know of it.
+
+    Attributes:
+        context: For `adaptation.methods.catalogue.make_method`.
+        facts: Plain values about the training, for results and summary.
+    """
+
+    context: SourceContext
+    facts: Mapping[str, Any]
+
+
+def prepare_source(dataset: Dataset, recipe: str, seed: int, epochs: int | None = None) -> PreparedSource:
+    """Train the source of one seed with one recipe (``none``, or as `parse_augmentation` reads it); minutes."""
+    source = dataset.source
+    augmentation = None if recipe == PLAIN else parse_augmentation(recipe)
+    trained = train_source(
+        source.windows, source.labels, source.groups, default_spec(dataset), seed, epochs, augmentation=augmentation
+    )
+    facts = {
+        "seed": seed,
+        "recipe": recipe,
+        "held_out_accuracy": trained.accuracy,
+        "held_out_by": trained.held_out_by,
+        "windows": len(source),
+        "epochs": len(trained.losses),
+    }
+    return PreparedSource(_context(dataset, trained.model, seed, policy=None), facts)  # see `prepare_policy`
+
+
+def save_source(folder: Path, prepared: PreparedSource) -> None:
+    """Write a source into the evaluation's folder; the JSON file comes last and makes it count."""
+    model = prepared.context.model
+    assert isinstance(model, Classifier)  # made above
+    tensors, described = _paths(folder, prepared.facts["seed"], prepared.facts["recipe"])
+    tensors.parent.mkdir(parents=True, exist_ok=True)
+    _replace(tensors, write_tensors(to_tensors(model)))
+    _replace(described, _json({"facts": dict(prepared.facts)}))
+
+
+def load_source(folder: Path, dataset: Dataset, recipe: str, seed: int) -> PreparedSource:
+    """Read what `save_source` wrote.
+
+    Raises:
+        ContractError: The tensors do not fit the network.
+    """
+    tensors, described = _paths(folder, seed, recipe)
+    content = json.loads(described.read_text())
+    spec = default_spec(dataset)
+    model = from_tensors(spec, read_tensors(str(tensors), tensors.read_bytes(), expected_tensors(spec)))
+    return PreparedSource(_context(dataset, model, seed, read_policy(folder, recipe, seed)), content["facts"])
+
+
+def is_prepared(folder: Path, recipe: str, seed: int) -> bool:
+    """Say whether a source is there, complete."""
+    return _paths(folder, seed, recipe)[1].exists()
+
+
+def read_facts(folder: Path) -> list[dict[str, Any]]:
+    """Return the facts of all prepared sources, by seed and recipe."""
+    found = [
+        json.loads(path.read_text())["facts"]
+        for path in (folder / "sources").glob("seed-*.json")
+        if not path.name.endswith("-choice.json")
+    ]
+    return sorted(found, key=lambda facts: (facts["seed"], facts["recipe"] != PLAIN, facts["recipe"]))
+
+
+def choose_recipe(folder: Path, dataset: Dataset, seed: int, epochs: int | None = None) -> str:
+    """Let ``auto`` choose on the source of this seed, keep the choice and return it; minutes."""
+    source = dataset.source
+    spec = default_spec(dataset)
+    choice = choose_augmentation(source.windows, source.labels, source.groups, spec, seed, epochs=epochs)
+    recipe = PLAIN if choice.augmentation is None else str(choice.augmentation)
+    path = choice_path(folder, seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept = {
+        "seed": seed,
+        "recipe": recipe,
+        "weak": choice.weak,
+        "judged_by": choice.judged_by,
+        "table": [asdict(score) for score in choice.table],
+    }
+    _replace(path, _json(kept))
+    return recipe
+
+
+def prepare_policy(folder: Path, dataset: Dataset, recipe: str, seed: int) -> PolicySettings:
+    """Let the source's own devices decide what the policy may do on this seed, keep it and return it; minutes."""
+    source = dataset.source
+    augmentation = None if recipe == PLAIN else parse_augmentation(recipe)
+    settings = calibrate_policy(source.windows, source.labels, source.groups, default_spec(dataset), seed, augmentation)
+    path = policy_path(folder, recipe, seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _replace(path, _json({"seed": seed, "recipe": recipe, **asdict(settings)}))
+    return settings
+
+
+def policy_path(folder: Path, recipe: str, seed: int) -> Path:
+    """Return where the policy's settings are kept."""
+    return _paths(folder, seed, recipe)[1].with_suffix(".policy")
+
+
+def read_policy(folder: Path, recipe: str, seed: int) -> PolicySettings | None:
+    """Return what `prepare_policy` kept, or None."""
+    path = policy_path(folder, recipe, seed)
+    if not path.exists():
+        return None
+    content = json.loads(path.read_text())
+    table = tuple(RungScore(**score) for score in content["table"])
+    fields = {name: value for name, value in content.items() if name not in ("seed", "recipe")}
+    return PolicySettings(**{**fields, "table": table})
+
+
+def choice_path(folder: Path, seed: int) -> Path:
+    """Return where the choice of ``auto`` is kept."""
+    return folder / "sources" / f"seed-{seed}-choice.json"
+
+
+def read_choice(folder: Path, seed: int) -> dict[str, Any] | None:
+    """Return what `choose_recipe` kept, or None."""
+    path = choice_path(folder, seed)
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def _context(dataset: Dataset, model: torch.nn.Module, seed: int, policy: PolicySettings | None) -> SourceContext:
+    rows = balanced_rows(dataset.source.labels, _SAMPLE, seed)
+    windows, labels = dataset.source.windows[rows], dataset.source.labels[rows]
+    return SourceContext(model, torch.from_numpy(windows), torch.from_numpy(labels), seed, policy)
+
+
+def _paths(folder: Path, seed: int, recipe: str) -> tuple[Path, Path]:
+    stem = f"seed-{seed}-{re.sub('[^A-Za-z0-9.]+', '-', recipe)}"
+    return folder / "sources" / f"{stem}.safetensors", folder / "sources" / f"{stem}.json"
+
+
+def _json(content: Mapping[str, Any]) -> bytes:
+    return (json.dumps(content, indent=1) + "\n").encode()
+
+
+def _replace(path: Path, content: bytes) -> None:
+    scratch = path.with_name(path.name + ".new")
+    scratch.write_bytes(content)
+    scratch.replace(path)

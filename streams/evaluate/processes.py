@@ -1,0 +1,127 @@
+"""Worker processes that share a list of jobs, one at a time each.
+
+Started with spawn, so that no state of this process leaks into results. A worker ends when its pipe closes or when its
+parent is gone, even killed; a worker that dies itself (memory, a signal) ends the run with a message naming its job.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from typing import Any
+
+from adaptation.errors import ConfigError
+
+__all__ = ["Failure", "run_jobs"]
+
+Work = Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An exception in a worker.
+
+    Attributes:
+        kind: Name of the exception's class.
+        message: Its text.
+        trace: Where it came from.
+    """
+
+    kind: str
+    message: str
+    trace: str
+
+
+def run_jobs(
+    jobs: Sequence[Any], make_work: Callable[..., Work], arguments: tuple[Any, ...], workers: int
+) -> Iterator[tuple[Any, Any]]:
+    """Yield each job with its result, or with a `Failure`, as they come.
+
+    Args:
+        jobs: Handed out in this order.
+        make_work: Called once in each worker, at module level; returns the function that does a job.
+        arguments: Of ``make_work``.
+        workers: Processes; 0 does everything in this one.
+
+    Raises:
+        ConfigError: A worker died.
+    """
+    if not jobs:
+        return
+    if workers == 0:
+        work = make_work(*arguments)
+        for job in jobs:
+            yield job, _attempt(work, job)
+        return
+    context = multiprocessing.get_context("spawn")
+    waiting = list(reversed(jobs))
+    running: dict[Connection, tuple[SpawnProcess, Any]] = {}
+    try:
+        for _ in range(min(workers, len(jobs))):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_serve, args=(theirs, make_work, arguments), daemon=True)
+            process.start()
+            theirs.close()
+            running[ours] = (process, waiting.pop())
+            ours.send(running[ours][1])
+        while running:
+            for connection in wait(list(running)):
+                assert isinstance(connection, Connection)
+                process, job = running.pop(connection)
+                try:
+                    result = connection.recv()
+                except (EOFError, ConnectionError) as error:
+                    process.join(5)
+                    raise ConfigError(
+                        f"a worker process ended (exit code {process.exitcode}) while it did: {job}. If memory ran "
+                        "out, use fewer --jobs; the same command goes on where this one ended"
+                    ) from error
+                if waiting:
+                    running[connection] = (process, waiting.pop())
+                    connection.send(running[connection][1])
+                else:
+                    connection.close()
+                    process.join(5)
+                yield job, result
+    finally:
+        for process, _ in running.values():
+            process.kill()
+
+
+def _serve(connection: Connection, make_work: Callable[..., Work], arguments: tuple[Any, ...]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        work = make_work(*arguments)
+    except Exception as error:
+        failure = _failure(error)
+        work = lambda _job: failure  # noqa: E731
+    while True:
+        try:
+            job = connection.recv()
+        except EOFError:
+            return
+        connection.send(_attempt(work, job))
+
+
+def _attempt(work: Work, job: Any) -> Any:
+    try:
+        return work(job)
+    except Exception as error:  # reported as the job's result; the caller decides
+        return _failure(error)
+
+
+def _failure(error: Exception) -> Failure:
+    return Failure(type(error).__name__, str(error), "".join(traceback.format_exception(error)))
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

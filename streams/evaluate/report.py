@@ -1,0 +1,38 @@
+"""Write what is known of an evaluation: ``results.json``, ``summary.md`` and ``figures/``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from streams.evaluate.evaluation import FailedTask, list_tasks
+from streams.evaluate.figures import draw_figures
+from streams.evaluate.options import EvaluationOptions
+from streams.evaluate.results import Results, collect_results, write_json
+from streams.evaluate.summary import render_summary
+from streams.evaluate.task_runner import load_data
+
+__all__ = ["write_report"]
+
+
+def write_report(
+    options: EvaluationOptions, folder: Path, failed: Sequence[FailedTask], command: str
+) -> tuple[Results, dict[str, Path]]:
+    """Write the files and return what they tell and their paths.
+
+    Args:
+        options: Of the evaluation.
+        folder: Its folder.
+        failed: What failed in this run.
+        command: Line that made it, for the head of the summary.
+
+    Raises:
+        ConfigError: The folder holds no evaluation.
+    """
+    target = load_data(options).target
+    assert target is not None  # load_data has checked it
+    tasks, groups = list_tasks(options, folder, target), [name for name, _ in target.streams()]
+    results = collect_results(folder, options, tasks, groups, failed)
+    files = {"results": folder / "results.json", "summary": folder / "summary.md"}
+    write_json(files["results"], results)
+    files["summary"].write_text(render_summary(results, command), encoding="utf-8")
+    drawn = draw_figures(folder, options, results)
+    return results, {**files, **{path.stem: path for path in drawn}}

@@ -1,0 +1,100 @@
+"""The smallest pieces of work, and the file that remembers the finished ones.
+
+``finished.jsonl`` gets one line per finished task, flushed to the disk before the next is counted, by the parent
+process alone. A line that a kill cut short is dropped when the file is opened again; every other line is trusted.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from adaptation.errors import ContractError
+
+__all__ = ["FINISHED_FILE", "Task", "append_finished", "open_finished", "read_finished", "without_methods"]
+
+FINISHED_FILE = "finished.jsonl"
+
+
+@dataclass(frozen=True, order=True)
+class Task:
+    """One method on one stream.
+
+    Attributes:
+        source: Recipe that the source was trained with, ``none`` for the plain one.
+        seed: Of everything.
+        stream: Kind of stream.
+        batch_size: Windows per call.
+        method: Name in the catalogue.
+        group: Device, or ``""`` for the one stream of all devices.
+    """
+
+    source: str
+    seed: int
+    stream: str
+    batch_size: int
+    method: str
+    group: str
+
+    def __str__(self) -> str:
+        where = f"group {self.group}" if self.group else "all groups"
+        return f"{self.method}, {self.stream}, batch {self.batch_size}, {where}, seed {self.seed}, source {self.source}"
+
+
+def read_finished(path: Path) -> tuple[dict[Task, dict[str, Any]], int]:
+    """Return what each finished task gave, the latest where one was run again, and the length of the sound part.
+
+    Raises:
+        ContractError: A line that is not the last one is damaged.
+    """
+    if not path.exists():
+        return {}, 0
+    content = path.read_bytes()
+    sound = content.rfind(b"\n") + 1
+    found = {}
+    for number, line in enumerate(content[:sound].splitlines(), start=1):
+        try:
+            entry = json.loads(line)
+            found[Task(**entry["task"])] = entry
+        except (ValueError, TypeError, KeyError) as error:
+            raise ContractError(
+                f"{path}, line {number} is damaged ({error!r}); delete that line and its task is run again"
+            ) from error
+    return found, sound
+
+
+@contextmanager
+def open_finished(path: Path) -> Iterator[BinaryIO]:
+    """Open for `append_finished`; a last line that was cut short is removed."""
+    _, sound = read_finished(path)
+    with path.open("ab") as file:
+        file.truncate(sound)
+        yield file
+
+
+def append_finished(file: BinaryIO, task: Task, result: dict[str, Any]) -> None:
+    """Write one line and wait until it is on the disk."""
+    line = json.dumps({"task": asdict(task), **result}, separators=(",", ":"), allow_nan=False)
+    file.write(line.encode() + b"\n")
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def without_methods(path: Path, methods: Iterable[str]) -> int:
+    """Forget the finished tasks of these methods, all or nothing; return how many there were."""
+    finished, _ = read_finished(path)
+    dropped = set(methods)
+    kept = [entry for task, entry in finished.items() if task.method not in dropped]
+    if len(kept) == len(finished):
+        return 0
+    scratch = path.with_suffix(".new")
+    with scratch.open("wb") as file:
+        for entry in kept:
+            file.write(json.dumps(entry, separators=(",", ":"), allow_nan=False).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    scratch.replace(path)
+    return len(finished) - len(kept)

@@ -1,0 +1,247 @@
+"""`acclimate evaluate`, end to end on a small recording: what it writes, resuming, adding, and each wrong use."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from adaptation.methods import catalogue
+from adaptation.nets import Classifier, to_tensors
+from streams.cli import main
+from streams.evaluate.options import EvaluationOptions
+from streams.evaluate.prepare import load_source, prepare_source, save_source
+from streams.evaluate.task_runner import load_data, unpack_bits
+from streams.evaluate.tasks import read_finished
+
+
+def run(recordings: Path, out: Path, *arguments: object) -> int:
+    basics = ["--data", recordings, "--source", "device=0-3", "--target", "device=4-5", "--epochs", 1, "--out", out]
+    with pytest.raises(SystemExit) as stopped:
+        main(["evaluate", *map(str, basics), "--jobs", "0", *map(str, arguments)])
+    assert isinstance(stopped.value.code, int)
+    return stopped.value.code
+
+
+QUICK = ["--methods", "tent", "--seeds", 1, "--augment", "none", "--batch-sizes", 8]
+
+
+@pytest.fixture(scope="module")
+def whole(recordings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("whole") / "out"
+    options = ["--methods", "tent", "--seeds", 2, "--augment", "gain+offset:0.5", "--batch-sizes", "8"]
+    assert run(recordings, out, *options, "--streams", "ordered,shuffled,mixed,gradual,recurring", "--json") == 0
+    return out
+
+
+def rows_of(out: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads((out / "results.json").read_text())["rows"]
+    return rows
+
+
+def timeless(out: Path) -> list[dict[str, Any]]:
+    measured = {"seconds_per_window", "peak_memory_bytes", "working_memory_bytes"}
+    return [{name: value for name, value in row.items() if name not in measured} for row in rows_of(out)]
+
+
+def test_every_combination_has_a_row_with_all_that_was_promised(whole: Path) -> None:
+    rows = rows_of(whole)
+    # 5 streams x 2 seeds x 2 groups x (source and tent on the robust source, source alone on the plain one)
+    assert len(rows) == 5 * 2 * 2 * 3
+    keys = {
+        *("method", "stream", "batch_size", "seed", "group", "source_kind", "accuracy", "macro_f1", "nll", "ece", "n"),
+        *("worst_class_recall", "seconds_per_window", "peak_memory_bytes", "resets", "collapsed", "state_policy"),
+        *("corruption", "severity", "change", "change_low", "change_high", "harmed", "gain"),
+    }
+    assert all(row.keys() >= keys for row in rows)
+    assert {row["source_kind"] for row in rows} == {"plain", "robust"}
+    assert {(row["method"], row["source_kind"]) for row in rows} == {
+        ("source", "plain"),
+        ("source", "robust"),
+        ("tent", "robust"),
+    }
+
+
+def test_rows_agree_with_each_other(whole: Path) -> None:
+    rows = rows_of(whole)
+    index = {
+        (row["augment"], row["method"], row["stream"], row["batch_size"], row["seed"], row["group"]): row
+        for row in rows
+    }
+    for row in rows:
+        where = (row["stream"], row["batch_size"], row["seed"], row["group"])
+        own, plain = index[(row["augment"], "source", *where)], index[("none", "source", *where)]
+        assert row["n"] == own["n"]
+        assert row["change"] == pytest.approx(row["accuracy"] - own["accuracy"], abs=1e-12)
+        assert row["gain"] == pytest.approx(row["accuracy"] - plain["accuracy"], abs=1e-12)
+        assert row["harmed"] == (row["change_high"] < 0)
+        assert row["change_low"] <= row["change_high"]
+        assert (row["corruption"] is not None) == (row["stream"] in ("gradual", "recurring"))
+        assert (row["returned_accuracy"] is not None) == (row["stream"] == "recurring")
+        assert row["corruption"] == plain["corruption"]
+        assert (
+            row["state_policy"]
+            == {
+                "source": "none",
+                "tent": "shared by all groups" if row["stream"] == "mixed" else "per group",
+            }[row["method"]]
+        )
+    # One source per seed: batch size and order of arrival change nothing for it.
+    for seed in (0, 1):
+        accuracies = {
+            row["accuracy"]
+            for row in rows
+            if row["method"] == "source" and row["augment"] == "none" and row["seed"] == seed and row["group"] == "4"
+            if row["stream"] in ("ordered", "shuffled", "mixed")
+        }
+        assert len(accuracies) == 1
+
+
+def test_the_stored_bits_are_the_accuracy(whole: Path) -> None:
+    finished, _ = read_finished(whole / "finished.jsonl")
+    for result in finished.values():
+        for entry in result["groups"]:
+            assert unpack_bits(entry).mean() == pytest.approx(entry["accuracy"])
+
+
+def test_the_summary_and_the_plots_are_there(whole: Path) -> None:
+    summary = (whole / "summary.md").read_text()
+    for text in ("## ordered, batch 8 (2 groups, 2 seeds)", "## By corruption and severity", "harmed", "acclimate"):
+        assert text in summary
+    assert "Quick look" not in summary
+    figures = {path.name for path in (whole / "figures").iterdir()}
+    assert {"accuracy-ordered-8.svg", "gain-mixed-8.svg", "harm-gradual-8.svg"} <= figures
+    assert len(figures) == 3 * 5
+    assert b"<svg" in (whole / "figures" / "accuracy-ordered-8.svg").read_bytes()
+
+
+def test_an_interrupted_run_goes_on_and_repeats_nothing(recordings: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run(recordings, out, *QUICK, "--streams", "ordered") == 0
+    path = out / "finished.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    rows = timeless(out)
+    model = (out / "sources" / "seed-0-none.safetensors").stat().st_mtime_ns
+    path.write_bytes(b"".join(lines[:2]) + lines[2][:25])  # as a kill leaves it
+    assert run(recordings, out, *QUICK, "--streams", "ordered") == 0
+    assert path.read_bytes().startswith(b"".join(lines[:2]))
+    assert len(path.read_bytes().splitlines()) == len(lines) == 4
+    assert (out / "sources" / "seed-0-none.safetensors").stat().st_mtime_ns == model
+    assert timeless(out) == rows
+    # More may be added, and one method's results may be made again.
+    assert run(recordings, out, *QUICK, "--streams", "ordered,sparse") == 0
+    assert len(path.read_bytes().splitlines()) == 8
+    assert run(recordings, out, *QUICK, "--streams", "ordered,sparse", "--again", "tent") == 0
+    assert path.read_bytes().startswith(b"".join(lines[:2]))
+    assert len(path.read_bytes().splitlines()) == 8
+
+
+def test_another_configuration_is_refused_and_a_quick_look_says_so(
+    recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert run(recordings, out, *QUICK, "--streams", "ordered", "--stride", 2) == 0
+    assert "every 2th window only" in capsys.readouterr().out
+    assert "Quick look: only every 2th window" in (out / "summary.md").read_text()
+    assert json.loads((out / "results.json").read_text())["about"]["stride"] == 2
+    assert run(recordings, out, *QUICK, "--streams", "ordered") == 2
+    assert "holds results of another configuration (stride: 2 there, 1 now)" in capsys.readouterr().err
+    assert run(recordings, out, *QUICK, "--streams", "ordered", "--force", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["about"]["stride"] == 1
+
+
+def test_a_method_that_fails_does_not_take_the_others_along(
+    recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = catalogue.make_method
+
+    def broken(name: str, context: Any) -> Any:
+        if name == "tent":
+            raise ArithmeticError("no step")
+        return make(name, context)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("streams.evaluate.task_runner.make_method", broken)
+        assert run(recordings, tmp_path, *QUICK, "--streams", "ordered") == 2
+    captured = capsys.readouterr()
+    assert "2 tasks failed" in captured.err
+    assert "failed: tent, ordered, batch 8, group 4, seed 0, source none: ArithmeticError: no step" in captured.err
+    assert {row["method"] for row in rows_of(tmp_path)} == {"source"}
+    assert "Unfinished: 2 of" in (tmp_path / "summary.md").read_text()
+    assert run(recordings, tmp_path, *QUICK, "--streams", "ordered") == 0
+    assert {row["method"] for row in rows_of(tmp_path)} == {"source", "tent"}
+
+
+def test_auto_shows_its_choice_and_shares_the_plain_source_where_it_chose_none(
+    recordings: Path, tmp_path: Path
+) -> None:
+    options = ["--methods", "tent", "--seeds", 1, "--augment", "none,auto", "--batch-sizes", 8, "--streams", "ordered"]
+    assert run(recordings, tmp_path, *options) == 0
+    choice = json.loads((tmp_path / "sources" / "seed-0-choice.json").read_text())
+    rows = rows_of(tmp_path)
+    assert {row["augment"] for row in rows} == {"none", "auto"}
+    assert {row["recipe"] for row in rows if row["augment"] == "auto"} == {choice["recipe"]}
+    assert f"chose {choice['recipe']}" in (tmp_path / "summary.md").read_text()
+    finished, _ = read_finished(tmp_path / "finished.jsonl")
+    assert len(finished) == (4 if choice["recipe"] == "none" else 8)
+
+
+def test_worker_processes_give_the_same_as_this_one(recordings: Path, tmp_path: Path) -> None:
+    options = [*QUICK, "--streams", "gradual"]
+    assert run(recordings, tmp_path / "0", *options) == 0
+    shutil.copytree(tmp_path / "0", tmp_path / "2")
+    (tmp_path / "2" / "finished.jsonl").unlink()
+    assert run(recordings, tmp_path / "2", *options, "--jobs", 2) == 0
+    assert timeless(tmp_path / "0") == timeless(tmp_path / "2")
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--methods", "tend"], "--methods: expected all or some of source,"),
+        (["--streams", "sorted"], "--streams: expected all or some of ordered,"),
+        (["--batch-sizes", "0"], "numbers from 1"),
+        (["--augment", "blur"], "--augment: expected none, auto or"),
+        (["--severity", "7"], "--severity: expected above 0 to 5, got 7"),
+        (["--report-only"], "holds no evaluation"),
+        (["--label", "truth"], "no array 'truth'"),
+    ],
+)
+def test_wrong_options_end_with_one_line_and_leave_nothing_behind(
+    recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], text: str
+) -> None:
+    out = tmp_path / "out"
+    assert run(recordings, out, *QUICK, "--streams", "ordered", *options) == 2
+    captured = capsys.readouterr()
+    assert text in captured.err
+    assert len(re.findall(r"^error:", captured.err, re.MULTILINE)) == 1
+    assert captured.out == ""
+    assert not out.exists()
+
+
+def test_without_a_target_there_is_nothing_to_evaluate(
+    recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["evaluate", "--data", str(recordings), "--source", "device=0-3", "--out", str(tmp_path / "out")])
+    assert stopped.value.code == 2
+    assert "add --target" in capsys.readouterr().err
+
+
+def test_the_sample_that_methods_may_see_is_balanced(recordings: Path, tmp_path: Path) -> None:
+    selection = {"data": recordings, "source": ("device=0-3",), "target": ("device=4-5",)}
+    dataset = load_data(EvaluationOptions(selection, ("source",)))
+    prepared = prepare_source(dataset, "gain:0.5", 3, epochs=1)
+    save_source(tmp_path, prepared)
+    loaded = load_source(tmp_path, dataset, "gain:0.5", 3)
+    assert loaded.facts == prepared.facts
+    models = (prepared.context.model, loaded.context.model)
+    one, two = (to_tensors(model) for model in models if isinstance(model, Classifier))
+    assert all(np.array_equal(one[name], two[name]) for name in one)
+    counts = np.bincount(loaded.context.labels.numpy())
+    assert counts.max() - counts.min() <= len(dataset.source) // 3
+    assert loaded.context.seed == 3
+    assert np.isin(loaded.context.windows[:, 0, 0].numpy(), dataset.source.windows[:, 0, 0]).all()

@@ -1,0 +1,66 @@
+"""The file of finished tasks: what a kill can do to it, and what is never lost."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from adaptation.errors import ContractError
+from streams.evaluate.tasks import Task, append_finished, open_finished, read_finished, without_methods
+
+TASK = Task("none", 0, "ordered", 8, "tent", "a")
+OTHER = replace(TASK, method="source", group='a "quoted" | name')
+
+
+def test_what_was_appended_is_read_again_and_a_repeated_task_counts_once(tmp_path: Path) -> None:
+    path = tmp_path / "finished.jsonl"
+    assert read_finished(path) == ({}, 0)
+    with open_finished(path) as file:
+        append_finished(file, TASK, {"groups": [1]})
+        append_finished(file, OTHER, {"groups": [2]})
+        append_finished(file, TASK, {"groups": [3]})
+    finished, sound = read_finished(path)
+    assert {task: entry["groups"] for task, entry in finished.items()} == {TASK: [3], OTHER: [2]}
+    assert sound == path.stat().st_size
+
+
+@pytest.mark.parametrize("cut", [1, 10, 60])
+def test_a_line_that_a_kill_cut_short_is_dropped_and_written_again(tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "finished.jsonl"
+    with open_finished(path) as file:
+        append_finished(file, TASK, {"groups": []})
+        append_finished(file, OTHER, {"groups": []})
+    path.write_bytes(path.read_bytes()[:-cut])
+    assert set(read_finished(path)[0]) == {TASK}
+    with open_finished(path) as file:
+        append_finished(file, OTHER, {"groups": [4]})
+    assert read_finished(path)[0][OTHER]["groups"] == [4]
+    assert path.read_bytes().count(b"\n") == 2
+
+
+def test_damage_in_the_middle_is_reported_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "finished.jsonl"
+    with open_finished(path) as file:
+        append_finished(file, TASK, {"groups": []})
+        append_finished(file, OTHER, {"groups": []})
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b'{"task": 1}\n' + lines[1])
+    with pytest.raises(ContractError, match="line 1 is damaged"):
+        read_finished(path)
+
+
+def test_results_that_are_not_numbers_are_never_written(tmp_path: Path) -> None:
+    path = tmp_path / "finished.jsonl"
+    with open_finished(path) as file, pytest.raises(ValueError, match="not JSON compliant"):
+        append_finished(file, TASK, {"nll": float("nan")})
+    assert path.read_bytes() == b""
+
+
+def test_methods_can_be_forgotten_and_the_others_stay(tmp_path: Path) -> None:
+    path = tmp_path / "finished.jsonl"
+    with open_finished(path) as file:
+        append_finished(file, TASK, {"groups": []})
+        append_finished(file, OTHER, {"groups": [2]})
+    assert without_methods(path, ["tent", "sar"]) == 1
+    assert without_methods(path, ["tent"]) == 0
+    assert {task: entry["groups"] for task, entry in read_finished(path)[0].items()} == {OTHER: [2]}
