@@ -61,7 +61,7 @@ SPREAD = 0.05
 MAX_FOLDS = 6
 MAX_WINDOWS = 2000
 _MAX_TEST_WINDOWS = 1000
-_FIT_SAMPLES = 1_700_000  # windows times their length times epochs of one fit, where that makes enough epochs
+_FIT_WINDOWS = 16_000  # windows times epochs of one fit: with fewer epochs augmented fits end unfinished, and lose
 _LEAST_EPOCHS = 8
 _LEAST_PER_CLASS = 20  # fewer, and what a fold tests is how well a class is learned from next to nothing
 _LEAST_COMPARISONS = 4
@@ -180,6 +180,8 @@ def choose_augmentation(
     usable = folds(labels, conditions)
     trials = _Trials(windows, labels, spec, seed, epochs, progress)
     recipes = candidates(spec.channels)
+    if not usable:  # simulated shifts cannot tell strengths apart: the answer would be the strength of the simulation
+        recipes = tuple(recipe for recipe in recipes if recipe.strength == 1.0)
     table = trials.by_groups(usable, recipes) if usable else trials.by_simulation(conditions, recipes)
     return Choice(
         augmentation=decide(table, recipes),
@@ -282,7 +284,7 @@ class _Trials:
         if self.progress is not None:
             self.progress(self.done, self.of, f"training with {_name(recipe)}")
         rows = _spread(rows, MAX_WINDOWS)
-        affordable = max(_LEAST_EPOCHS, _FIT_SAMPLES // (rows.size * self.spec.length))
+        affordable = max(_LEAST_EPOCHS, _FIT_WINDOWS // rows.size)
         epochs = self.epochs or min(default_epochs(rows.size), affordable)
         seed = self.seed + 1_000_003 * repetition
         model = fit(self.windows[rows], self.labels[rows], self.spec, seed, epochs, recipe).model

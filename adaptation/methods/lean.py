@@ -25,7 +25,7 @@ from adaptation.methods.method import SourceContext, State, Step, require_adapte
 from adaptation.methods.moments import blend, moments, normalise_by
 from adaptation.methods.network import Layer, Network
 
-__all__ = ["Lean", "LeanHybrid"]
+__all__ = ["Lean", "LeanHybrid", "normalise_lean"]
 
 
 def _fitting(settings: LeanSettings | None, network: Network) -> LeanSettings:
@@ -41,9 +41,9 @@ def _fitting(settings: LeanSettings | None, network: Network) -> LeanSettings:
     return settings
 
 
-def _normalise(settings: LeanSettings, layer: Layer, x: Tensor, mean: Tensor, var: Tensor) -> Tensor:
-    """Correct each window from the reference statistics (C,), where it has statistics of its own."""
-    if x.dim() == 2 or x[0, 0].numel() == 1:
+def normalise_lean(settings: LeanSettings, layer: Layer, x: Tensor, mean: Tensor, var: Tensor) -> Tensor:
+    """Correct each window of x from reference statistics (C,), where the layer is on and a window has its own."""
+    if not settings.layers[layer.index] or x.dim() == 2 or x[0, 0].numel() == 1:
         return normalise_by(layer, x, mean, var)
     y, _, _ = lean_batch_norm(
         x,
@@ -89,9 +89,7 @@ class Lean:
         """Answer each window by itself."""
 
         def normalise(layer: Layer, x: Tensor) -> Tensor:
-            if not self._settings.layers[layer.index]:
-                return normalise_by(layer, x, layer.mean, layer.var)
-            return _normalise(self._settings, layer, x, layer.mean, layer.var)
+            return normalise_lean(self._settings, layer, x, layer.mean, layer.var)
 
         return state, Step(torch.softmax(self._network.forward(windows, normalise=normalise).logits, dim=1))
 
@@ -160,7 +158,7 @@ class LeanHybrid:
             names = self._network.statistics[2 * layer.index : 2 * layer.index + 2]
             kept = [f"period/{name}" for name in names]
             new.update(zip(kept, blend(state[kept[0]], state[kept[1]], *moments(x), share), strict=True))  # (1)
-            return _normalise(self._settings, layer, x, state[names[0]], state[names[1]])
+            return normalise_lean(self._settings, layer, x, state[names[0]], state[names[1]])
 
         return new, self._network.forward(windows, normalise=normalise).logits
 

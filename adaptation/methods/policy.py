@@ -43,8 +43,8 @@ from torch import Tensor, nn
 from adaptation.errors import ConfigError
 from adaptation.guards.diversity import DiversityGuard, DiversityLimits
 from adaptation.lean_settings import LeanSettings
-from adaptation.leantta import lean_batch_norm
 from adaptation.methods.layer_choice import first_half
+from adaptation.methods.lean import normalise_lean
 from adaptation.methods.method import SourceContext, State, Step
 from adaptation.methods.moments import blend, moments, normalise_by
 from adaptation.methods.network import Layer, Network, Normalise, Pass
@@ -264,21 +264,4 @@ def _templates(supports: Tensor) -> Tensor:
 
 
 def _lean_rule(settings: LeanSettings) -> Normalise:
-    def rule(layer: Layer, x: Tensor) -> Tensor:
-        if not settings.layers[layer.index] or x.dim() == 2 or x[0, 0].numel() == 1:
-            return normalise_by(layer, x, layer.mean, layer.var)
-        y, _, _ = lean_batch_norm(
-            x,
-            layer.mean,
-            layer.var,
-            layer.gamma,
-            layer.beta,
-            layer.eps,
-            tau=settings.tau,
-            lam=settings.lam,
-            direction=settings.direction,
-            normalize_by_channels=settings.normalize_by_channels,
-        )
-        return y
-
-    return rule
+    return lambda layer, x: normalise_lean(settings, layer, x, layer.mean, layer.var)

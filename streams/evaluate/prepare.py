@@ -17,6 +17,7 @@ import torch
 
 from adaptation.augment import parse_augmentation
 from adaptation.dataset import Dataset
+from adaptation.errors import ContractError
 from adaptation.evaluation.run import balanced_rows
 from adaptation.methods.method import SourceContext
 from adaptation.methods.policy_settings import PolicySettings, RungScore
@@ -151,14 +152,21 @@ def policy_path(folder: Path, recipe: str, seed: int) -> Path:
 
 
 def read_policy(folder: Path, recipe: str, seed: int) -> PolicySettings | None:
-    """Return what `prepare_policy` kept, or None."""
+    """Return what `prepare_policy` kept, or None.
+
+    Raises:
+        ContractError: It was kept by another state of the code.
+    """
     path = policy_path(folder, recipe, seed)
     if not path.exists():
         return None
     content = json.loads(path.read_text())
-    table = tuple(RungScore(**score) for score in content["table"])
     fields = {name: value for name, value in content.items() if name not in ("seed", "recipe")}
-    return PolicySettings(**{**fields, "table": table})
+    try:
+        table = tuple(RungScore(**score) for score in content["table"])
+        return PolicySettings(**{**fields, "table": table})
+    except TypeError as error:  # other fields
+        raise ContractError(f"{path} is from another state of the code; --again policy makes it anew") from error
 
 
 def choice_path(folder: Path, seed: int) -> Path:

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from adaptation.errors import ContractError
 from adaptation.methods import catalogue
+from adaptation.methods.policy_settings import PolicySettings, RungScore
 from adaptation.nets import Classifier, to_tensors
 from streams.cli import main
 from streams.evaluate.options import EvaluationOptions
-from streams.evaluate.prepare import load_source, prepare_source, save_source
+from streams.evaluate.prepare import load_source, policy_path, prepare_source, read_policy, save_source
 from streams.evaluate.task_runner import load_data, unpack_bits
 from streams.evaluate.tasks import read_finished
 
@@ -245,3 +247,30 @@ def test_the_sample_that_methods_may_see_is_balanced(recordings: Path, tmp_path:
     assert counts.max() - counts.min() <= len(dataset.source) // 3
     assert loaded.context.seed == 3
     assert np.isin(loaded.context.windows[:, 0, 0].numpy(), dataset.source.windows[:, 0, 0]).all()
+
+
+def test_what_the_policy_may_do_is_found_out_once_per_source_and_forgotten_on_request(
+    recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score = RungScore("0", "statistics", 0.5, 0.75, 1.0, 0.9)
+    settings = PolicySettings("statistics", True, 0.5, 0.25, 0.0, 256.0, weak=False, table=(score,))
+    asked = []
+
+    def calibrate(*arguments: Any) -> PolicySettings:
+        asked.append(arguments)
+        return settings
+
+    monkeypatch.setattr("streams.evaluate.prepare.calibrate_policy", calibrate)
+    options = ["--methods", "policy", "--seeds", 1, "--augment", "none", "--batch-sizes", 8, "--streams", "ordered"]
+    for _ in range(2):
+        assert run(recordings, tmp_path, *options) == 0
+    assert len(asked) == 1
+    assert read_policy(tmp_path, "none", 0) == settings
+    assert "`policy` for source none, seed 0: `statistics` through its gate." in (tmp_path / "summary.md").read_text()
+    assert {row["method"] for row in rows_of(tmp_path)} == {"source", "policy"}
+    assert run(recordings, tmp_path, *options, "--again", "policy") == 0
+    assert len(asked) == 2
+    kept = policy_path(tmp_path, "none", 0)
+    kept.write_text(kept.read_text().replace('"gated"', '"fenced"'))
+    with pytest.raises(ContractError, match="another state of the code; --again policy"):
+        read_policy(tmp_path, "none", 0)
