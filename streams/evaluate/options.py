@@ -73,7 +73,7 @@ def parse_choice(option: str, text: str, known: Sequence[str]) -> tuple[str, ...
     Raises:
         ConfigError: A name is unknown, or there is none.
 
-    >>> parse_choice("--streams", "shuffled,ordered,ordered", STREAMS)
+    >>> parse_choice("--streams", "shuffled,ordered,ordered", ("ordered", "mixed", "shuffled"))
     ('shuffled', 'ordered')
     """
     if text.strip() == "all":

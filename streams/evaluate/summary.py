@@ -160,15 +160,14 @@ def _head(results: Results, command: str) -> str:
     if results.sources:
         text.append(
             _table(
-                ["source model", "seed", "held-out accuracy", "held out by", "windows", "epochs"],
+                ["source model", "seed", "windows", "epochs", "last loss, nats"],
                 [
                     [
                         str(facts["recipe"]),
                         str(facts["seed"]),
-                        _percent(facts["held_out_accuracy"]),
-                        facts["held_out_by"],
                         str(facts["windows"]),
                         str(facts["epochs"]),
+                        f"{facts['loss']:.3f}",
                     ]
                     for facts in results.sources
                 ],

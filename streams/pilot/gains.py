@@ -1,0 +1,116 @@
+"""From scores of single devices to what a rung gains: over the target, or as expected from devices left out.
+
+Mean over devices, each counting once, with the 95 % interval of a bootstrap over devices (1):
+
+    (1) mean* = mean of m devices drawn with replacement from the m there are; 10,000 times; 2.5 % and 97.5 % quantiles
+
+Devices are what a fleet has more of, so they and not windows are drawn. Below three devices there is no interval.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = ["RUNGS", "DeviceScore", "Gain", "gain_of", "simulated_scores"]
+
+# Names in the catalogue, and in words. The source is what they are compared with.
+RUNGS: Mapping[str, str] = {
+    "lean-b": "LeanTTA (per window, no state)",
+    "cum-bn": "statistics of the device's life",
+    "t3a": "prototypes",
+    "policy": "policy (gated)",
+}
+
+_DRAWS = 10_000
+_LEAST_FOR_INTERVAL = 3
+
+
+@dataclass(frozen=True)
+class DeviceScore:
+    """How a rung did on one device, against the source of the same recipe on the same windows.
+
+    Attributes:
+        device: Name of the device; of a simulated shift, its kind and severity.
+        source_accuracy, accuracy: 0 to 1.
+        change: Mean difference, -1 to 1.
+        low, high: Ends of its 95 % block-bootstrap interval; equal to ``change`` where there is none.
+        interval: Whether there is one.
+    """
+
+    device: str
+    source_accuracy: float
+    accuracy: float
+    change: float
+    low: float
+    high: float
+    interval: bool = True
+
+    @property
+    def harmed(self) -> bool:
+        """Whether the whole interval lies below zero; without an interval, whether more than a point was lost."""
+        return self.high < 0.0 if self.interval else self.change < -0.01
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What a rung gains over several devices.
+
+    Attributes:
+        mean: Change in accuracy, the mean over devices, -1 to 1.
+        low, high: Ends of its 95 % interval (1), None with fewer than three devices.
+        worst, best: Change on the worst and the best device.
+        devices: How many.
+        harmed: Names of the harmed ones.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    worst: float
+    best: float
+    devices: int
+    harmed: tuple[str, ...]
+
+
+def gain_of(scores: Sequence[DeviceScore], seed: int = 0) -> Gain | None:
+    """Sum up devices; None where there is none.
+
+    >>> gain_of([DeviceScore("a", 0.5, 0.6, 0.1, 0.05, 0.15), DeviceScore("b", 0.5, 0.4, -0.1, -0.2, -0.05)])
+    Gain(mean=0.0, low=None, high=None, worst=-0.1, best=0.1, devices=2, harmed=('b',))
+    """
+    if not scores:
+        return None
+    changes = np.array([score.change for score in scores])
+    low = high = None
+    if len(scores) >= _LEAST_FOR_INTERVAL:
+        drawn = np.random.default_rng([seed, 17]).integers(0, len(scores), (_DRAWS, len(scores)))
+        low, high = (float(end) for end in np.quantile(changes[drawn].mean(axis=1), [0.025, 0.975]))  # (1)
+    return Gain(
+        mean=float(changes.mean()),
+        low=low,
+        high=high,
+        worst=float(changes.min()),
+        best=float(changes.max()),
+        devices=len(scores),
+        harmed=tuple(score.device for score in scores if score.harmed),
+    )
+
+
+def simulated_scores(table: Sequence[Mapping[str, Any]]) -> dict[str, list[DeviceScore]]:
+    """Read a policy's table by rung of the catalogue; rungs of the policy that the pilot does not show are left out.
+
+    Args:
+        table: Rows as `adaptation.methods.policy_settings.RungScore` has them.
+    """
+    names = {"leantta": "lean-b", "statistics": "cum-bn", "prototypes": "t3a"}
+    found: dict[str, list[DeviceScore]] = {}
+    for row in table:
+        if row["rung"] in names:
+            change = row["accuracy"] - row["source_accuracy"]
+            score = DeviceScore(
+                row["device"], row["source_accuracy"], row["accuracy"], change, change, change, interval=False
+            )
+            found.setdefault(names[row["rung"]], []).append(score)
+    return found
