@@ -55,7 +55,7 @@ _T_99_LARGE = 2.624  # a little too wide beyond 14 degrees of freedom
 _MAX_WINDOWS = 3000
 _FIT_WINDOWS = 24_000  # windows times epochs of one fit
 _LEAST_EPOCHS = 6
-_SHIFTED_WINDOWS = 1000
+_SHIFTED_WINDOWS = 500
 _LEAST_LIMIT = 1e-6
 
 Windows = NDArray[np.float32]

@@ -18,21 +18,24 @@ the loss of one condition was dropped: it refused a mean gain of twelve points f
 To stay affordable every fit gets at most `MAX_WINDOWS` windows, evenly spread, and fewer epochs; more than `MAX_FOLDS`
 conditions are dealt into that many folds.
 
-A source with one condition cannot answer. There the end of the recording, shifted by kinds of `adaptation.corruptions`'
-tuning half, stands for a new device, and each kind is judged on a model that was *not* trained with it: a candidate is
-trained once without each of its kinds (leave one kind out). That is weak evidence, since simulated shifts resemble one
-another more than they resemble the world, and it is marked so.
+A source with one condition cannot answer. There the end of the recording, shifted by those kinds of
+`adaptation.corruptions`' tuning half that no recipe trains with, stands for new devices (a kind that was trained with
+would always speak for training with it), and in (3) kinds of shift have no error, for nobody drew them. That is weak
+evidence and marked so: simulated shifts resemble one another more than they resemble the world. On gas_drift, taken as
+one condition, they promise nine points where later batches lose ten. Leaving each kind out of the recipe in turn, and
+judging by that kind, was tried and dropped: offset and noise without gain make a net worse at gains than no recipe
+does, and nobody proposed to train so.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from adaptation.augment import Augmentation
+from adaptation.augment import AUGMENTATIONS, Augmentation
 from adaptation.corruptions import TUNING, applicable, centre_and_scale, corrupt
 from adaptation.errors import DataError
 from adaptation.nets import Classifier
@@ -67,6 +70,7 @@ _LEAST_PER_CLASS = 20  # fewer, and what a fold tests is how well a class is lea
 _LEAST_COMPARISONS = 4
 _SEVERITY = 3.0
 _SIMULATED_DEVICES = 4
+_SIMULATED_REPETITIONS = 2
 UNSHIFTED = "unshifted"
 
 Windows = NDArray[np.float32]
@@ -184,7 +188,7 @@ def choose_augmentation(
         recipes = tuple(recipe for recipe in recipes if recipe.strength == 1.0)
     table = trials.by_groups(usable, recipes) if usable else trials.by_simulation(conditions, recipes)
     return Choice(
-        augmentation=decide(table, recipes),
+        augmentation=decide(table, recipes, spread=SPREAD if usable else None),
         table=table,
         judged_by="groups" if usable else "simulated",
         weak=len(usable) < 2,
@@ -192,8 +196,15 @@ def choose_augmentation(
     )
 
 
-def decide(table: Sequence[Score], recipes: Sequence[Augmentation]) -> Augmentation | None:
+def decide(
+    table: Sequence[Score], recipes: Sequence[Augmentation], spread: float | None = SPREAD
+) -> Augmentation | None:
     """Return the recipe with the largest gain that fulfils (3), or None.
+
+    Args:
+        table: Every candidate on the same conditions.
+        recipes: The candidates but ``none``.
+        spread: Of (2); raising it asks for more gain where conditions are few. None leaves the error away.
 
     >>> recipe = Augmentation(("gain",))
     >>> scores = [Score("none", "a", 0.5, 9), Score("none", "b", 0.5, 9), Score("gain:1", "a", 0.7, 9)]
@@ -207,7 +218,9 @@ def decide(table: Sequence[Score], recipes: Sequence[Augmentation]) -> Augmentat
     for recipe in recipes:
         gains = [s.accuracy - plain[s.condition] for s in table if s.candidate == str(recipe)]  # (1)
         gain = float(np.mean(gains))
-        error = math.sqrt(SPREAD**2 + sum((each - gain) ** 2 for each in gains)) / len(gains)  # (2)
+        error = 0.0
+        if spread is not None:
+            error = math.sqrt(spread**2 + sum((each - gain) ** 2 for each in gains)) / len(gains)  # (2)
         if gain > max(best, error, -min(gains)):  # (3)
             best, chosen = gain, recipe
     return chosen
@@ -247,23 +260,19 @@ class _Trials:
         return tuple(table)
 
     def by_simulation(self, conditions: NDArray[np.str_], recipes: Sequence[Augmentation]) -> tuple[Score, ...]:
-        """Test every candidate on held-out windows under each kind of shift, trained without that kind."""
+        """Test every candidate on held-out windows, as recorded and under kinds of shift that none trains with."""
         test, _ = hold_out(self.labels, conditions, self.seed)
         if not test.any():
             raise DataError("the source is too small to hold out a test part: one window per class", "too_few_windows")
         shifted = self._shifted(_spread(np.flatnonzero(test), _MAX_TEST_WINDOWS))
-        plans = {(recipe, kind): _without(recipe, kind) for recipe in (None, *recipes) for kind in shifted}
-        needed = dict.fromkeys(plans.values())  # in order of first use
-        self.of = len(needed)
-        right: dict[tuple[Augmentation | None, str], float] = {}
-        for trained in needed:
-            model = self._fit(np.flatnonzero(~test), trained, 0)
-            for kind in {kind for (_, kind), plan in plans.items() if plan == trained}:
-                right[trained, kind] = self._accuracy(model, *shifted[kind])
-        return tuple(
-            Score(_name(recipe), kind, right[trained, kind], shifted[kind][1].size)
-            for (recipe, kind), trained in plans.items()
-        )
+        self.of = _SIMULATED_REPETITIONS * (1 + len(recipes))
+        table = []
+        for recipe in (None, *recipes):
+            models = [self._fit(np.flatnonzero(~test), recipe, number) for number in range(_SIMULATED_REPETITIONS)]
+            for kind, (windows, rows) in shifted.items():
+                right = float(np.mean([self._accuracy(model, windows, rows) for model in models]))
+                table.append(Score(_name(recipe), kind, right, rows.size))
+        return tuple(table)
 
     def _shifted(self, rows: NDArray[np.int64]) -> dict[str, tuple[Windows, NDArray[np.int64]]]:
         """Give windows and their rows by kind of shift: several simulated devices, each with its own draw."""
@@ -272,7 +281,7 @@ class _Trials:
         order = np.concatenate(dealt)
         result = {UNSHIFTED: (self.windows[order], order)}
         for kind in TUNING:
-            if applicable(kind, self.spec.channels, self.spec.length):
+            if kind not in AUGMENTATIONS and applicable(kind, self.spec.channels, self.spec.length):
                 parts = [
                     corrupt(self.windows[part], kind, _SEVERITY, scale, self.seed * 1000 + device, centre=centre)
                     for device, part in enumerate(dealt)
@@ -295,14 +304,6 @@ class _Trials:
 
     def _accuracy(self, model: Classifier, windows: Windows, rows: NDArray[np.int64]) -> float:
         return float((predict(model, windows).argmax(axis=1) == self.labels[rows]).mean())
-
-
-def _without(recipe: Augmentation | None, kind: str) -> Augmentation | None:
-    """Give the recipe less one kind; None where nothing is left."""
-    if recipe is None or kind not in recipe.kinds:
-        return recipe
-    kinds = tuple(other for other in recipe.kinds if other != kind)
-    return replace(recipe, kinds=kinds) if kinds else None
 
 
 def _name(recipe: Augmentation | None) -> str:

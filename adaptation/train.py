@@ -4,8 +4,8 @@ Two fits. The first leaves windows out for the accuracy that is reported and for
 whole groups where there are at least five, because the question is how the model does on a device that it never saw;
 else the end of what every group shows of every class. Its scaling constants come from its training part only. The
 second fit makes the model that is returned, in the same way from all windows: what was held out may be the latest that
-the source shows, and leaving it out cost up to 9 points on later recordings. What is reported is the first fit's, so it
-is, if anything, too low. Hyper-parameters were chosen by held-out source accuracy; no target was looked at.
+the source shows, and where sensors drift that is worth most. What is reported is the first fit's, so it is, if
+anything, too low. Hyper-parameters were chosen by held-out source accuracy; no target was looked at.
 
 Equal arguments and an equal number of torch threads give equal weights, bit for bit; the caller's random state and
 threads are left alone.

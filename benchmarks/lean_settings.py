@@ -74,17 +74,18 @@ def _datasets() -> Iterator[tuple[str, Dataset]]:
 
 def _study(dataset: Dataset, model: SourceModel) -> Mapping[Choice, tuple[float, float]]:
     trained, layers = model.trained, len(model.settings.layers)
+    network = trained.measured_model  # the returned model has seen the held-out windows
     held_out = np.flatnonzero(trained.held_out)
     picks = held_out[:: max(1, len(held_out) // WINDOWS)]
     labels = dataset.source.labels[picks]
     shifted = _shifts(dataset.source.windows[picks])
-    plain = {name: predict(trained.model, x).argmax(axis=1) == labels for name, x in shifted.items()}
-    magnitude = {name: measure(trained.model, x, model.calibration).magnitude for name, x in shifted.items()}
+    plain = {name: predict(network, x).argmax(axis=1) == labels for name, x in shifted.items()}
+    magnitude = {name: measure(network, x, model.calibration).magnitude for name, x in shifted.items()}
     result = {}
     grid = itertools.product(("first", "first-half", "all"), (0.0, 0.25, 0.5), (0.5, 1.0, 2.0), DIRECTIONS)
     for which, tau, lam, direction in grid:
         settings = LeanSettings(tau, lam, parse_layers(which, layers), direction)
-        adapted = {name: _adapted(trained.model, x, settings) == labels for name, x in shifted.items()}
+        adapted = {name: _adapted(network, x, settings) == labels for name, x in shifted.items()}
         for threshold in (0.0, 1.0):
             gain = {
                 name: 100

@@ -14,6 +14,7 @@ COMMANDS = {
     "broker": "start, stop and look at a local Apache Kafka",
     "train": "train a source model and write its bundle",
     "evaluate": "compare methods on recorded and disturbed streams",
+    "pilot": "find out on your own recordings what adaptation would do",
     "worker": "adapt what devices publish",
     "fleet": "play a recording as a fleet of devices",
     "collect": "join predictions with the truth and write a report",

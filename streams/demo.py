@@ -260,7 +260,7 @@ def _model_figures(model: SourceModel) -> dict[str, Any]:
     return {
         "bundle": model.digest,
         "held_out_accuracy": round(trained.accuracy, 5),
-        "windows_trained": int((~trained.held_out).sum()),
+        "windows_trained": len(trained.held_out),
         "windows_held_out": int(trained.held_out.sum()),
         "epochs": len(trained.losses),
         "threads": trained.threads,
@@ -285,8 +285,8 @@ def _story(dataset: Dataset, target: Split, report: Mapping[str, Any], notes: Ma
     }
     steps = (
         f"A small neural network learned to tell {dataset.classes} classes apart from {model['windows_trained']:,} "
-        f"labelled windows of sensor data; on {model['windows_held_out']:,} windows held out from that training it is "
-        f"{100 * model['held_out_accuracy']:.1f} % correct.",
+        f"labelled windows of sensor data; trained in the same way without {model['windows_held_out']:,} of them, it "
+        f"is {100 * model['held_out_accuracy']:.1f} % correct on those.",
         f"Then {_groups(target)} other devices, none of them seen in training, published {len(target):,} windows "
         "in time order through Apache Kafka, without labels.",
         "For each window a worker computed two answers: that of the model as trained, and that of the same model "

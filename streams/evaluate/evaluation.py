@@ -79,7 +79,7 @@ def list_tasks(options: EvaluationOptions, folder: Path, target: Split) -> list[
     """Return all tasks: seed by seed, the source first, large batches before small ones because they are quick."""
     tasks = []
     for seed in range(options.seeds):
-        recipes = list(dict.fromkeys(recipe_of(folder, augment, seed) for augment in options.augment))
+        recipes = list(dict.fromkeys(recipe_of(folder, augment) for augment in options.augment))
         for stream in options.streams:
             members = stream_members(target, stream)
             for batch_size in sorted(options.batch_sizes, reverse=True):
@@ -94,25 +94,25 @@ def list_tasks(options: EvaluationOptions, folder: Path, target: Split) -> list[
     return tasks
 
 
-def recipe_of(folder: Path, augment: str, seed: int) -> str:
-    """Return the recipe behind a kind of source: itself, or what ``auto`` chose on this seed."""
+def recipe_of(folder: Path, augment: str) -> str:
+    """Return the recipe behind a kind of source: itself, or what ``auto`` chose."""
     if augment != "auto":
         return augment
-    choice = read_choice(folder, seed)
+    choice = read_choice(folder)
     if choice is None:
-        raise ContractError(f"{folder} has no choice of augmentation for seed {seed}; run the evaluation again")
+        raise ContractError(f"{folder} has no choice of augmentation; run the evaluation again")
     return str(choice["recipe"])
 
 
 def _prepare(options: EvaluationOptions, folder: Path, progress: Progress) -> None:
     seeds = range(options.seeds)
     fixed = dict.fromkeys([PLAIN, *(augment for augment in options.augment if augment != "auto")])
-    choices = [ChooseRecipe(seed) for seed in seeds if "auto" in options.augment and read_choice(folder, seed) is None]
+    choices = [ChooseRecipe()] if "auto" in options.augment and read_choice(folder) is None else []
     trainings = [
         TrainSource(seed, recipe) for seed in seeds for recipe in fixed if not is_prepared(folder, recipe, seed)
     ]
     _finish([*choices, *trainings], options, folder, progress)
-    pairs = dict.fromkeys((seed, recipe_of(folder, augment, seed)) for seed in seeds for augment in options.augment)
+    pairs = dict.fromkeys((seed, recipe_of(folder, augment)) for seed in seeds for augment in options.augment)
     late: list[Any] = [TrainSource(*pair) for pair in pairs if not is_prepared(folder, pair[1], pair[0])]
     if POLICY in options.methods:
         late += [CalibratePolicy(*pair) for pair in pairs if read_policy(folder, pair[1], pair[0]) is None]

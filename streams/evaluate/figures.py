@@ -71,7 +71,7 @@ def _read_curves(
         if (task.stream, task.batch_size) != (stream, batch_size) or task.seed >= options.seeds:
             continue
         for augment in options.shown:
-            if recipe_of(folder, augment, task.seed) == task.source:
+            if recipe_of(folder, augment) == task.source:
                 for entry in result["groups"]:
                     by_group = curves.setdefault((augment, task.method), {})
                     by_group.setdefault(entry["group"], []).append(unpack_bits(entry))

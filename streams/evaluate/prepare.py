@@ -3,7 +3,7 @@
 sources/seed-0-none.safetensors     tensors
 sources/seed-0-none.json            figures of the training; written last, so its presence means complete
 sources/seed-0-none.policy          what the policy may do with it (JSON), where the policy is evaluated
-sources/seed-0-choice.json          what ``auto`` chose on this seed, with the figures that decided
+sources/choice.json                 what ``auto`` chose, with the figures that decided
 """
 
 import json
@@ -45,6 +45,7 @@ __all__ = [
 ]
 
 _SAMPLE = 512  # source windows that a method may look at
+_CHOICE_SEED = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,24 +106,19 @@ def is_prepared(folder: Path, recipe: str, seed: int) -> bool:
 
 def read_facts(folder: Path) -> list[dict[str, Any]]:
     """Return the facts of all prepared sources, by seed and recipe."""
-    found = [
-        json.loads(path.read_text())["facts"]
-        for path in (folder / "sources").glob("seed-*.json")
-        if not path.name.endswith("-choice.json")
-    ]
+    found = [json.loads(path.read_text())["facts"] for path in (folder / "sources").glob("seed-*.json")]
     return sorted(found, key=lambda facts: (facts["seed"], facts["recipe"] != PLAIN, facts["recipe"]))
 
 
-def choose_recipe(folder: Path, dataset: Dataset, seed: int, epochs: int | None = None) -> str:
-    """Let ``auto`` choose on the source of this seed, keep the choice and return it; minutes."""
+def choose_recipe(folder: Path, dataset: Dataset, epochs: int | None = None) -> str:
+    """Let ``auto`` choose, once for all seeds: the recipe belongs to the recordings. Keep the choice; minutes."""
     source = dataset.source
     spec = default_spec(dataset)
-    choice = choose_augmentation(source.windows, source.labels, source.groups, spec, seed, epochs=epochs)
+    choice = choose_augmentation(source.windows, source.labels, source.groups, spec, _CHOICE_SEED, epochs=epochs)
     recipe = PLAIN if choice.augmentation is None else str(choice.augmentation)
-    path = choice_path(folder, seed)
+    path = choice_path(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = {
-        "seed": seed,
         "recipe": recipe,
         "weak": choice.weak,
         "judged_by": choice.judged_by,
@@ -166,14 +162,14 @@ def read_policy(folder: Path, recipe: str, seed: int) -> PolicySettings | None:
         raise ContractError(f"{path} is from another state of the code; --again policy makes it anew") from error
 
 
-def choice_path(folder: Path, seed: int) -> Path:
+def choice_path(folder: Path) -> Path:
     """Return where the choice of ``auto`` is kept."""
-    return folder / "sources" / f"seed-{seed}-choice.json"
+    return folder / "sources" / "choice.json"
 
 
-def read_choice(folder: Path, seed: int) -> dict[str, Any] | None:
+def read_choice(folder: Path) -> dict[str, Any] | None:
     """Return what `choose_recipe` kept, or None."""
-    path = choice_path(folder, seed)
+    path = choice_path(folder)
     return json.loads(path.read_text()) if path.exists() else None
 
 

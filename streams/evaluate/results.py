@@ -88,7 +88,7 @@ class Results:
         rows: Of all finished tasks among those asked for.
         about: Data, selection, stride, severity, states of the code.
         sources: Facts of the source models.
-        choices: What ``auto`` chose, per seed.
+        choice: What ``auto`` chose, if it was asked.
         policies: What the policy may do, per seed and recipe.
         cannot: Methods that cannot adapt this network, and why.
         missing: Tasks of the options that are not finished.
@@ -98,7 +98,7 @@ class Results:
     rows: tuple[Row, ...]
     about: Mapping[str, Any]
     sources: Sequence[Mapping[str, Any]]
-    choices: Sequence[Mapping[str, Any]]
+    choice: Mapping[str, Any] | None
     policies: Sequence[Mapping[str, Any]]
     cannot: Mapping[str, str]
     missing: int
@@ -115,11 +115,10 @@ def collect_results(
     """Read the folder; of what it holds, the tasks asked for count, whichever run finished them."""
     finished, _ = read_finished(folder / FINISHED_FILE)
     index = {(task, entry["group"]): entry for task, result in finished.items() for entry in result["groups"]}
-    choices = [choice for choice in (read_choice(folder, seed) for seed in range(options.seeds)) if choice is not None]
     rows = []
     for augment in options.shown:
         for task in tasks:
-            if task in finished and task.source == recipe_of(folder, augment, task.seed):
+            if task in finished and task.source == recipe_of(folder, augment):
                 result = finished[task]
                 rows += [_row(augment, task, result, entry, index) for entry in result["groups"]]
     used = {(task.source, task.seed) for task in tasks}
@@ -135,7 +134,7 @@ def collect_results(
         rows=tuple(rows),
         about=about,
         sources=[facts for facts in read_facts(folder) if (facts["recipe"], facts["seed"]) in used],
-        choices=choices,
+        choice=read_choice(folder),
         policies=[
             {"recipe": recipe, "seed": seed, **asdict(policy)}
             for recipe, seed in sorted(used, key=lambda pair: (pair[1], pair[0]))

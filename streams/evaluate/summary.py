@@ -173,10 +173,10 @@ def _head(results: Results, command: str) -> str:
                 ],
             )
         )
-    for choice in results.choices:
+    if (choice := results.choice) is not None:
         by = "leaving groups out" if choice["judged_by"] == "groups" else "simulated shifts of one group"
         weak = ", which is weak evidence" if choice["weak"] else ""
-        text.append(f"`auto` on seed {choice['seed']} chose {choice['recipe']}, judged by {by}{weak}.\n")
+        text.append(f"`auto` chose {choice['recipe']}, judged by {by}{weak}.\n")
     for policy in results.policies:
         when = "through its gate" if policy["gated"] else "always"
         weak = " (weak evidence)" if policy["weak"] else ""

@@ -50,12 +50,10 @@ __all__ = [
 
 @dataclass(frozen=True)
 class ChooseRecipe:
-    """Let ``auto`` choose on this seed."""
-
-    seed: int
+    """Let ``auto`` choose, once for all seeds."""
 
     def __str__(self) -> str:
-        return f"choice of augmentation, seed {self.seed}"
+        return "choice of augmentation"
 
 
 @dataclass(frozen=True)
@@ -119,7 +117,7 @@ class TaskRunner:
     def __call__(self, job: ChooseRecipe | TrainSource | CalibratePolicy | Task) -> Any:
         """Do one job; what it returns goes back to the parent."""
         if isinstance(job, ChooseRecipe):
-            return choose_recipe(self._folder, self._dataset, job.seed, self._options.epochs)
+            return choose_recipe(self._folder, self._dataset, self._options.epochs)
         if isinstance(job, CalibratePolicy):
             return prepare_policy(self._folder, self._dataset, job.recipe, job.seed).rung
         if isinstance(job, TrainSource):

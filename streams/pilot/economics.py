@@ -89,7 +89,7 @@ def label_break_even(costs: Costs) -> list[Mapping[str, Any]]:
     (100, 2000.0, 0.005479)
     """
     error_bill = costs.windows_per_year * costs.error
-    rows = []
+    rows: list[Mapping[str, Any]] = []
     for count in LABELS_PER_DEVICE:
         price = count * costs.devices * costs.label
         rows.append(

@@ -16,7 +16,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from streams.pilot.gains import RUNGS
 
-__all__ = ["DEVICES_MAX", "PANELS_MAX", "gains", "over_time", "shift_per_device", "value"]
+__all__ = ["DEVICES_MAX", "PANELS_MAX", "gains", "over_time", "rung_words", "shift_per_device", "value"]
 
 DEVICES_MAX = 40
 PANELS_MAX = 12
@@ -147,6 +147,8 @@ def gains(findings: Json) -> str:
                 _changes(
                     axes, place - 0.16, findings["expected_devices"][name], findings["expected"][name], filled=False
                 )
+        left, right = axes.get_xlim()
+        axes.set_xlim(min(left, -1.0), max(right, 1.0))  # a tenth of a point must not fill the page
         axes.set_yticks(y, [rung_words(findings, name) for name in names])
         axes.set_ylim(-0.6, len(names) - 0.4)
         axes.tick_params(length=0)
@@ -170,7 +172,7 @@ def value(years: Sequence[Json], breaks: Sequence[Json], gains_measured: Mapping
     """
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(9.2, 1.1 + 0.42 * max(4, len(years))), layout="constrained")
-        left, right = figure.subplots(1, 2, width_ratios=[3, 2])
+        left, right = figure.subplots(1, 2, width_ratios=[3, 2], gridspec_kw={"wspace": 0.08})
         y = np.arange(len(years))[::-1]
         left.axvline(0.0, color=_INK, linewidth=0.9)
         for place, year in zip(y, years, strict=True):

@@ -86,8 +86,8 @@ def complete_costs(
 ) -> Costs:
     """Fill in what was not given: placeholders, except what the recordings tell.
 
-    Windows per day follow from the sampling rate where it is known, as if windows did not overlap; the devices are those
-    of the target.
+    Windows per day follow from the sampling rate where it is known, as if windows did not overlap; the devices are
+    those of the target.
 
     Raises:
         ConfigError: A value is out of range.

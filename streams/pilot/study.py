@@ -21,8 +21,7 @@ from adaptation.methods.policy_settings import PolicySettings
 from adaptation.robust import folds
 from streams.evaluate.processes import Failure, run_jobs
 from streams.pilot.gains import RUNGS, DeviceScore, gain_of, simulated_scores
-from streams.pilot.options import PilotOptions
-from streams.pilot.work import (
+from streams.pilot.jobs import (
     PLAIN,
     CalibratePolicy,
     ChooseRecipe,
@@ -31,14 +30,14 @@ from streams.pilot.work import (
     LeaveOut,
     MakeSource,
     MeasureSource,
-    bundle_folder,
-    start_worker,
 )
+from streams.pilot.options import PilotOptions
+from streams.pilot.work import bundle_folder, start_worker
 
 __all__ = ["Findings", "Progress", "run_study"]
 
 Findings = dict[str, Any]
-Progress = Callable[[str, int, int], None]  # job, steps done, of; equal numbers: the job is over
+Progress = Callable[[str, int, int], None]  # job, steps done, of; 0 of 0: the job is over
 
 _ERRORS: dict[str, type[Exception]] = {
     "ConfigError": ConfigError,
@@ -142,7 +141,7 @@ class _Stages:
                     raise RuntimeError(f"{job}: {result.trace}")
                 raise error(f"{job}: {result.message}")
             self.results[job] = result
-            report(str(job), 1, 1)
+            report(str(job), 0, 0)
 
 
 class _Sender:

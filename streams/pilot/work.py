@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,17 +12,15 @@ import torch
 from numpy.typing import NDArray
 
 from adaptation.augment import Augmentation, parse_augmentation
-from adaptation.dataset import Dataset, Split
-from adaptation.engine import Engine, Outputs
+from adaptation.dataset import Dataset
+from adaptation.engine import Engine
 from adaptation.errors import ConfigError
 from adaptation.evaluation.harm import block_length, paired_change
 from adaptation.evaluation.run import Answers, balanced_rows, run_stream
-from adaptation.guards.input_sanity import REASONS, InputSanity
 from adaptation.methods.catalogue import make_method
-from adaptation.methods.method import Method, SourceContext, State, Step
+from adaptation.methods.method import Method, SourceContext
 from adaptation.methods.policy import Policy
 from adaptation.methods.policy_settings import PolicySettings
-from adaptation.methods.source_units import SourceUnits
 from adaptation.nets import Classifier, from_tensors
 from adaptation.policy_calibration import calibrate_policy
 from adaptation.robust import folds
@@ -31,97 +29,30 @@ from infra.allocator import keep_freed_memory
 from registry.bundle import Bundle, read_bundle
 from streams.commands.data_options import selected_dataset
 from streams.pilot.gains import RUNGS, DeviceScore
+from streams.pilot.jobs import (
+    PLAIN,
+    CalibratePolicy,
+    ChooseRecipe,
+    FollowDevice,
+    Job,
+    LeaveOut,
+    MakeSource,
+    MeasureSource,
+)
 from streams.pilot.options import BATCH_SIZE, PilotOptions
+from streams.pilot.shifts import channel_levels, course, refused_share, shift_figures
+from streams.pilot.watch import WatchedPolicy
 from streams.source_model import choose_recipe, make_source_bundle
 
-__all__ = [
-    "PLAIN",
-    "CalibratePolicy",
-    "ChooseRecipe",
-    "FollowDevice",
-    "LeaveOut",
-    "MakeSource",
-    "MeasureSource",
-    "Report",
-    "Worker",
-    "bundle_folder",
-    "load_data",
-    "start_worker",
-]
+__all__ = ["Report", "Worker", "bundle_folder", "load_data", "start_worker"]
 
-PLAIN = "none"
 Report = Callable[[str, int, int], None]  # job, steps done, of
 
 _SAMPLE = 512  # source windows that a method may look at
 _FOLD_WINDOWS = 3000  # as the calibration of the policy trains its folds
 _FOLD_STEPS = 24_000
 _FOLD_LEAST_EPOCHS = 6
-_POINTS = 60  # of a curve over a device's windows
 _TIMED_WINDOWS = 1024
-
-
-@dataclass(frozen=True)
-class ChooseRecipe:
-    """Let ``auto`` choose how to train."""
-
-    def __str__(self) -> str:
-        return "choosing how to train"
-
-
-@dataclass(frozen=True)
-class MakeSource:
-    """Train a source with this recipe and write its bundle."""
-
-    recipe: str
-
-    def __str__(self) -> str:
-        return "training the plain source" if self.recipe == PLAIN else "training the robust source"
-
-
-@dataclass(frozen=True)
-class CalibratePolicy:
-    """Ask the source's devices what the policy may do."""
-
-    recipe: str
-
-    def __str__(self) -> str:
-        return "calibrating the policy"
-
-
-@dataclass(frozen=True)
-class LeaveOut:
-    """Train without one fold of the source's devices, and follow these with every rung."""
-
-    recipe: str
-    fold: int
-
-    def __str__(self) -> str:
-        return f"leaving source devices out, part {self.fold + 1}"
-
-
-@dataclass(frozen=True)
-class MeasureSource:
-    """Measure the shift of the source's own devices, and the time of the worker's engine."""
-
-    recipe: str
-
-    def __str__(self) -> str:
-        return "measuring the source's devices"
-
-
-@dataclass(frozen=True)
-class FollowDevice:
-    """Measure one target device and follow it with every rung."""
-
-    recipe: str
-    device: str
-    policy: PolicySettings
-
-    def __str__(self) -> str:
-        return f"following device {self.device}"
-
-
-Job = ChooseRecipe | MakeSource | CalibratePolicy | LeaveOut | MeasureSource | FollowDevice
 
 
 def load_data(options: PilotOptions) -> Dataset:
@@ -264,7 +195,7 @@ class Worker:
         source, engine = self._dataset.source, self._bundle(job.recipe)[1]
         devices = []
         for name, part in source.streams():
-            shift = _shift(engine.run(source.windows[part], adapted=False))
+            shift = shift_figures(engine.run(source.windows[part], adapted=False))
             devices.append({"device": name, "windows": part.stop - part.start, "shift": shift})
         sample = np.ascontiguousarray(source.windows[:_TIMED_WINDOWS])
         seconds = {}
@@ -282,7 +213,7 @@ class Worker:
         windows, labels = target.windows[part], target.labels[part]
         context = self._context(job.recipe, job.policy)
         outputs = self._bundle(job.recipe)[1].run(windows, adapted=False)
-        policy = _Watched(Policy(context))
+        policy = WatchedPolicy(Policy(context))
         runs: dict[str, Answers | None] = {}
         names = ("source", *RUNGS)
         for done, name in enumerate(names):
@@ -302,10 +233,10 @@ class Worker:
         return {
             "device": job.device,
             "windows": len(windows),
-            "shift": _shift(outputs),
-            "magnitude_curve": _curve(outputs.magnitude),
-            "levels": _levels(context, self._dataset, windows),
-            "refused": _refused(context, windows),
+            "shift": shift_figures(outputs),
+            "magnitude_curve": course(outputs.magnitude),
+            "levels": channel_levels(context, self._dataset, windows),
+            "refused": refused_share(context, windows),
             "gate": policy.summary(len(windows)),
             "runs": {name: None if answers is None else _run_facts(answers, source) for name, answers in runs.items()},
             "scores": self._scores(job.device, runs, plain, labels) if self._options.labelled else None,
@@ -337,44 +268,6 @@ class Worker:
         seed = self._options.seed
         rows = balanced_rows(labels, _SAMPLE, seed)
         return SourceContext(model, torch.from_numpy(windows[rows]), torch.from_numpy(labels[rows]), seed, policy)
-
-
-class _Watched:
-    """A policy that remembers its receipts and its last state; what it answers is unchanged."""
-
-    def __init__(self, policy: Policy) -> None:
-        self._policy = policy
-        self._receipts: list[Mapping[str, str | float]] = []
-        self._state: State = {}
-        self.adapts, self.stateless = policy.adapts, policy.stateless
-
-    def reset(self) -> State:
-        self._state, self._receipts = self._policy.reset(), []
-        return self._state
-
-    def adapt_batch(self, state: State, windows: torch.Tensor) -> tuple[State, Step]:
-        self._state, step = self._policy.adapt_batch(state, windows)
-        self._receipts.append(step.receipt)
-        return self._state, step
-
-    def summary(self, windows: int) -> dict[str, Any]:
-        """Say what the gate saw: its parts over their limits at the end, its course, and how often the rung answered."""
-        settings = self._policy.settings
-        mean, variance = self._policy.distances(self._state)
-        curve = [float(receipt["gate"]) for receipt in self._receipts[1:]] + [self._policy.gate(self._state)]
-        verdicts = [str(receipt["verdict"]) for receipt in self._receipts]
-        answering = [verdict in ("outside the range", "proven") for verdict in verdicts]
-        places = [min(windows, (place + 1) * BATCH_SIZE) for place in range(len(curve))]
-        return {
-            "mean": mean / settings.mean_limit,
-            "variance": variance / settings.variance_limit,
-            "largest": max(curve),
-            "last": curve[-1],
-            "curve": [places, curve],
-            "answered": sum(answering) / len(answering),
-            "first_answered": places[answering.index(True)] - BATCH_SIZE if True in answering else None,
-            "verdicts": {verdict: verdicts.count(verdict) for verdict in dict.fromkeys(verdicts)},
-        }
 
 
 def _answer(name: str, context: SourceContext, windows: NDArray[np.float32]) -> Answers | None:
@@ -409,51 +302,6 @@ def _run_facts(answers: Answers, source: Answers) -> dict[str, Any]:
         "state_bytes": answers.state_bytes,
         "changed": float(changed.mean()),
     }
-
-
-def _shift(outputs: Outputs) -> dict[str, float]:
-    magnitude = outputs.magnitude
-    return {
-        "median": float(np.median(magnitude)),
-        "p95": float(np.quantile(magnitude, 0.95)),
-        "above": float((magnitude > 1.0).mean()),
-        "mean_part": float(np.median(outputs.mean_part)),
-        "variance_part": float(np.median(outputs.variance_part)),
-    }
-
-
-def _curve(values: NDArray[np.float32]) -> list[list[float]]:
-    """Return places and medians of at most `_POINTS` consecutive parts."""
-    parts = np.array_split(values, min(_POINTS, len(values)))
-    ends = np.cumsum([len(part) for part in parts])
-    return [ends.tolist(), [float(np.median(part)) for part in parts]]
-
-
-def _levels(context: SourceContext, dataset: Dataset, windows: NDArray[np.float32]) -> list[dict[str, Any]]:
-    """Compare each channel's level and spread with the source's, in source standard deviations."""
-    units = SourceUnits(context)
-    source = _moments(units, dataset.source)
-    own = _moments(units, windows)
-    return [
-        {
-            "channel": name,
-            "level": own[0][channel] - source[0][channel],
-            "spread": own[1][channel] / max(source[1][channel], 1e-6),
-        }
-        for channel, name in enumerate(dataset.channel_names)
-    ]
-
-
-def _moments(units: SourceUnits, windows: Split | NDArray[np.float32]) -> tuple[list[float], list[float]]:
-    given = windows.windows if isinstance(windows, Split) else windows
-    scaled = units.to_units(torch.from_numpy(given)).double()
-    return scaled.mean(dim=(0, 2)).tolist(), scaled.std(dim=(0, 2), correction=0).tolist()
-
-
-def _refused(context: SourceContext, windows: NDArray[np.float32]) -> dict[str, float]:
-    """Return the share of windows that look like a broken sensor, by reason; reasons without any are left out."""
-    found = InputSanity(context).check(torch.from_numpy(windows)).refused.double().mean(dim=0).tolist()
-    return {reason: share for reason, share in zip(REASONS, found, strict=True) if share > 0}
 
 
 def _augmentation(recipe: str) -> Augmentation | None:

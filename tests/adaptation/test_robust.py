@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from adaptation import robust, train
-from adaptation.augment import Augmentation
+from adaptation.augment import AUGMENTATIONS, Augmentation
 from adaptation.corruptions import EVALUATION
 from adaptation.errors import ConfigError, DataError
 from adaptation.robust import Choice, Score, candidates, choose_augmentation, decide, folds
@@ -131,12 +131,17 @@ def test_a_source_of_one_condition_is_judged_by_shifts_that_it_was_not_trained_w
     assert choice.judged_by == "simulated"
     assert choice.weak
     conditions = {row.condition for row in choice.table}
-    assert {"unshifted", "gain", "offset", "noise", "band_limit"} <= conditions
-    assert not conditions & set(EVALUATION)
-    assert "rotation" not in conditions  # two channels
-    less_one = [("gain", "offset", "noise"), ("offset", "noise"), ("gain", "noise"), ("gain", "offset")]
-    assert sorted(trained) == sorted([(), *less_one])
-    assert choice.fits == 5
+    assert conditions == {"unshifted", "band_limit", "quantisation", "missing_samples"}
+    assert not conditions & (set(EVALUATION) | set(AUGMENTATIONS))
+    assert trained == [(), (), FULL.kinds, FULL.kinds]  # two seeds each
+    assert choice.fits == 4
+
+
+def test_simulated_shifts_need_no_spread_but_a_loss_as_large_as_the_gain_refuses_still() -> None:
+    scattered = table(half=[0.0, -0.005, -0.005, 0.14])
+    assert decide(scattered, [HALF], spread=None) == HALF
+    assert decide(scattered, [HALF]) is None
+    assert decide(table(half=[-0.1, 0.0, 0.0, 0.3]), [HALF], spread=None) is None
 
 
 def test_one_condition_that_can_be_left_out_is_weak_evidence() -> None:

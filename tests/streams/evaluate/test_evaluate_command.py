@@ -182,7 +182,7 @@ def test_auto_shows_its_choice_and_shares_the_plain_source_where_it_chose_none(
 ) -> None:
     options = ["--methods", "tent", "--seeds", 1, "--augment", "none,auto", "--batch-sizes", 8, "--streams", "ordered"]
     assert run(recordings, tmp_path, *options) == 0
-    choice = json.loads((tmp_path / "sources" / "seed-0-choice.json").read_text())
+    choice = json.loads((tmp_path / "sources" / "choice.json").read_text())
     rows = rows_of(tmp_path)
     assert {row["augment"] for row in rows} == {"none", "auto"}
     assert {row["recipe"] for row in rows if row["augment"] == "auto"} == {choice["recipe"]}
