@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from adaptation.errors import ConfigError
+from adaptation.errors import ConfigError, NotAdaptable
 
 __all__ = ["at_batch_norms", "batch_norms", "source_statistics"]
 
@@ -19,11 +19,12 @@ def batch_norms(model: nn.Module) -> list[_BatchNorm]:
     """Return the BatchNorm layers of any network (1-D, 2-D, 3-D alike), in the order of its modules.
 
     Raises:
-        ConfigError: There is none, or one is training or keeps no statistics: it would look at the batch.
+        NotAdaptable: There is none.
+        ConfigError: One is training or keeps no statistics: it would look at the batch.
     """
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     if not norms:
-        raise ConfigError("the network has no BatchNorm layer: expected at least one, there is nothing to adapt")
+        raise NotAdaptable("the network has no BatchNorm layer: expected at least one, there is nothing to adapt")
     for index, norm in enumerate(norms):
         if norm.training:
             raise ConfigError(f"BatchNorm layer {index} is in training mode; call eval() on the trained network first")

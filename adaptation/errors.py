@@ -1,12 +1,13 @@
 """Errors that callers are expected to meet; every other exception is a bug.
 
 AcclimateError
-├── ConfigError     an option or setting is wrong            exit code 2
-├── DataError       what a device or file delivered is wrong  exit code 3, dead letter in a stream
-└── ContractError   an artifact is refused                    exit code 3, the last good one stays
+├── ConfigError          an option or setting is wrong             exit code 2
+│   └── NotAdaptable     this network has nothing for this method  exit code 2, a finding where methods are compared
+├── DataError            what a device or file delivered is wrong  exit code 3, dead letter in a stream
+└── ContractError        an artifact is refused                    exit code 3, the last good one stays
 """
 
-__all__ = ["AcclimateError", "ConfigError", "ContractError", "DataError"]
+__all__ = ["AcclimateError", "ConfigError", "ContractError", "DataError", "NotAdaptable"]
 
 
 class AcclimateError(Exception):
@@ -15,6 +16,10 @@ class AcclimateError(Exception):
 
 class ConfigError(AcclimateError):
     """An option or setting is wrong."""
+
+
+class NotAdaptable(ConfigError):
+    """The network has nothing that the method could adapt: it would be the source under another name."""
 
 
 class DataError(AcclimateError):

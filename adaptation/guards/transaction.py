@@ -8,10 +8,11 @@ Every batch of a device passes these steps; what stands at the end is committed 
     (4) compute            candidate state and answers of the method; the state given is the snapshot, nothing writes it
     (5) live check         answers against the source's on the same windows (diversity guard); an alarm means that the
                            state in force, not this update alone, is wrong: it is given up for the source (restored)
-    (6) skip               fewer than n_min reliable windows: answer, and keep the old state; methods that replace no
+    (6) finite             a candidate that holds NaN, or a tensor of the network that is not finite, is rolled back to
+                           the snapshot; with no update to judge, the batch is answered and (7), (8) are left out
+    (7) skip               fewer than n_min reliable windows: answer, and keep the old state; methods that replace no
                            tensor of the network learn nothing and skip nothing
-    (7) check              a candidate that is not finite or fails the canary set is rolled back to the snapshot
-    (8) commit             and count
+    (8) canary             a candidate that fails the canary set is rolled back; any other is committed and counted
     (9) freeze             3 rollbacks or restores within 20 updates: start again, after a cool-down of the source
 
 Whenever something is rolled back or restored, the source answers the batch. The steps follow our methods page,
@@ -170,14 +171,14 @@ class Guarded:
                 updates=step.updates if committed else 0,
                 resets=resets + (step.resets if committed else 0),
                 selected=step.selected if committed else 0,
-                receipt=step.receipt,
+                receipts=step.receipts,
             )
         if after == "fresh":
             return self._joined(self._fresh, self._diversity.start(), count), answer, record
         return self._joined(candidate if after == "candidate" else inner, verdict.averages, count), answer, record
 
     def _judge(self, candidate: State, step: Step, source: Tensor, averages: State) -> _Verdict:
-        """Let the guards look at a computed batch: steps (5) to (8)."""
+        """Let the guards look at a computed batch: (5) to (8)."""
         probabilities = step.probabilities.detach()
         if not bool(torch.isfinite(probabilities).all()):
             return _Verdict("restored", ("not_finite",), averages)
@@ -186,18 +187,18 @@ class Guarded:
         verdict = _Verdict("committed", (), averages, live, sure)
         if live.alarms:
             return replace(verdict, action="restored", reasons=live.alarms)
-        if not self._sound(candidate):  # (7)
+        if not self._sound(candidate):  # (6)
             return replace(verdict, action="rolled_back", reasons=("not_finite",))
         if step.updates == 0:
             return replace(verdict, action="answered")
-        if self.adapts and sure < min(self._settings.n_min, len(probabilities)):  # (6)
+        if self.adapts and sure < min(self._settings.n_min, len(probabilities)):  # (7)
             return replace(verdict, action="skipped", reasons=("unreliable",))
         verdict = replace(verdict, deviation=deviation(candidate, self._network.tensors))
         if not self.canary_judges:
             return verdict
         with torch.no_grad():
             new = torch.softmax(self._network.forward(self._canary.windows, candidate).logits, dim=1)
-        check = check_canary(self._canary, new, self._settings.canary_drop, self._settings.canary_nats)
+        check = check_canary(self._canary, new, self._settings.canary_drop, self._settings.canary_nats)  # (8)
         verdict = replace(verdict, canary=(check.accuracy_drop, check.divergence_nats))
         return verdict if check.passed else replace(verdict, action="rolled_back", reasons=("canary",))
 
@@ -210,7 +211,7 @@ class Guarded:
         return True
 
     def _count(self, action: Action, count: RollbackCount, windows: int, step: Step) -> tuple[str, RollbackCount]:
-        """Return which state stands after a verdict (``old``, ``candidate``, ``fresh``) and the new count: (8), (9)."""
+        """Return which state stands after a verdict (``old``, ``candidate``, ``fresh``) and the new count: (9)."""
         if action == "skipped":
             return "old", count
         count = count.tried(windows, self._settings)

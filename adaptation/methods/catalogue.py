@@ -1,6 +1,11 @@
 """All methods by name, with the settings that every comparison of this project uses.
 
-Settings are the papers' own, rescaled to few classes where `docs/evaluation.md` says so; none was chosen on a target.
+Settings are the papers' own where a paper gives them, rescaled to few classes where `docs/evaluation.md` says so. Three
+have no paper to take them from and are our guesses, never tuned: the half-life of ``smoothing``, the pseudo-windows of
+``cum-bn``, period and momentum of ``lean-hybrid``. LeanTTA's own were chosen on held-out source windows
+(docs/decisions/0007). What ``policy`` does on a data set is calibrated on that set's source alone; but which rungs it
+has, and its fixed numbers, were settled while figures of one seed on the targets of our recordings were known. So those
+targets are no blind test of it; docs/evaluation.md says more.
 """
 
 import difflib
@@ -72,7 +77,8 @@ def make_method(name: str, context: SourceContext) -> Method:
     """Return a method, configured from a source.
 
     Raises:
-        ConfigError: There is no method of this name, or it cannot adapt this network.
+        NotAdaptable: The network has nothing that this method could adapt.
+        ConfigError: There is no method of this name, or the policy was not calibrated.
     """
     if name not in METHODS:
         near = difflib.get_close_matches(name, METHODS, n=1)

@@ -6,10 +6,15 @@ The source counts as N pseudo-windows. After n windows of the device, a batch of
     (2) mu, var <- those of the mixture of what was there (1 - share) and the batch (share)
     (3) n <- n + b;  answer with mu, var
 
-so mu is the mean over N source windows and every window of the device, and var likewise from second moments: all
-windows count the same, whenever they came and however they were batched. Early on the source rules; a device that stays
-long in one class is outweighed by its past. Memory is one count and two vectors per layer. Statistics are those of each
-layer's input in this very pass. A single row without a time axis counts like a window.
+so mu is the mean over N source windows and every window of the device, and var likewise from second moments. Early on
+the source rules; a device that stays long in one class is outweighed by its past. Memory is one count and two vectors
+per layer. A single row without a time axis counts like a window.
+
+How windows are batched matters twice. Statistics are those of each layer's input in this very pass: at the first
+adapted layer all windows count the same, whenever they came and however they were batched (up to rounding); what a
+later one sees was normalised with the statistics of the moment, which move once per batch. And a batch is counted
+before it is answered, so a window's answer rests on the windows that follow it in its batch as well; in batches of 1
+only on the past and itself.
 """
 
 import math

@@ -9,7 +9,8 @@ samples at the layer, mean mu_i and unbiased variance var_i of the window:
     (3) shrink(d, t) = sign(d) max(|d| - t, 0)
 
 k counts standard errors of a mean and a variance of L independent values. Samples of a sensor are not independent, so
-the true errors are larger and more is corrected than k suggests. Without a time axis (L = 1) it is the source.
+the true errors are larger and more is corrected than k suggests. A layer without a time axis (L = 1) keeps the source's
+statistics; a network of such layers alone is refused.
 """
 
 import math
@@ -18,9 +19,10 @@ import torch
 from torch import Tensor
 
 from adaptation.errors import ConfigError
-from adaptation.methods.method import SourceContext, State, Step, require_adapted
+from adaptation.methods.layer_choice import layers_with_time
+from adaptation.methods.method import SourceContext, State, Step
 from adaptation.methods.moments import normalise_by
-from adaptation.methods.network import Layer, Network, normalise_with
+from adaptation.methods.network import Layer, Network, has_time, normalise_with
 
 __all__ = ["Iabn", "shrink"]
 
@@ -38,11 +40,12 @@ class Iabn:
     """Configure IABN.
 
     Args:
-        context: The source; only its model is used.
+        context: The source; its model, and one window for its shape.
         k: Standard errors that are left alone, 0 or more. Raising it corrects less.
 
     Raises:
-        ConfigError: k is out of range, or the network has no BatchNorm layer.
+        NotAdaptable: The network has no BatchNorm layer, or rows without a time axis have no statistics of their own.
+        ConfigError: k is out of range.
     """
 
     stateless = True
@@ -52,7 +55,8 @@ class Iabn:
             raise ConfigError(f"k: expected a finite number of at least 0, got {k}")
         self._network = Network(context.model)
         self._k = k
-        self.adapts = require_adapted(self._network.statistics, "statistics")
+        layers, names = layers_with_time(self._network, context.windows), self._network.statistics
+        self.adapts = tuple(name for index, name in enumerate(names) if layers[index // 2])
 
     def reset(self) -> State:
         """Return nothing."""
@@ -64,9 +68,9 @@ class Iabn:
         return state, Step(torch.softmax(self._network.forward(windows, normalise=self._normalise).logits, dim=1))
 
     def _normalise(self, layer: Layer, x: Tensor) -> Tensor:
-        samples = x[0, 0].numel()
-        if samples == 1:
+        if not has_time(x):
             return normalise_by(layer, x, layer.mean, layer.var)
+        samples = x[0, 0].numel()
         var_i, mean_i = torch.var_mean(x.flatten(2), dim=2)  # (n, C) each
         spread = layer.var + layer.eps  # (C,)
         mean = layer.mean + shrink(mean_i - layer.mean, self._k * torch.sqrt(spread / samples))  # (1)

@@ -1,7 +1,7 @@
 """LeanTTA as a method, and its hybrid with a periodic light recalibration.
 
-`Lean` is `adaptation.leantta`, stateless: directions A and B are its settings, and rows without a time axis get the
-source. `LeanHybrid` pairs it with a recalibration: every window is still corrected by itself, but from reference
+`Lean` is `adaptation.leantta`, stateless: directions A and B are its settings. Rows without a time axis have no
+statistics of their own, so there `Lean` is refused: it would be the source under another name. `LeanHybrid` pairs it with a recalibration: every window is still corrected by itself, but from reference
 statistics mu_r, var_r in the place of the source's, and these move a little, once per period:
 
     (1) mu_p, var_p    over all windows of the period, on the layer's input in the adapted pass
@@ -10,8 +10,11 @@ statistics mu_r, var_r in the place of the source's, and these move a little, on
 RECONSTRUCTED: the commissioning description asks for a "periodic light recalibration on a batch" and says no more. Our
 guesses: the batch is the period, kept as moments and not as windows, so that memory is constant; the distance of a
 window is taken from the reference, not from the source; only the layers that LeanTTA adapts are recalibrated, and from
-its adapted pass; a period's share is `momentum`. Rows without a time axis are recalibrated as well, as a period of rows
-does have statistics.
+its adapted pass; a period's share is `momentum`.
+
+Rows without a time axis are recalibrated as well, as a period of rows does have statistics. But nothing of LeanTTA is
+left in that: what answers there is a moving average of BatchNorm statistics with a step per period (like `EmaBatchNorm`
+in large batches, one step late), and a gain on such rows says nothing about LeanTTA. With a momentum of 0 it is refused.
 """
 
 import torch
@@ -20,10 +23,10 @@ from torch import Tensor
 from adaptation.errors import ConfigError
 from adaptation.lean_settings import LeanSettings
 from adaptation.leantta import lean_batch_norm
-from adaptation.methods.layer_choice import chosen_layers
+from adaptation.methods.layer_choice import chosen_layers, layers_with_time
 from adaptation.methods.method import SourceContext, State, Step, require_adapted
 from adaptation.methods.moments import blend, moments, normalise_by
-from adaptation.methods.network import Layer, Network
+from adaptation.methods.network import Layer, Network, has_time
 
 __all__ = ["Lean", "LeanHybrid", "normalise_lean"]
 
@@ -43,7 +46,7 @@ def _fitting(settings: LeanSettings | None, network: Network) -> LeanSettings:
 
 def normalise_lean(settings: LeanSettings, layer: Layer, x: Tensor, mean: Tensor, var: Tensor) -> Tensor:
     """Correct each window of x from reference statistics (C,), where the layer is on and a window has its own."""
-    if not settings.layers[layer.index] or x.dim() == 2 or x[0, 0].numel() == 1:
+    if not settings.layers[layer.index] or not has_time(x):
         return normalise_by(layer, x, mean, var)
     y, _, _ = lean_batch_norm(
         x,
@@ -64,10 +67,11 @@ class Lean:
     """Configure LeanTTA.
 
     Args:
-        context: The source; only its model is used.
+        context: The source; its model, and one window for its shape.
         settings: Direction, strength and layers; `LeanSettings.for_layers` when not given. Its threshold must be 0.
 
     Raises:
+        NotAdaptable: No chosen layer sees a time axis.
         ConfigError: The settings do not fit the network.
     """
 
@@ -76,9 +80,9 @@ class Lean:
     def __init__(self, context: SourceContext, settings: LeanSettings | None = None) -> None:
         self._network = Network(context.model)
         self._settings = _fitting(settings, self._network)
+        layers = layers_with_time(self._network, context.windows, self._settings.layers)
         names = self._network.statistics
-        self.adapts = tuple(name for index, name in enumerate(names) if self._settings.layers[index // 2])
-        require_adapted(self.adapts, "statistics")
+        self.adapts = tuple(name for index, name in enumerate(names) if layers[index // 2])
 
     def reset(self) -> State:
         """Return nothing."""
@@ -98,12 +102,13 @@ class LeanHybrid:
     """Configure LeanTTA with recalibration.
 
     Args:
-        context: The source; only its model is used.
+        context: The source; its model, and one window for its shape.
         settings: As for `Lean`.
         period: Windows between recalibrations, at least 1. Raising it recalibrates more rarely, on more windows.
         momentum: Share of a period, 0 to 1. Raising it follows the device further; 0 is `Lean`.
 
     Raises:
+        NotAdaptable: The momentum is 0 and no chosen layer sees a time axis.
         ConfigError: A setting is out of range, or does not fit the network.
     """
 
@@ -122,6 +127,8 @@ class LeanHybrid:
             raise ConfigError(f"momentum: expected 0 to 1, got {momentum}")
         self._network = Network(context.model)
         self._settings = _fitting(settings, self._network)
+        if momentum == 0.0:
+            layers_with_time(self._network, context.windows, self._settings.layers)
         self._period, self._momentum = period, momentum
         names = self._network.statistics
         self.adapts = tuple(name for index, name in enumerate(names) if self._settings.layers[index // 2])

@@ -9,12 +9,12 @@ safetensors, compares bit for bit and has a size in bytes. No method writes into
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor, nn
 
-from adaptation.errors import ConfigError
+from adaptation.errors import ConfigError, NotAdaptable
 from adaptation.methods.policy_settings import PolicySettings
 
 __all__ = ["Method", "SourceContext", "State", "Step", "require_adapted", "state_bytes"]
@@ -58,14 +58,15 @@ class Step:
             memories.
         resets: Times the method went back to the source by its own rule.
         selected: Windows that were used for the updates.
-        receipt: The decision behind the answer, where a method has a gate: its name, value, limit and verdict.
+        receipts: Where a method has a gate, the decisions behind the answers, stretch by stretch: ``windows`` (how many
+            it answered), ``rung``, ``gate``, ``limit``, ``verdict`` and more; JSON values.
     """
 
     probabilities: Tensor
     updates: int = 0
     resets: int = 0
     selected: int = 0
-    receipt: Mapping[str, str | float] = field(default_factory=dict)
+    receipts: tuple[Mapping[str, str | float | None], ...] = ()
 
 
 class Method(Protocol):
@@ -95,10 +96,10 @@ def require_adapted(names: tuple[str, ...], what: str) -> tuple[str, ...]:
     """Return the names, or refuse an empty set: a method that adapts nothing is the source under another name.
 
     Raises:
-        ConfigError: The set is empty.
+        NotAdaptable: The set is empty.
     """
     if not names:
-        raise ConfigError(f"no {what} to adapt: expected at least one BatchNorm layer in the selection")
+        raise NotAdaptable(f"no {what} to adapt: expected at least one BatchNorm layer in the selection")
     return names
 
 

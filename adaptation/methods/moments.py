@@ -8,7 +8,7 @@ the part of the variance that lies between windows is not lost, which a moving a
 import torch
 from torch import Tensor, nn
 
-from adaptation.methods.network import Layer
+from adaptation.methods.network import Layer, batch_statistics
 
 __all__ = ["blend", "moments", "normalise_by"]
 
@@ -19,8 +19,8 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     >>> [value.tolist() for value in moments(torch.tensor([[1.0, 5.0], [3.0, 5.0]]))]
     [[2.0, 5.0], [1.0, 0.0]]
     """
-    var, mean = torch.var_mean(x, dim=[axis for axis in range(x.dim()) if axis != 1], correction=0)
-    return mean, var
+    row = x[0].flatten()
+    return batch_statistics(x) or (row, torch.zeros_like(row))
 
 
 def blend(mean: Tensor, var: Tensor, new_mean: Tensor, new_var: Tensor, share: float) -> tuple[Tensor, Tensor]:

@@ -15,9 +15,9 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from adaptation.batch_norms import batch_norms
-from adaptation.errors import ConfigError
+from adaptation.errors import NotAdaptable
 
-__all__ = ["Layer", "Network", "Normalise", "Pass", "batch_statistics", "by_batch", "normalise_with"]
+__all__ = ["Layer", "Network", "Normalise", "Pass", "batch_statistics", "by_batch", "has_time", "normalise_with"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,15 @@ class Pass:
 
     logits: Tensor
     features: Tensor
+
+
+def has_time(x: Tensor) -> bool:
+    """Tell whether the input (n, C) or (n, C, ...) of a layer holds more than one sample per window.
+
+    >>> has_time(torch.zeros(2, 3)), has_time(torch.zeros(2, 3, 1)), has_time(torch.zeros(2, 3, 5))
+    (False, False, True)
+    """
+    return x.dim() > 2 and x.shape[2:].numel() > 1
 
 
 def batch_statistics(x: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -117,7 +126,8 @@ class Network:
         classes, features: Outputs and inputs of the head.
 
     Raises:
-        ConfigError: There is no BatchNorm layer, one is training or keeps no statistics, or there is no linear layer.
+        NotAdaptable: There is no BatchNorm layer, or no linear layer.
+        ConfigError: A BatchNorm layer is training or keeps no statistics.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -133,7 +143,7 @@ class Network:
             self._rules.append(norm)
         linear = [(name, module) for name, module in modules.items() if isinstance(module, nn.Linear)]
         if not linear:
-            raise ConfigError("the network has no nn.Linear: expected one as its last layer, the classifier's head")
+            raise NotAdaptable("the network has no nn.Linear: expected one as its last layer, the classifier's head")
         self.head, head = linear[-1]
         self.classes, self.features = head.out_features, head.in_features
         head.register_forward_pre_hook(self._keep_features)
@@ -145,6 +155,18 @@ class Network:
         self._tied = len({id(parameter) for parameter in parameters}) < len(parameters)
         self.affine = tuple(f"{name}.{kind}" for name in self.norms for kind in ("weight", "bias"))
         self.statistics = tuple(f"{name}.{kind}" for name in self.norms for kind in ("running_mean", "running_var"))
+
+    @torch.no_grad()
+    def with_time(self, windows: Tensor) -> tuple[bool, ...]:
+        """Tell for each BatchNorm layer whether one window of this shape (n, C, L) has statistics of its own there."""
+        flags = [False] * len(self.norms)
+
+        def look(layer: Layer, x: Tensor) -> Tensor:
+            flags[layer.index] = has_time(x)
+            return normalise_with(layer, x, layer.mean, layer.var)
+
+        self.forward(windows[:1], normalise=look)
+        return tuple(flags)
 
     def _keep_features(self, _head: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self._features = inputs[0]

@@ -3,9 +3,9 @@
 Every published way to adapt wins on one set of recordings and wrecks another. So the source's own devices are asked
 first (`adaptation.policy_calibration`), which answers what may be done here:
 
-    a rung that helped devices left out of the training, surely and without harm to any     answers always
-    else, a rung that helps under simulated shifts                                          answers through a gate
-    else                                                                                    the source answers
+    a rung that surely helped devices left out of the training, and cost none more than 2 points    answers always
+    else device-lifetime statistics: nobody saw them help, so they wait behind a gate               answer through it
+    for a source with a single device, what helps under simulated shifts, or nothing                answers through it
 
 Rungs: ``leantta`` (the window's own statistics), ``statistics`` (device-lifetime BatchNorm statistics of the first half
 of the layers, the source counting as N pseudo-windows), ``prototypes`` (T3A), or the last two together.
@@ -18,12 +18,14 @@ as N_g pseudo-windows,
     (2) g_var  = mean_c log^2((var_c + eps) / (var_s,c + eps))
     (3) gate   = max(g_mean / mean_limit, g_var / variance_limit);   open if gate > 1
 
-**Guards.** A rung that answers always is taken back while its running agreement with the source, which starts at 1,
+**Guards.** Windows that no working sensor sends (`adaptation.guards.input_sanity`) get the source's answer and leave no
+trace in the state. A rung that answers always is taken back, and the source answers, while its running agreement with
+the source, which starts at 1,
 
     (4) agreement <- agreement + (1 if both answer the same, else 0 - agreement) / N_a    window after window
 
-is below what any source device showed; a rung of either kind is taken back while it answers far fewer classes than the
-source does (`adaptation.guards.diversity`). The rung is computed in the shadow all the time, so it may come back.
+is below what any source device showed. Any rung is taken back while it answers far fewer classes than the source does
+(`adaptation.guards.diversity`). It is computed in the shadow all the time, so it may come back.
 
 **Periods.** All this is decided once per PERIOD windows; in between, nothing that answers changes. So a decision is a
 handful of tensors and a name, which is what an adapter record carries: `answer` gives the same output wherever it is
@@ -31,17 +33,19 @@ followed, without any state, and batches of 1 and of 64 windows get the same ans
 the source's.
 
 RECONSTRUCTED: the policy is ours, after the gate and the findings of our own reference evaluation. N_g, N_a and PERIOD
-are fixed for all data sets.
+are fixed for all data sets; figures of one seed on the recordings' targets were known by then (docs/evaluation.md).
 """
 
+import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from adaptation.errors import ConfigError
 from adaptation.guards.diversity import DiversityGuard, DiversityLimits
+from adaptation.guards.input_sanity import InputSanity
 from adaptation.lean_settings import LeanSettings
 from adaptation.methods.layer_choice import first_half
 from adaptation.methods.lean import normalise_lean
@@ -51,12 +55,13 @@ from adaptation.methods.network import Layer, Network, Normalise, Pass
 from adaptation.methods.policy_settings import PolicySettings, Rung
 from adaptation.methods.prototypes import admit, start_supports
 
-__all__ = ["PERIOD", "Decision", "Policy", "answer"]
+__all__ = ["AGREEMENT_WINDOWS", "GATE_PSEUDO_WINDOWS", "PERIOD", "Decision", "Policy", "answer"]
 
 PERIOD = 8
-_GATE_PSEUDO_WINDOWS = 256.0  # N_g
-_AGREEMENT_WINDOWS = 256.0  # N_a
+GATE_PSEUDO_WINDOWS = 256.0  # N_g
+AGREEMENT_WINDOWS = 256.0  # N_a
 _SUPPORTS = 20  # T3A's M
+_EPS = 1e-5  # of the gate: a channel that is silent on the source stays finite
 _VERDICTS = ("source", "first period", "inside the range", "outside the range", "proven", "agreement", "diversity")
 _ANSWERING = ("outside the range", "proven")
 
@@ -68,19 +73,37 @@ class Decision:
     Attributes:
         rung: Who answers; ``source`` whatever the rung would be, while the verdict is not to adapt.
         gate: (3) when it was decided.
-        limit: What the gate must exceed; infinite where it decides nothing.
+        limit: What the gate must exceed; None where it decides nothing.
+        agreement: (4) when it was decided.
+        agreement_limit: What the agreement must reach; 0 where it decides nothing.
         verdict: ``source`` (nothing may adapt here), ``first period``, ``inside the range``, ``outside the range``,
             ``proven`` (not gated), or the guard that took the rung back: ``agreement``, ``diversity``.
-        agreement: (4).
         tensors: What replaces the network's own, by name in its state dict: statistics, and the head's weight and bias.
     """
 
     rung: Rung
     gate: float
-    limit: float
-    verdict: str
+    limit: float | None
     agreement: float
+    agreement_limit: float
+    verdict: str
     tensors: Mapping[str, Tensor]
+
+    def receipt(self, windows: int) -> dict[str, str | float | None]:
+        """Return what a receipt says of so many windows that this decision answered; ``tensors`` is a SHA-256."""
+        digest = hashlib.sha256()
+        for name in sorted(self.tensors):
+            digest.update(name.encode() + b"\0" + self.tensors[name].contiguous().numpy().tobytes())
+        return {
+            "windows": windows,
+            "rung": self.rung,
+            "gate": self.gate,
+            "limit": self.limit,
+            "agreement": self.agreement,
+            "agreement_limit": self.agreement_limit,
+            "verdict": self.verdict,
+            "tensors": digest.hexdigest() if self.tensors else None,
+        }
 
 
 @torch.no_grad()
@@ -123,6 +146,7 @@ class Policy:
         self._bias = None if bias is None else f"{head}.bias"
         self._prototypes = "prototypes" in settings.rung
         self._supports = start_supports(tensors[self._weight], bias, _SUPPORTS) if self._prototypes else {}
+        self._sanity = InputSanity(context)
         self._guard = DiversityGuard(self.network.classes, limits=DiversityLimits(divergence=float("inf"), agreement=0))
         statistics = tuple(name for pair in self._names.values() for name in pair) if self._statistics else ()
         self.adapts = (*statistics, *((self._weight,) if self._prototypes else ()))
@@ -140,52 +164,65 @@ class Policy:
         """Return the decision in force."""
         verdict = _VERDICTS[int(state["verdict"])] if int(state["windows"]) else "first period"
         rung = self.settings.rung if verdict in _ANSWERING else "source"
-        limit = 1.0 if self.settings.gated and self.settings.rung != "source" else float("inf")
-        tensors = self._tensors(state) if rung != "source" else {}
-        return Decision(rung, self.gate(state), limit, verdict, float(state["agreement"]), tensors)
+        return Decision(
+            rung=rung,
+            gate=self.gate(state),
+            limit=1.0 if self.settings.gated and self.settings.rung != "source" else None,
+            agreement=float(state["agreement"]),
+            agreement_limit=self.settings.agreement_limit,
+            verdict=verdict,
+            tensors=self._tensors(state) if rung != "source" else {},
+        )
 
     def gate(self, state: State) -> float:
         """Return the gate statistic (3) of a state."""
         g_mean, g_var = self.distances(state)
         return max(g_mean / self.settings.mean_limit, g_var / self.settings.variance_limit)
 
-    def distances(self, state: State) -> tuple[float, float]:
-        """Return (1) and (2)."""
+    def distances(self, state: State, pseudo_windows: float = GATE_PSEUDO_WINDOWS) -> tuple[float, float]:
+        """Return (1) and (2) with the source counting as so many windows; with 0, those of the device alone."""
         names = self._names[0]
         mean_s, var_s = (self.network.tensors[name].double() for name in names)
         mean, var = (state[name].double() for name in names)
         windows = float(state["windows"])
         # From N to N_g pseudo-windows: first and second moments are sums over windows, so their steps rescale.
-        rescale = (self.settings.pseudo_windows + windows) / (_GATE_PSEUDO_WINDOWS + windows)
+        rescale = (self.settings.pseudo_windows + windows) / max(1.0, pseudo_windows + windows)
         mean_g = mean_s + rescale * (mean - mean_s)
         second_s = var_s + mean_s.square()
         var_g = second_s + rescale * (var + mean.square() - second_s) - mean_g.square()
-        eps = 1e-5
-        g_mean = ((mean_g - mean_s).square() / (var_s + eps)).mean()
-        g_var = torch.log((var_g.clamp_min(0.0) + eps) / (var_s + eps)).square().mean()
+        g_mean = ((mean_g - mean_s).square() / (var_s + _EPS)).mean()
+        g_var = torch.log((var_g.clamp_min(0.0) + _EPS) / (var_s + _EPS)).square().mean()
         return float(g_mean), float(g_var)
 
     @torch.no_grad()
     def adapt_batch(self, state: State, windows: Tensor) -> tuple[State, Step]:
         """Answer by the decision in force; at the end of each period, decide anew."""
-        answers, updates = [], 0
-        before = self.decision(state)
-        while len(windows) > 0:
+        sane = self._sanity.check(windows).sane  # (n,)
+        windows = self._sanity.fill(windows)
+        source = torch.softmax(self.network.forward(windows).logits, dim=1)  # (n, K)
+        answers = source.clone()
+        receipts, updates, resets = [], 0, 0
+        rest = torch.nonzero(sane).flatten()
+        while len(rest) > 0:
             room = PERIOD - int(state["pending"])
-            state, probabilities = self._observe(state, windows[:room], self.decision(state))
-            answers.append(probabilities)
-            windows = windows[room:]
+            rows, rest = rest[:room], rest[room:]
+            decision = self.decision(state)
+            state, shadow = self._observe(state, windows[rows], source[rows])
+            if decision.rung != "source":
+                answers[rows] = shadow
+            receipts.append(decision.receipt(len(rows)))
             if int(state["pending"]) == PERIOD:
                 state, updates = self._decide(state), updates + 1
-        after = self.decision(state)
-        taken_back = before.verdict in _ANSWERING and after.verdict in ("agreement", "diversity")
-        receipt = {"rung": before.rung, "gate": before.gate, "limit": before.limit, "verdict": before.verdict}
-        return state, Step(
-            torch.cat(answers), updates=updates, resets=int(taken_back), selected=updates * PERIOD, receipt=receipt
-        )
+                resets += decision.rung != "source" and self.decision(state).verdict in ("agreement", "diversity")
+        refused = int((~sane).sum())
+        if refused:
+            source_only = replace(self.decision(state), rung="source", verdict="input refused", tensors={})
+            receipts.append(source_only.receipt(refused))
+        selected = len(windows) - refused
+        return state, Step(answers, updates=updates, resets=resets, selected=selected, receipts=tuple(receipts))
 
-    def _observe(self, state: State, windows: Tensor, decision: Decision) -> tuple[State, Tensor]:
-        """Answer at most a period's rest, and take the windows into what is pending."""
+    def _observe(self, state: State, windows: Tensor, source: Tensor) -> tuple[State, Tensor]:
+        """Take at most a period's rest into what is pending; return that and what the rung answers, (n, K)."""
         count = int(state["pending"])
         share = len(windows) / (count + len(windows))
         new = {**state, "pending": state["pending"] + len(windows)}
@@ -195,18 +232,17 @@ class Policy:
                 names = [f"pending/{name}" for name in self._names[layer.index]]
                 new.update(zip(names, blend(state[names[0]], state[names[1]], *moments(x), share), strict=True))
 
-        shadow = self._shadow(state, windows, measured)
-        source = shadow if self.settings.rung == "source" else self.network.forward(windows)
-        shadow_answers = torch.softmax(self._logits(state, shadow), dim=1)
-        source_answers = torch.softmax(source.logits, dim=1)
+        seen = self._shadow(state, windows, measured)
+        answers = torch.softmax(self._logits(state, seen), dim=1)
         agreement = state["agreement"]
-        for same in (shadow_answers.argmax(dim=1) == source_answers.argmax(dim=1)).tolist():
-            agreement = agreement + (float(same) - agreement) / _AGREEMENT_WINDOWS  # (4)
+        for same in (answers.argmax(dim=1) == source.argmax(dim=1)).tolist():
+            agreement = agreement + (float(same) - agreement) / AGREEMENT_WINDOWS  # (4)
         new["agreement"] = agreement
-        new.update(self._guard.observe(state, shadow_answers, source_answers)[0])
+        new.update(self._guard.observe(state, answers, source)[0])
         if self._prototypes:
-            new.update(admit({name: state[name] for name in ("supports", "entropies")}, *_offered(shadow))[0])
-        return new, source_answers if decision.rung == "source" else shadow_answers
+            memory = {name: state[name] for name in ("supports", "entropies")}
+            new.update(admit(memory, seen.features, seen.logits)[0])
+        return new, answers
 
     def _shadow(self, state: State, windows: Tensor, measure: Callable[[Layer, Tensor], None]) -> Pass:
         """Run the rung, whether it answers or not; the head is still the source's."""
@@ -253,10 +289,6 @@ class Policy:
 
     def _logits(self, state: State, seen: Pass) -> Tensor:
         return seen.features @ state["templates"].T if self._prototypes else seen.logits
-
-
-def _offered(seen: Pass) -> tuple[Tensor, Tensor]:
-    return seen.features, seen.logits
 
 
 def _templates(supports: Tensor) -> Tensor:

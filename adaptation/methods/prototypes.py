@@ -17,7 +17,7 @@ from adaptation.errors import ConfigError
 from adaptation.methods.losses import entropies
 from adaptation.methods.method import State
 
-__all__ = ["admit", "prototype_logits", "start_supports"]
+__all__ = ["admit", "prototype_logits", "start_supports", "templates"]
 
 
 def start_supports(head_weight: Tensor, head_bias: Tensor | None, per_class: int) -> dict[str, Tensor]:
@@ -70,6 +70,10 @@ def admit(memory: State, features: Tensor, logits: Tensor) -> tuple[State, int]:
 
 
 def prototype_logits(memory: State, features: Tensor) -> Tensor:
-    """Return (n, K) for features (n, F): (2), (3); 0 for a class without supports."""
-    templates = nn.functional.normalize(memory["supports"].sum(dim=1), dim=1)  # (K, F)
-    return features @ templates.T
+    """Return (n, K) for features (n, F); 0 for a class without supports."""
+    return features @ templates(memory).T  # (3)
+
+
+def templates(memory: State) -> Tensor:
+    """Return the mean direction of each class's supports, (K, F) of unit length; zeros for a class without any."""
+    return nn.functional.normalize(memory["supports"].sum(dim=1), dim=1)  # (2)

@@ -63,7 +63,8 @@ def choose_mode(findings: Json) -> tuple[str, list[str]]:
     ]
     if measured is not None:
         reasons.append(
-            f"It harmed none of {measured['devices']} devices of the target ({points(measured['mean'])} points)."
+            f"It harmed none of {measured['devices']} devices of the target ({points(measured['mean'])} points in the "
+            f"mean, {points(measured['worst'])} on the worst)."
         )
     return "always", reasons
 

@@ -28,6 +28,7 @@ def complete_report(findings: Json, costs: Costs) -> dict[str, Any]:
         "thresholds": _thresholds(findings, costs),
         "mode": mode,
         "reasons": reasons,
+        "best": _best(findings),
         "start_net_per_year": sum(year["net"][0] for year in start) if start else None,
         "risks": [{"tone": tone, "text": text} for tone, text in risks(findings)],
     }
@@ -91,3 +92,13 @@ def _thresholds(findings: Json, costs: Costs) -> dict[str, Any]:
         "agreement_limit": None if policy["gated"] else policy["agreement_limit"],
         "devices_outside": [device["device"] for device in findings["devices"] if device["gate"]["largest"] > 1.0],
     }
+
+
+def _best(findings: Json) -> dict[str, Any] | None:
+    """Return the rung with the largest mean gain of those that harmed nobody; None where there is none."""
+    gains = {name: likely_gain(findings, name)[0] for name in RUNGS}
+    safe = {name: gain["mean"] for name, gain in gains.items() if gain and not gain["harmed"] and gain["mean"] > 0}
+    if not safe:
+        return None
+    rung = max(safe, key=lambda name: float(safe[name]))
+    return {"rung": rung, "mean": safe[rung]}

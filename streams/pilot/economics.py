@@ -57,7 +57,7 @@ def yearly(
     >>> costs = Costs(label=2, error=0.1, cpu_hour=3.6, windows_per_day=1000, devices=10)
     >>> year = yearly(costs, (0.1, 0.0, None), 2e-3, 1e-3)
     >>> [round(value, 6) for value in (year.avoided[0], year.worth, year.compute, year.net[0], year.labels)]
-    [365000.0, 36500.0, 7300.0, 32850.0, 16425.0]
+    [365000.0, 36500.0, 7.3, 36496.35, 18248.175]
     """
     windows = costs.windows_per_year  # (1)
     likely, low, high = (None if change is None else windows * change for change in gain)  # (2)

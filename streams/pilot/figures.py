@@ -186,7 +186,11 @@ def value(years: Sequence[Json], breaks: Sequence[Json], gains_measured: Mapping
         left.xaxis.set_major_locator(MaxNLocator(5))
         left.xaxis.set_major_formatter(FuncFormatter(_amount))
         left.grid(axis="y", visible=False)
-        known = [(row["labels_per_device"], 100 * row["break_even_gain"]) for row in breaks if row["break_even_gain"]]
+        known = [
+            (row["labels_per_device"], 100 * row["break_even_gain"])
+            for row in breaks
+            if row["break_even_gain"] and row["break_even_gain"] <= 1
+        ]
         if known:
             right.plot(*zip(*known, strict=True), "o-", color=_BLUE, linewidth=1.6)
             for words, points in gains_measured.items():

@@ -70,7 +70,7 @@ def _cards(report: Json) -> list[dict[str, str]]:
         cards.append({"label": "Correct on these devices", "value": _percent(now), "note": note})
         policy = report["measured"]["policy"]
         note = f"harmed {len(policy['harmed'])} of {policy['devices']} devices"
-        cards.append({"label": "Policy, on top of that", "value": f"{points(policy['mean'])} points", "note": note})
+        cards.append({"label": "Policy on top, points", "value": points(policy["mean"]), "note": note})
     else:
         made = report["sources"][report["recipe"]]
         cards.append(
@@ -80,7 +80,7 @@ def _cards(report: Json) -> list[dict[str, str]]:
                 "note": "no labels of the target were used",
             }
         )
-    cards.append({"label": "Start with", "value": f"mode {report['mode']}", "note": "as written in acclimate.env"})
+    cards.append({"label": "Start with mode", "value": report["mode"], "note": "as written in acclimate.env"})
     net = report["start_net_per_year"]
     if net is not None:
         note = "robust source" + (" and LeanTTA" if report["mode"] == "always" else "") + ", less compute"
@@ -124,7 +124,11 @@ def _accuracy(report: Json, name: str) -> float | None:
 def _shift_row(device: Json) -> dict[str, Any]:
     level = max(device["levels"], key=lambda item: abs(item["level"]))
     spread = max(device["levels"], key=lambda item: abs(_log(item["spread"])))
-    return {**device, "level": level, "spread": spread}
+    return {**device, "level": level | {"text": _signed(level["level"])}, "spread": spread}
+
+
+def _signed(number: float) -> str:
+    return f"{number:+.2f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _log(ratio: float) -> float:

@@ -66,3 +66,11 @@ def test_a_source_with_one_device_is_calibrated_on_simulated_shifts_and_marked_w
     strong = [s for s in settings.table if s.device.endswith(f":{STRONG:g}")]
     assert max(score.gate for score in faint) == pytest.approx(1.0)
     assert max(score.gate for score in strong) > 1.0
+
+
+def test_a_limit_does_not_depend_on_the_length_of_the_recording() -> None:
+    windows, labels, devices = recording(3)
+    settings = calibrate_policy(windows, labels, devices, SPEC, 0)
+    longer = np.concatenate([np.tile(np.flatnonzero(devices == name), 4) for name in np.unique(devices)])
+    cap = calibrate_policy(windows[longer], labels[longer], devices[longer], SPEC, 0)
+    assert cap.mean_limit == pytest.approx(settings.mean_limit, rel=0.5)

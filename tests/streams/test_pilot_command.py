@@ -112,7 +112,7 @@ def test_the_page_needs_no_network_and_shows_every_device_and_rung(out: Path, re
         assert heading in page
     for name in ("5", "6"):
         assert f"<tr><th>{name}</th>" in page
-    assert f"mode {report['mode']}" in page
+    assert f"<b>{report['mode']}</b>" in page
 
 
 def test_gains_are_paired_with_the_source_and_costs_are_measured(report: dict[str, Any]) -> None:

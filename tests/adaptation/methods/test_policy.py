@@ -1,5 +1,6 @@
 """The policy: what opens its gate, what takes a rung back, and that a decision can be followed without it."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -120,7 +121,7 @@ def test_a_rung_that_disagrees_more_than_any_source_device_is_taken_back_and_may
     assert (policy.decision(state).verdict, step.resets) == ("agreement", 1)
     state, step = policy.adapt_batch({**state, "agreement": torch.tensor(0.97)}, windows_one_class()[: 2 * PERIOD])
     assert policy.decision(state).verdict == "proven"
-    assert step.receipt["verdict"] == "agreement"
+    assert [receipt["verdict"] for receipt in step.receipts] == ["agreement", "proven"]
 
 
 def test_a_rung_that_collapses_to_one_class_while_the_source_does_not_is_taken_back() -> None:
@@ -147,13 +148,32 @@ def test_where_nothing_may_adapt_the_source_always_answers_and_the_gate_is_still
     assert policy.adapts == ()
 
 
-def test_a_receipt_names_rung_gate_limit_and_verdict() -> None:
+def test_receipts_name_rung_gate_limit_and_verdict_of_every_stretch() -> None:
     policy = Policy(source_for(CONV), replace(ALWAYS, gated=True, mean_limit=1e-6))
-    _, step = policy.adapt_batch(streamed(policy, shifted(CONV, PERIOD), 8)[0], shifted(CONV, 1))
-    assert step.receipt["rung"] == "statistics"
-    assert step.receipt["verdict"] == "outside the range"
-    assert step.receipt["limit"] == 1.0
-    assert float(step.receipt["gate"]) > 1.0
+    _, step = policy.adapt_batch(policy.reset(), shifted(CONV, 2 * PERIOD + 3))
+    assert [receipt["windows"] for receipt in step.receipts] == [PERIOD, PERIOD, 3]
+    assert [receipt["verdict"] for receipt in step.receipts] == ["first period", *["outside the range"] * 2]
+    assert [receipt["rung"] for receipt in step.receipts] == ["source", "statistics", "statistics"]
+    first, second, third = step.receipts
+    assert first["tensors"] is None
+    assert second["tensors"] != third["tensors"]
+    assert second["limit"] == 1.0
+    assert float(str(second["gate"])) > 1.0
+    json.dumps(step.receipts, allow_nan=False)
+
+
+def test_windows_that_no_sensor_sends_get_the_sources_answer_and_leave_no_trace() -> None:
+    policy, clean = Policy(source_for(CONV), ALWAYS), shifted(CONV, 2 * PERIOD)
+    wild = clean[:3].clone()
+    wild[0, 0, 0], wild[1] = torch.nan, wild[1] * 1e6
+    wild[2, 1] = torch.inf
+    expected, answers = streamed(policy, clean, 5)
+    state, step = policy.adapt_batch(policy.reset(), torch.cat([clean[:PERIOD], wild, clean[PERIOD:]]))
+    assert bool(torch.isfinite(step.probabilities).all())
+    assert (step.receipts[-1]["windows"], step.receipts[-1]["verdict"]) == (3, "input refused")
+    torch.testing.assert_close(torch.cat([step.probabilities[:PERIOD], step.probabilities[PERIOD + 3 :]]), answers)
+    for name, value in expected.items():
+        torch.testing.assert_close(state[name], value, msg=name)
 
 
 def test_a_policy_without_settings_and_settings_out_of_range_are_refused() -> None:
