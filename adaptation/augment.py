@@ -70,9 +70,9 @@ class Augmentation:
         """Return the form that `parse_augmentation` reads.
 
         >>> str(Augmentation(("gain", "offset"), 0.5))
-        'gain,offset:0.5'
+        'gain+offset:0.5'
         """
-        return f"{','.join(self.kinds)}:{self.strength:g}"
+        return f"{'+'.join(self.kinds)}:{self.strength:g}"
 
     def check_channels(self, channels: int) -> None:
         """Refuse a recipe that windows of this many channels cannot take.
@@ -85,13 +85,15 @@ class Augmentation:
 
 
 def parse_augmentation(text: str) -> Augmentation:
-    """Read kinds separated by commas, and after a colon the strength of all of them, 1 when not given.
+    """Read kinds joined by ``+`` or commas, and after a colon the strength of all of them, 1 when not given.
 
     Raises:
         ConfigError: The text has another form or a value is out of range.
 
-    >>> parse_augmentation("gain,offset,noise:0.5").strength
+    >>> parse_augmentation("gain+offset+noise:0.5").strength
     0.5
+    >>> str(parse_augmentation("gain,noise"))
+    'gain+noise:1'
     >>> parse_augmentation("rotation").kinds
     ('rotation',)
     """
@@ -99,8 +101,8 @@ def parse_augmentation(text: str) -> Augmentation:
     try:
         strength = float(number) if colon else 1.0
     except ValueError as error:
-        raise ConfigError(f"augmentation: expected KIND,KIND:STRENGTH such as gain,noise:0.5, got {text!r}") from error
-    return Augmentation(tuple(kind.strip() for kind in listed.split(",")), strength)
+        raise ConfigError(f"augmentation: expected KIND+KIND:STRENGTH such as gain+noise:0.5, got {text!r}") from error
+    return Augmentation(tuple(kind.strip() for kind in listed.replace("+", ",").split(",")), strength)
 
 
 def augment(windows: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:

@@ -126,7 +126,7 @@ def candidates(channels: int) -> tuple[Augmentation, ...]:
     """Give the recipes that are tried; turned axes only where channels come in threes.
 
     >>> [str(recipe) for recipe in candidates(3)]
-    ['gain,offset,noise:0.5', 'gain,offset,noise:1', 'gain,offset,noise,rotation:1']
+    ['gain+offset+noise:0.5', 'gain+offset+noise:1', 'gain+offset+noise+rotation:1']
     """
     kinds = ("gain", "offset", "noise")
     plain = (Augmentation(kinds, 0.5), Augmentation(kinds, 1.0))

@@ -97,14 +97,22 @@ class SourceModel:
     recipe: SourceRecipe
 
 
-def choose_recipe(dataset: Dataset, asked: str, seed: int, progress: ChoiceProgress | None = None) -> SourceRecipe:
+def choose_recipe(
+    dataset: Dataset,
+    asked: str,
+    seed: int,
+    progress: ChoiceProgress | None = None,
+    epochs: int | None = None,
+) -> SourceRecipe:
     """Read ``none`` or a list of kinds, or find the recipe out (``auto``).
 
     Args:
-        dataset: The source's groups are the conditions that ``auto`` leaves out, one after another.
+        dataset: The source's groups are the conditions that ``auto`` leaves out, one after another; the target is not
+            looked at.
         asked: ``none``, ``auto`` or a list in the form of `adaptation.augment.parse_augmentation`.
         seed: Of everything random.
         progress: Called before each fit of ``auto``.
+        epochs: Passes of each of those fits, see `adaptation.robust.choose_augmentation`.
 
     Raises:
         ConfigError: The text is none of these, or does not suit the data.
@@ -115,13 +123,13 @@ def choose_recipe(dataset: Dataset, asked: str, seed: int, progress: ChoiceProgr
     if asked == "auto":
         source = dataset.source
         spec = default_spec(dataset)
-        choice = choose_augmentation(source.windows, source.labels, source.groups, spec, seed, progress)
+        choice = choose_augmentation(source.windows, source.labels, source.groups, spec, seed, progress, epochs)
         return SourceRecipe(asked, choice.augmentation, choice)
     try:
         augmentation = parse_augmentation(asked)
         augmentation.check_channels(dataset.channels)
     except ConfigError as error:
-        raise ConfigError(f"--augment: expected none, auto or a list such as gain,noise:0.5; {error}") from error
+        raise ConfigError(f"--augment: expected none, auto or a list such as gain+noise:0.5; {error}") from error
     return SourceRecipe(asked, augmentation)
 
 

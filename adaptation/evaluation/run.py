@@ -7,10 +7,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from adaptation.errors import ConfigError
-from adaptation.methods.method import Method, state_bytes
+from adaptation.errors import ConfigError, ContractError
+from adaptation.methods.method import Method, Step, state_bytes
 
 __all__ = ["Answers", "balanced_rows", "batches", "run_stream"]
+
+_SOURCE = "source"  # the rung of a receipt that adapted nothing
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +24,7 @@ class Answers:
         updates, resets, selected: Sums over all batches, see `Step`.
         seconds: Time in the method alone, on the given clock.
         state_bytes: Largest size of the device's state after any batch.
+        adapted: Windows that another rung than the source answered, by the receipts; None for methods without receipts.
     """
 
     probabilities: NDArray[np.float32]
@@ -30,6 +33,7 @@ class Answers:
     selected: int
     seconds: float
     state_bytes: int
+    adapted: int | None = None
 
 
 def run_stream(method: Method, windows: NDArray[np.float32], batch_size: int, clock: Callable[[], float]) -> Answers:
@@ -43,12 +47,14 @@ def run_stream(method: Method, windows: NDArray[np.float32], batch_size: int, cl
 
     Raises:
         ConfigError: There is no window, or the batch size is below 1.
+        ContractError: Receipts do not account for the windows of their batch.
     """
     if batch_size < 1 or len(windows) == 0:
         raise ConfigError(f"expected at least one window and batches of at least 1, got {len(windows)}, {batch_size}")
     given = torch.from_numpy(np.ascontiguousarray(windows))
     parts = []
     updates = resets = selected = 0
+    adapted: int | None = None
     started = clock()
     state = method.reset()
     seconds = clock() - started
@@ -60,8 +66,19 @@ def run_stream(method: Method, windows: NDArray[np.float32], batch_size: int, cl
         parts.append(step.probabilities)
         updates, resets, selected = updates + step.updates, resets + step.resets, selected + step.selected
         largest = max(largest, state_bytes(state))
+        if step.receipts:
+            adapted = (adapted or 0) + _adapted(step, part.stop - part.start)
     probabilities = torch.cat(parts).numpy().astype(np.float32)
-    return Answers(probabilities, updates, resets, selected, seconds, largest)
+    return Answers(probabilities, updates, resets, selected, seconds, largest, adapted)
+
+
+def _adapted(step: Step, windows: int) -> int:
+    """Return how many windows of a batch its receipts give to another rung than the source."""
+    answered = [(str(receipt["rung"]), int(receipt["windows"] or 0)) for receipt in step.receipts]
+    told = sum(count for _, count in answered)
+    if told != windows:
+        raise ContractError(f"the receipts of a batch account for {told} windows, expected {windows}")
+    return sum(count for rung, count in answered if rung != _SOURCE)
 
 
 def batches(count: int, size: int) -> Iterator[slice]:

@@ -52,6 +52,8 @@ class Stream:
         labels: (n,) int64.
         groups: Names of the devices in it.
         member: (n,) int64, index into ``groups``.
+        row: (n,) int64, where each window stands in the recording (`Split`): within a group, the order of time. Errors
+            depend on one another in this order, whatever the stream's.
         severity: (n,) float32 of the corruption, 0 where there is none.
         corruption: Its kind, or None.
         returned: (n,) bool, clean again after a corrupted stretch (recurring only).
@@ -61,6 +63,7 @@ class Stream:
     labels: NDArray[np.int64]
     groups: tuple[str, ...]
     member: NDArray[np.int64]
+    row: NDArray[np.int64]
     severity: NDArray[np.float32]
     corruption: str | None
     returned: NDArray[np.bool_]
@@ -100,10 +103,14 @@ def make_stream(
         severity: Above 0 to 5, instead of the stream's own (`SEVERITIES`); without effect on uncorrupted streams.
 
     Raises:
-        ConfigError: The kind is unknown, or no corruption fits windows of this shape.
+        ConfigError: The kind or a group is unknown, the severity is out of range, or no corruption fits windows of this
+            shape.
     """
     _check_kind(kind)
     slices = dict(split.streams())
+    unknown = [name for name in groups if name not in slices]
+    if unknown or not groups:
+        raise ConfigError(f"groups: expected some of {', '.join(slices)}, got {unknown[0] if unknown else 'none'}")
     rows = [np.arange(slices[name].start, slices[name].stop) for name in groups]
     member = np.repeat(np.arange(len(groups)), [len(part) for part in rows])
     row = np.concatenate(rows)
@@ -130,7 +137,7 @@ def make_stream(
         windows = _corrupted(windows, corruption, levels, centre, scale, corruption_seed)
         if kind == "recurring":
             returned[2 * len(row) // 3 :] = True
-    return Stream(windows, split.labels[row], groups, member, levels, corruption, returned)
+    return Stream(windows, split.labels[row], groups, member, row, levels, corruption, returned)
 
 
 def every(split: Split, stride: int) -> Split:

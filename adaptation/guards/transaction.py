@@ -211,7 +211,7 @@ class Guarded:
         return True
 
     def _count(self, action: Action, count: RollbackCount, windows: int, step: Step) -> tuple[str, RollbackCount]:
-        """Return which state stands after a verdict (``old``, ``candidate``, ``fresh``) and the new count: (9)."""
+        """Return which state stands after a verdict (``old``, ``candidate``, ``fresh``) and the new count: (8), (9)."""
         if action == "skipped":
             return "old", count
         count = count.tried(windows, self._settings)

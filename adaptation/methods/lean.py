@@ -1,8 +1,9 @@
 """LeanTTA as a method, and its hybrid with a periodic light recalibration.
 
 `Lean` is `adaptation.leantta`, stateless: directions A and B are its settings. Rows without a time axis have no
-statistics of their own, so there `Lean` is refused: it would be the source under another name. `LeanHybrid` pairs it with a recalibration: every window is still corrected by itself, but from reference
-statistics mu_r, var_r in the place of the source's, and these move a little, once per period:
+statistics of their own, so there `Lean` is refused: it would be the source under another name. `LeanHybrid` pairs it
+with a recalibration: every window is still corrected by itself, but from reference statistics mu_r, var_r in the place
+of the source's, and these move a little, once per period:
 
     (1) mu_p, var_p    over all windows of the period, on the layer's input in the adapted pass
     (2) mu_r <- mu_r + momentum (mu_p - mu_r),  var_r alike;  a new period begins
@@ -14,7 +15,7 @@ its adapted pass; a period's share is `momentum`.
 
 Rows without a time axis are recalibrated as well, as a period of rows does have statistics. But nothing of LeanTTA is
 left in that: what answers there is a moving average of BatchNorm statistics with a step per period (like `EmaBatchNorm`
-in large batches, one step late), and a gain on such rows says nothing about LeanTTA. With a momentum of 0 it is refused.
+in large batches, one step late), and a gain on such rows says nothing about LeanTTA. Momentum 0 is refused there.
 """
 
 import torch

@@ -106,6 +106,7 @@ def require_adapted(names: tuple[str, ...], what: str) -> tuple[str, ...]:
 def state_bytes(state: State) -> int:
     """Return the memory that a device's state takes.
 
+    >>> import torch
     >>> state_bytes({"a": torch.zeros(3), "b": torch.zeros(2, dtype=torch.int64)})
     28
     """

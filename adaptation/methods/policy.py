@@ -41,7 +41,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from adaptation.errors import ConfigError
 from adaptation.guards.diversity import DiversityGuard, DiversityLimits
@@ -53,7 +53,7 @@ from adaptation.methods.method import SourceContext, State, Step
 from adaptation.methods.moments import blend, moments, normalise_by
 from adaptation.methods.network import Layer, Network, Normalise, Pass
 from adaptation.methods.policy_settings import PolicySettings, Rung
-from adaptation.methods.prototypes import admit, start_supports
+from adaptation.methods.prototypes import admit, start_supports, templates
 
 __all__ = ["AGREEMENT_WINDOWS", "GATE_PSEUDO_WINDOWS", "PERIOD", "Decision", "Policy", "answer"]
 
@@ -155,10 +155,10 @@ class Policy:
         """Return a device that was never seen: the source's statistics, the head's rows, nothing decided."""
         lifetime = {name: self.network.tensors[name] for pair in self._names.values() for name in pair}
         pending = {f"pending/{name}": torch.zeros_like(tensor) for name, tensor in lifetime.items()}
-        templates = {"templates": _templates(self._supports["supports"])} if self._prototypes else {}
+        in_force = {"templates": templates(self._supports)} if self._prototypes else {}
         counts = {name: torch.zeros((), dtype=torch.int64) for name in ("windows", "pending", "verdict")}
         start = {**counts, "agreement": torch.ones(()), **lifetime, **pending}
-        return {**start, **self._supports, **templates, **self._guard.start()}
+        return {**start, **self._supports, **in_force, **self._guard.start()}
 
     def decision(self, state: State) -> Decision:
         """Return the decision in force."""
@@ -263,7 +263,7 @@ class Policy:
             pending = (state[f"pending/{names[0]}"], state[f"pending/{names[1]}"])
             new.update(zip(names, blend(state[names[0]], state[names[1]], *pending, share), strict=True))
         if self._prototypes:
-            new["templates"] = _templates(state["supports"])
+            new["templates"] = templates(state)
         new["verdict"] = torch.tensor(_VERDICTS.index(self._verdict(new)))
         return new
 
@@ -289,10 +289,6 @@ class Policy:
 
     def _logits(self, state: State, seen: Pass) -> Tensor:
         return seen.features @ state["templates"].T if self._prototypes else seen.logits
-
-
-def _templates(supports: Tensor) -> Tensor:
-    return nn.functional.normalize(supports.sum(dim=1), dim=1)  # (K, F)
 
 
 def _lean_rule(settings: LeanSettings) -> Normalise:

@@ -36,7 +36,7 @@ class Smoothing:
     adapts: tuple[str, ...] = ()
     stateless = False
 
-    def __init__(self, context: SourceContext, half_life_windows: float = 8.0) -> None:
+    def __init__(self, context: SourceContext, half_life_windows: float = 2.0) -> None:
         if not (math.isfinite(half_life_windows) and half_life_windows > 0):
             raise ConfigError(f"half_life_windows: expected a finite number above 0, got {half_life_windows}")
         self._network = Network(context.model)

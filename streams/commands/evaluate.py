@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # torch and rich take seconds to import: --help must not wait
 __all__ = ["command"]
 
 _LINE_EVERY_S = 60.0  # of progress, where nobody looks at a bar
+_EXIT_BUG, _EXIT_AGAIN = 70, 75  # as the command line documents them; 3 is for what data or artifacts did
 
 
 @click.command(
@@ -50,7 +51,7 @@ _LINE_EVERY_S = 60.0  # of progress, where nobody looks at a bar
     "--out", type=click.Path(path_type=Path), default=Path("out/evaluation"), show_default=True, help="Folder."
 )
 @click.option("--force", is_flag=True, help="Delete what --out holds of another configuration.")
-@click.option("--again", metavar="NAME,NAME", help="Forget finished results of these methods and run them again.")
+@click.option("--again", metavar="NAME,NAME", help="Of what this command asks for, run these methods again.")
 @click.option("--report-only", is_flag=True, help="Run nothing; write the report of what is finished.")
 @json_option
 def command(
@@ -75,7 +76,10 @@ def command(
     Trains one source model per seed and kind of source, and runs every method over the same streams. An interrupted run
     goes on when the same command is given again, and --out may be reused for more methods, streams, batch sizes, seeds
     and kinds of source; the report shows what this command asks for. Writes results.json, summary.md and figures/.
-    Labels of the target are used for scores alone.
+    Labels of the target are used for scores alone (and for the order of the stream ``skewed``).
+
+    Exit codes besides the usual: 3 or 70 when single methods failed (the report shows the others), 75 when a worker
+    process died; the same command goes on in both cases.
     """
     from adaptation.errors import ConfigError
     from adaptation.evaluation.streams import STREAMS
@@ -97,15 +101,20 @@ def command(
         epochs=epochs,
         jobs=jobs,
     )
-    repeated = parse_choice("--again", again, tuple(METHODS)) if again is not None else ()
+    repeated = parse_choice("--again", again, options.methods) if again is not None else ()
 
     from streams.evaluate.evaluation import FailedTask, run_evaluation
+    from streams.evaluate.processes import WorkerDied
     from streams.evaluate.report import write_report
 
     failed: list[FailedTask] = []
     if not report_only:
-        with _progress() as progress:
-            failed = run_evaluation(options, out, force=force, again=repeated, progress=progress)
+        try:
+            with _progress() as progress:
+                failed = run_evaluation(options, out, force=force, again=repeated, progress=progress)
+        except WorkerDied as error:
+            click.echo(f"error: {error}", err=True)
+            click.get_current_context().exit(_EXIT_AGAIN)
     results, files = write_report(options, out, failed, _command_line())
     if as_json:
         click.echo(json.dumps(_summary(results, files)))
@@ -114,9 +123,11 @@ def command(
     for item in failed:
         click.echo(f"failed: {item.task}: {item.failure.kind}: {item.failure.message}", err=True)
     if failed:
-        raise ConfigError(
-            f"{len(failed)} tasks failed (results.json has the traces); the same command tries them again"
+        click.echo(
+            f"error: {len(failed)} tasks failed (results.json has the traces); the same command tries them again",
+            err=True,
         )
+        click.get_current_context().exit(3 if all(item.expected for item in failed) else _EXIT_BUG)
 
 
 @contextmanager
@@ -150,7 +161,7 @@ def _command_line() -> str:
 
 
 def _summary(results: "Results", files: dict[str, Path]) -> dict[str, Any]:
-    from streams.evaluate.summary import summarise_lines
+    from streams.evaluate.lines import summarise_lines
 
     return {
         "files": {kind: str(path) for kind, path in files.items()},
@@ -167,7 +178,8 @@ def _print_table(results: "Results", files: dict[str, Path]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from streams.evaluate.summary import BRIEF, HEAD, cells, summarise_lines
+    from streams.evaluate.lines import summarise_lines
+    from streams.evaluate.summary import BRIEF, HEAD, cells
 
     console = Console()
     lines = summarise_lines(results)

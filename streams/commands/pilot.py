@@ -33,7 +33,7 @@ __all__ = ["command"]
 @click.option("--epochs", type=click.IntRange(1, 1000), help="Of source training.  [default: 10 to 30, by size]")
 @click.option(
     "--augment",
-    metavar="none|auto|KIND,KIND[:STRENGTH]",
+    metavar="none|auto|KIND+KIND[:STRENGTH]",
     default="auto",
     show_default=True,
     help="How to train the source robustly: auto finds out on the source whether that helps.",

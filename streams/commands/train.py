@@ -44,7 +44,7 @@ __all__ = ["command"]
 )
 @click.option(
     "--augment",
-    metavar="none|auto|KIND,KIND[:STRENGTH]",
+    metavar="none|auto|KIND+KIND[:STRENGTH]",
     default="none",
     show_default=True,
     help="Make the model robust by training on shifted windows: auto finds out on the source whether that helps; "

@@ -10,10 +10,11 @@ from adaptation.errors import ConfigError, ContractError, DataError
 from adaptation.evaluation.streams import stream_members
 from streams.evaluate.folder import open_folder
 from streams.evaluate.options import PLAIN, EvaluationOptions, binding
-from streams.evaluate.prepare import is_prepared, read_choice, read_policy
+from streams.evaluate.prepare import is_prepared, policy_path, read_choice, read_policy
 from streams.evaluate.processes import Failure, run_jobs
-from streams.evaluate.task_runner import CalibratePolicy, ChooseRecipe, TrainSource, load_data, start_worker
-from streams.evaluate.tasks import FINISHED_FILE, Task, append_finished, open_finished, read_finished, without_methods
+from streams.evaluate.recordings import load_data
+from streams.evaluate.task_runner import CalibratePolicy, ChooseRecipe, TrainSource, start_worker
+from streams.evaluate.tasks import FINISHED_FILE, Task, append_finished, forget_tasks, open_finished, read_finished
 
 __all__ = ["FailedTask", "Progress", "list_tasks", "recipe_of", "run_evaluation"]
 
@@ -21,7 +22,12 @@ Progress = Callable[[str, int, int, str], None]  # stage, done, of, what came la
 
 POLICY = "policy"
 
-_ERRORS = {"ConfigError": ConfigError, "DataError": DataError, "ContractError": ContractError}
+_ERRORS = {
+    "ConfigError": ConfigError,
+    "NotAdaptable": ConfigError,
+    "DataError": DataError,
+    "ContractError": ContractError,
+}
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,11 @@ class FailedTask:
 
     task: Task
     failure: Failure
+
+    @property
+    def expected(self) -> bool:
+        """Whether the exception is one that users are expected to meet; any other is a bug."""
+        return self.failure.kind in _ERRORS
 
 
 def run_evaluation(
@@ -41,22 +52,24 @@ def run_evaluation(
         options: What to evaluate.
         folder: Where results are kept; an interrupted run goes on from there.
         force: Delete results of another configuration.
-        again: Methods whose finished tasks are forgotten first: their code has changed.
+        again: Methods whose finished tasks, of those asked for, are forgotten first: their code has changed.
         progress: Called after each job.
 
     Raises:
-        ConfigError: The folder is in use or bound to another configuration, or options do not fit the data.
+        ConfigError: The folder is in use or bound to another configuration, options do not fit the data, or a method is
+            to run again that is not among those asked for.
         DataError: The source makes no model.
+        ContractError: The folder's files are damaged.
+        WorkerDied: A worker process did.
     """
-    dataset = load_data(options)
-    target = dataset.target
-    assert target is not None  # load_data has checked it
+    stray = [name for name in again if name not in options.methods]
+    if stray:
+        raise ConfigError(f"--again: {stray[0]} is not among --methods ({', '.join(options.methods)}); add it there")
+    target = load_data(options).target
     with open_folder(folder, binding(options), force):
-        without_methods(folder / FINISHED_FILE, again)
-        if POLICY in again:
-            for path in (folder / "sources").glob("*.policy"):
-                path.unlink()
-        _prepare(options, folder, progress)
+        _prepare_sources(options, folder, progress)
+        _forget(list_tasks(options, folder, target), folder, again)
+        _prepare_policies(options, folder, progress)
         tasks = list_tasks(options, folder, target)
         finished, _ = read_finished(folder / FINISHED_FILE)
         # Whether a method can adapt a network is asked again each time: that is cheap, and code changes.
@@ -76,7 +89,12 @@ def run_evaluation(
 
 
 def list_tasks(options: EvaluationOptions, folder: Path, target: Split) -> list[Task]:
-    """Return all tasks: seed by seed, the source first, large batches before small ones because they are quick."""
+    """Return all tasks: seed by seed, the source first, large batches before small ones because they are quick.
+
+    Raises:
+        ConfigError: A stream is unknown.
+        ContractError: ``auto`` has not chosen yet.
+    """
     tasks = []
     for seed in range(options.seeds):
         recipes = list(dict.fromkeys(recipe_of(folder, augment) for augment in options.augment))
@@ -95,7 +113,11 @@ def list_tasks(options: EvaluationOptions, folder: Path, target: Split) -> list[
 
 
 def recipe_of(folder: Path, augment: str) -> str:
-    """Return the recipe behind a kind of source: itself, or what ``auto`` chose."""
+    """Return the recipe behind a kind of source: itself, or what ``auto`` chose.
+
+    Raises:
+        ContractError: It has not chosen yet.
+    """
     if augment != "auto":
         return augment
     choice = read_choice(folder)
@@ -104,7 +126,14 @@ def recipe_of(folder: Path, augment: str) -> str:
     return str(choice["recipe"])
 
 
-def _prepare(options: EvaluationOptions, folder: Path, progress: Progress) -> None:
+def _forget(tasks: Sequence[Task], folder: Path, methods: Sequence[str]) -> None:
+    chosen = [task for task in tasks if task.method in methods]
+    forget_tasks(folder / FINISHED_FILE, chosen)
+    for recipe, seed in {(task.source, task.seed) for task in chosen if task.method == POLICY}:
+        policy_path(folder, recipe, seed).unlink(missing_ok=True)
+
+
+def _prepare_sources(options: EvaluationOptions, folder: Path, progress: Progress) -> None:
     seeds = range(options.seeds)
     fixed = dict.fromkeys([PLAIN, *(augment for augment in options.augment if augment != "auto")])
     choices = [ChooseRecipe()] if "auto" in options.augment and read_choice(folder) is None else []
@@ -112,11 +141,20 @@ def _prepare(options: EvaluationOptions, folder: Path, progress: Progress) -> No
         TrainSource(seed, recipe) for seed in seeds for recipe in fixed if not is_prepared(folder, recipe, seed)
     ]
     _finish([*choices, *trainings], options, folder, progress)
-    pairs = dict.fromkeys((seed, recipe_of(folder, augment)) for seed in seeds for augment in options.augment)
-    late: list[Any] = [TrainSource(*pair) for pair in pairs if not is_prepared(folder, pair[1], pair[0])]
-    if POLICY in options.methods:
-        late += [CalibratePolicy(*pair) for pair in pairs if read_policy(folder, pair[1], pair[0]) is None]
+    late = [TrainSource(*pair) for pair in _pairs(options, folder) if not is_prepared(folder, pair[1], pair[0])]
     _finish(late, options, folder, progress)
+
+
+def _prepare_policies(options: EvaluationOptions, folder: Path, progress: Progress) -> None:
+    if POLICY in options.methods:
+        pairs = [pair for pair in _pairs(options, folder) if read_policy(folder, pair[1], pair[0]) is None]
+        _finish([CalibratePolicy(*pair) for pair in pairs], options, folder, progress)
+
+
+def _pairs(options: EvaluationOptions, folder: Path) -> list[tuple[int, str]]:
+    """Return every seed with every recipe asked for."""
+    recipes = list(dict.fromkeys(recipe_of(folder, augment) for augment in options.augment))
+    return [(seed, recipe) for seed in range(options.seeds) for recipe in recipes]
 
 
 def _finish(jobs: Sequence[Any], options: EvaluationOptions, folder: Path, progress: Progress) -> None:

@@ -1,5 +1,6 @@
 """Plots of an evaluation, one SVG each per stream and batch size: accuracy over time, gain per device, harm."""
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from streams.evaluate.evaluation import recipe_of
+from streams.evaluate.folder import replace_file
+from streams.evaluate.lines import Line, summarise_lines
 from streams.evaluate.options import PLAIN, EvaluationOptions
 from streams.evaluate.results import SOURCE, Results
-from streams.evaluate.summary import Line, summarise_lines
 from streams.evaluate.task_runner import unpack_bits
 from streams.evaluate.tasks import FINISHED_FILE, Task, read_finished
 
@@ -54,7 +56,10 @@ def draw_figures(folder: Path, options: EvaluationOptions, results: Results) -> 
             }
             for stem, figure in drawn.items():
                 paths.append(target / f"{stem}.svg")
-                figure.savefig(paths[-1], metadata={"Date": None, "Title": f"{stem} of {results.about['data']}"})
+                drawing = io.BytesIO()
+                described = {"Date": None, "Title": f"{stem} of {results.about['data']}"}
+                figure.savefig(drawing, format="svg", metadata=described)
+                replace_file(paths[-1], drawing.getvalue())
     return paths
 
 

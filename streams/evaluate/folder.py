@@ -18,7 +18,7 @@ from typing import Any
 from adaptation.errors import ConfigError
 from streams.evaluate.tasks import FINISHED_FILE
 
-__all__ = ["open_folder", "read_binding"]
+__all__ = ["check_binding", "open_folder", "read_binding", "replace_file"]
 
 _BINDING = "binding.json"
 _LOCK = ".lock"
@@ -50,7 +50,7 @@ def open_folder(folder: Path, binding: Mapping[str, Any], force: bool) -> Iterat
             raise ConfigError(
                 f"another evaluation is running in {folder}; wait for it or choose another --out"
             ) from error
-        _bind(folder, json.loads(json.dumps(binding)), force)
+        _bind(folder, _as_stored(binding), force)
         yield
 
 
@@ -67,21 +67,38 @@ def read_binding(folder: Path) -> dict[str, Any]:
     return binding
 
 
+def check_binding(folder: Path, binding: Mapping[str, Any]) -> None:
+    """Refuse a folder whose results belong to another configuration.
+
+    Raises:
+        ConfigError: They do, or it holds no evaluation.
+    """
+    found, wanted = read_binding(folder), _as_stored(binding)
+    differing = [name for name in {**wanted, **found} if found.get(name) != wanted.get(name)]
+    if differing:
+        texts = "; ".join(
+            f"{name}: {_short(found.get(name))} there, {_short(wanted.get(name))} now" for name in differing
+        )
+        raise ConfigError(
+            f"{folder} holds results of another configuration ({texts}); choose another --out, repeat the options "
+            "of that run to go on with it, or --force to delete its results"
+        )
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all: whoever reads it meets the old content or the new."""
+    scratch = path.with_name(path.name + ".new")
+    scratch.write_bytes(content)
+    scratch.replace(path)
+
+
 def _bind(folder: Path, binding: dict[str, Any], force: bool) -> None:
     path = folder / _BINDING
     if path.exists():
-        found = read_binding(folder)
-        if found == binding:
+        if read_binding(folder) == binding:
             return
         if not force:
-            differing = [name for name in {**binding, **found} if found.get(name) != binding.get(name)]
-            texts = "; ".join(
-                f"{name}: {_short(found.get(name))} there, {_short(binding.get(name))} now" for name in differing
-            )
-            raise ConfigError(
-                f"{folder} holds results of another configuration ({texts}); choose another --out, repeat the options "
-                "of that run to go on with it, or --force to delete its results"
-            )
+            check_binding(folder, binding)
         for name in _OURS:
             target = folder / name
             if name == _LOCK:
@@ -90,9 +107,12 @@ def _bind(folder: Path, binding: dict[str, Any], force: bool) -> None:
                 shutil.rmtree(target)
             else:
                 target.unlink(missing_ok=True)
-    scratch = path.with_suffix(".new")
-    scratch.write_text(json.dumps(binding, indent=1) + "\n")
-    scratch.replace(path)
+    replace_file(path, (json.dumps(binding, indent=1) + "\n").encode())
+
+
+def _as_stored(binding: Mapping[str, Any]) -> dict[str, Any]:
+    stored: dict[str, Any] = json.loads(json.dumps(binding))
+    return stored
 
 
 def _short(value: object) -> str:

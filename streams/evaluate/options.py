@@ -111,14 +111,14 @@ def parse_sources(text: str) -> tuple[str, ...]:
         ConfigError: A recipe cannot be read.
 
     >>> parse_sources("none,auto"), parse_sources("gain+noise:0.5")
-    (('none', 'auto'), ('gain,noise:0.5',))
+    (('none', 'auto'), ('gain+noise:0.5',))
     """
     sources = []
     for part in text.split(","):
         name = part.strip()
         if name not in (PLAIN, "auto"):
             try:
-                name = str(parse_augmentation(name.replace("+", ",")))
+                name = str(parse_augmentation(name))
             except ConfigError as error:
                 raise ConfigError(
                     f"--augment: expected none, auto or KIND+KIND:STRENGTH, separated by commas: {error}"

@@ -4,8 +4,11 @@ sources/seed-0-none.safetensors     tensors
 sources/seed-0-none.json            figures of the training; written last, so its presence means complete
 sources/seed-0-none.policy          what the policy may do with it (JSON), where the policy is evaluated
 sources/choice.json                 what ``auto`` chose, with the figures that decided
+
+Each remembers which state of the code made it (`streams.evaluate.code_state`), for the report to tell.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -23,24 +26,27 @@ from adaptation.methods.method import SourceContext
 from adaptation.methods.policy_settings import PolicySettings, RungScore
 from adaptation.nets import Classifier, from_tensors, to_tensors
 from adaptation.policy_calibration import calibrate_policy
-from adaptation.robust import choose_augmentation
 from adaptation.spec import expected_tensors
 from adaptation.train import check_source, default_epochs, default_spec, fit
 from registry.tensor_file import read_tensors, write_tensors
+from streams.evaluate.code_state import CHOICE_CODE, POLICY_CODE, SOURCE_CODE, code_digest
+from streams.evaluate.folder import replace_file
 from streams.evaluate.options import PLAIN
+from streams.source_model import choose_recipe
 
 __all__ = [
     "PreparedSource",
     "choice_path",
-    "choose_recipe",
     "is_prepared",
     "load_source",
     "policy_path",
+    "prepare_choice",
     "prepare_policy",
     "prepare_source",
     "read_choice",
     "read_facts",
     "read_policy",
+    "read_policy_code",
     "save_source",
 ]
 
@@ -55,10 +61,12 @@ class PreparedSource:
     Attributes:
         context: For `adaptation.methods.catalogue.make_method`.
         facts: Plain values about the training, for results and summary.
+        digest: Of the stored tensors, to tell models apart; empty where nothing is stored yet.
     """
 
     context: SourceContext
     facts: Mapping[str, Any]
+    digest: str = ""
 
 
 def prepare_source(dataset: Dataset, recipe: str, seed: int, epochs: int | None = None) -> PreparedSource:
@@ -66,13 +74,24 @@ def prepare_source(dataset: Dataset, recipe: str, seed: int, epochs: int | None 
 
     On all windows of the source, as `train_source` makes the model that it returns; what that one measures on held-out
     windows first is not needed where targets are there to be measured on.
+
+    Raises:
+        ConfigError: The recipe cannot be read or does not suit the channels.
+        DataError: The source makes no model.
     """
     source, spec = dataset.source, default_spec(dataset)
     check_source(source.windows, source.labels, source.groups, spec)
     augmentation = None if recipe == PLAIN else parse_augmentation(recipe)
     epochs = epochs or default_epochs(len(source))
     fitted = fit(source.windows, source.labels, spec, seed, epochs, augmentation)
-    facts = {"seed": seed, "recipe": recipe, "windows": len(source), "epochs": epochs, "loss": fitted.losses[-1]}
+    facts = {
+        "seed": seed,
+        "recipe": recipe,
+        "windows": len(source),
+        "epochs": epochs,
+        "loss": fitted.losses[-1],
+        "code": code_digest(SOURCE_CODE),
+    }
     return PreparedSource(_context(dataset, fitted.model, seed, policy=None), facts)  # see `prepare_policy`
 
 
@@ -82,8 +101,8 @@ def save_source(folder: Path, prepared: PreparedSource) -> None:
     assert isinstance(model, Classifier)  # made above
     tensors, described = _paths(folder, prepared.facts["seed"], prepared.facts["recipe"])
     tensors.parent.mkdir(parents=True, exist_ok=True)
-    _replace(tensors, write_tensors(to_tensors(model)))
-    _replace(described, _json({"facts": dict(prepared.facts)}))
+    replace_file(tensors, write_tensors(to_tensors(model)))
+    replace_file(described, _json({"facts": dict(prepared.facts)}))
 
 
 def load_source(folder: Path, dataset: Dataset, recipe: str, seed: int) -> PreparedSource:
@@ -95,8 +114,10 @@ def load_source(folder: Path, dataset: Dataset, recipe: str, seed: int) -> Prepa
     tensors, described = _paths(folder, seed, recipe)
     content = json.loads(described.read_text())
     spec = default_spec(dataset)
-    model = from_tensors(spec, read_tensors(str(tensors), tensors.read_bytes(), expected_tensors(spec)))
-    return PreparedSource(_context(dataset, model, seed, read_policy(folder, recipe, seed)), content["facts"])
+    stored = tensors.read_bytes()
+    model = from_tensors(spec, read_tensors(str(tensors), stored, expected_tensors(spec)))
+    context = _context(dataset, model, seed, read_policy(folder, recipe, seed))
+    return PreparedSource(context, content["facts"], hashlib.blake2b(stored, digest_size=6).hexdigest())
 
 
 def is_prepared(folder: Path, recipe: str, seed: int) -> bool:
@@ -106,16 +127,20 @@ def is_prepared(folder: Path, recipe: str, seed: int) -> bool:
 
 def read_facts(folder: Path) -> list[dict[str, Any]]:
     """Return the facts of all prepared sources, by seed and recipe."""
-    found = [json.loads(path.read_text())["facts"] for path in (folder / "sources").glob("seed-*.json")]
+    found = [_renamed(json.loads(path.read_text())["facts"]) for path in (folder / "sources").glob("seed-*.json")]
     return sorted(found, key=lambda facts: (facts["seed"], facts["recipe"] != PLAIN, facts["recipe"]))
 
 
-def choose_recipe(folder: Path, dataset: Dataset, epochs: int | None = None) -> str:
-    """Let ``auto`` choose, once for all seeds: the recipe belongs to the recordings. Keep the choice; minutes."""
-    source = dataset.source
-    spec = default_spec(dataset)
-    choice = choose_augmentation(source.windows, source.labels, source.groups, spec, _CHOICE_SEED, epochs=epochs)
-    recipe = PLAIN if choice.augmentation is None else str(choice.augmentation)
+def prepare_choice(folder: Path, dataset: Dataset, epochs: int | None = None) -> str:
+    """Let ``auto`` choose, once for all seeds: the recipe belongs to the recordings. Keep the choice; minutes.
+
+    Raises:
+        DataError: The source makes no model.
+    """
+    choice = choose_recipe(dataset, "auto", _CHOICE_SEED, epochs=epochs).choice
+    if choice is None:
+        raise ContractError("`auto` came without a choice")
+    recipe = choice.name
     path = choice_path(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = {
@@ -123,19 +148,26 @@ def choose_recipe(folder: Path, dataset: Dataset, epochs: int | None = None) -> 
         "weak": choice.weak,
         "judged_by": choice.judged_by,
         "table": [asdict(score) for score in choice.table],
+        "code": code_digest(CHOICE_CODE),
     }
-    _replace(path, _json(kept))
+    replace_file(path, _json(kept))
     return recipe
 
 
 def prepare_policy(folder: Path, dataset: Dataset, recipe: str, seed: int) -> PolicySettings:
-    """Let the source's own devices decide what the policy may do on this seed, keep it and return it; minutes."""
+    """Let the source's own devices decide what the policy may do on this seed, keep it and return it; minutes.
+
+    Raises:
+        ConfigError: The recipe cannot be read or does not suit the channels.
+        DataError: A training leads to numbers that are not finite.
+    """
     source = dataset.source
     augmentation = None if recipe == PLAIN else parse_augmentation(recipe)
     settings = calibrate_policy(source.windows, source.labels, source.groups, default_spec(dataset), seed, augmentation)
     path = policy_path(folder, recipe, seed)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _replace(path, _json({"seed": seed, "recipe": recipe, **asdict(settings)}))
+    made = {"seed": seed, "recipe": recipe, "code": code_digest(POLICY_CODE)}
+    replace_file(path, _json({**made, **asdict(settings)}))
     return settings
 
 
@@ -148,18 +180,24 @@ def read_policy(folder: Path, recipe: str, seed: int) -> PolicySettings | None:
     """Return what `prepare_policy` kept, or None.
 
     Raises:
-        ContractError: It was kept by another state of the code.
+        ContractError: It has other fields, from a state of the code too far away.
     """
     path = policy_path(folder, recipe, seed)
     if not path.exists():
         return None
     content = json.loads(path.read_text())
-    fields = {name: value for name, value in content.items() if name not in ("seed", "recipe")}
+    fields = {name: value for name, value in content.items() if name not in ("seed", "recipe", "code")}
     try:
         table = tuple(RungScore(**score) for score in content["table"])
         return PolicySettings(**{**fields, "table": table})
     except TypeError as error:  # other fields
         raise ContractError(f"{path} is from another state of the code; --again policy makes it anew") from error
+
+
+def read_policy_code(folder: Path, recipe: str, seed: int) -> str | None:
+    """Return the state of the code that made the policy's settings; None where it is not known."""
+    path = policy_path(folder, recipe, seed)
+    return json.loads(path.read_text()).get("code") if path.exists() else None
 
 
 def choice_path(folder: Path) -> Path:
@@ -168,9 +206,14 @@ def choice_path(folder: Path) -> Path:
 
 
 def read_choice(folder: Path) -> dict[str, Any] | None:
-    """Return what `choose_recipe` kept, or None."""
+    """Return what `prepare_choice` kept, or None."""
     path = choice_path(folder)
-    return json.loads(path.read_text()) if path.exists() else None
+    return _renamed(json.loads(path.read_text())) if path.exists() else None
+
+
+def _renamed(content: dict[str, Any]) -> dict[str, Any]:
+    """Spell a recipe as it is spelt now, with ``+``: older folders have commas."""
+    return {**content, "recipe": content["recipe"].replace(",", "+")}
 
 
 def _context(dataset: Dataset, model: torch.nn.Module, seed: int, policy: PolicySettings | None) -> SourceContext:
@@ -186,9 +229,3 @@ def _paths(folder: Path, seed: int, recipe: str) -> tuple[Path, Path]:
 
 def _json(content: Mapping[str, Any]) -> bytes:
     return (json.dumps(content, indent=1) + "\n").encode()
-
-
-def _replace(path: Path, content: bytes) -> None:
-    scratch = path.with_name(path.name + ".new")
-    scratch.write_bytes(content)
-    scratch.replace(path)

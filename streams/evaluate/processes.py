@@ -15,11 +15,15 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
-from adaptation.errors import ConfigError
+from adaptation.errors import AcclimateError
 
-__all__ = ["Failure", "run_jobs"]
+__all__ = ["Failure", "WorkerDied", "run_jobs"]
 
 Work = Callable[[Any], Any]
+
+
+class WorkerDied(AcclimateError):
+    """A worker process ended while it had a job; the same command may go on."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ def run_jobs(
         workers: Processes; 0 does everything in this one.
 
     Raises:
-        ConfigError: A worker died.
+        WorkerDied: A worker did.
     """
     if not jobs:
         return
@@ -68,7 +72,7 @@ def run_jobs(
             process.start()
             theirs.close()
             running[ours] = (process, waiting.pop())
-            ours.send(running[ours][1])
+            _hand(ours, *running[ours])
         while running:
             for connection in wait(list(running)):
                 assert isinstance(connection, Connection)
@@ -76,21 +80,38 @@ def run_jobs(
                 try:
                     result = connection.recv()
                 except (EOFError, ConnectionError) as error:
-                    process.join(5)
-                    raise ConfigError(
-                        f"a worker process ended (exit code {process.exitcode}) while it did: {job}. If memory ran "
-                        "out, use fewer --jobs; the same command goes on where this one ended"
-                    ) from error
+                    raise _died(process, job) from error
+                died = None
                 if waiting:
                     running[connection] = (process, waiting.pop())
-                    connection.send(running[connection][1])
+                    try:
+                        _hand(connection, *running[connection])
+                    except WorkerDied as error:
+                        died = error
                 else:
                     connection.close()
                     process.join(5)
                 yield job, result
+                if died is not None:  # after what it had done before has been counted
+                    raise died
     finally:
         for process, _ in running.values():
             process.kill()
+
+
+def _hand(connection: Connection, process: SpawnProcess, job: Any) -> None:
+    try:
+        connection.send(job)
+    except ConnectionError as error:  # BrokenPipeError: it ended between two jobs
+        raise _died(process, job) from error
+
+
+def _died(process: SpawnProcess, job: Any) -> WorkerDied:
+    process.join(5)
+    return WorkerDied(
+        f"a worker process ended (exit code {process.exitcode}) while it did: {job}. If memory ran out, use fewer "
+        "--jobs; the same command goes on where this one ended"
+    )
 
 
 def _serve(connection: Connection, make_work: Callable[..., Work], arguments: tuple[Any, ...]) -> None:

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from streams.evaluate.evaluation import FailedTask, list_tasks
 from streams.evaluate.figures import draw_figures
-from streams.evaluate.options import EvaluationOptions
+from streams.evaluate.folder import check_binding, replace_file
+from streams.evaluate.options import EvaluationOptions, binding
+from streams.evaluate.recordings import load_data
 from streams.evaluate.results import Results, collect_results, write_json
 from streams.evaluate.summary import render_summary
-from streams.evaluate.task_runner import load_data
 
 __all__ = ["write_report"]
 
@@ -25,14 +26,15 @@ def write_report(
         command: Line that made it, for the head of the summary.
 
     Raises:
-        ConfigError: The folder holds no evaluation.
+        ConfigError: The folder holds no evaluation, or one of another configuration.
+        ContractError: Results there do not belong together.
     """
+    check_binding(folder, binding(options))
     target = load_data(options).target
-    assert target is not None  # load_data has checked it
     tasks, groups = list_tasks(options, folder, target), [name for name, _ in target.streams()]
     results = collect_results(folder, options, tasks, groups, failed)
     files = {"results": folder / "results.json", "summary": folder / "summary.md"}
     write_json(files["results"], results)
-    files["summary"].write_text(render_summary(results, command), encoding="utf-8")
+    replace_file(files["summary"], render_summary(results, command).encode())
     drawn = draw_figures(folder, options, results)
     return results, {**files, **{path.stem: path for path in drawn}}

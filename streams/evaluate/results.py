@@ -1,7 +1,7 @@
 """From finished tasks to rows: each group's scores, paired with the source on the same windows.
 
 A row's change is against the source of the same kind (plain or robust); its gain is against the plain source. Both are
-paired window by window with that source at the same seed, stream, batch size and group.
+paired window by window with that source at the same seed, stream, batch size and group, in the order of recording.
 """
 
 import json
@@ -10,12 +10,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from adaptation.errors import ContractError
 from adaptation.evaluation.harm import Change, paired_change
 from adaptation.evaluation.scoring import collapsed
+from streams.evaluate.code_state import CHOICE_CODE, POLICY_CODE, SOURCE_CODE, code_digest
 from streams.evaluate.evaluation import FailedTask, recipe_of
-from streams.evaluate.folder import read_binding
+from streams.evaluate.folder import read_binding, replace_file
 from streams.evaluate.options import PLAIN, EvaluationOptions
-from streams.evaluate.prepare import read_choice, read_facts, read_policy
+from streams.evaluate.prepare import read_choice, read_facts, read_policy, read_policy_code
 from streams.evaluate.task_runner import unpack_bits
 from streams.evaluate.tasks import FINISHED_FILE, Task, read_finished
 
@@ -35,7 +37,12 @@ class Row:
         corruption, severity: Of the stream; None where it has none. The highest severity that occurs.
         seconds_per_window: CPU time in the method.
         peak_memory_bytes: Of the whole process; ``working_memory_bytes`` is its rise above the level before the run.
-        change, change_low, change_high, harmed: Against the source of the same kind, see `adaptation.evaluation.harm`.
+        change, change_low, change_high, harmed: Against the source of the same kind, see `adaptation.evaluation.harm`;
+            harmed is None where it is undecided, or where that source is not finished.
+        block, blocks, label_run: Windows per block, blocks per replicate, and the run of one class in which the median
+            window lies; a run longer than a block makes the interval too narrow.
+        adapted_share: Share of the stream's windows that another rung than the source answered; None for methods that
+            keep no receipts.
         gain, gain_low, gain_high, gain_harmed: The same against the plain source.
         returned_accuracy, returned_change: On the clean last third of ``recurring``.
         by_severity: Severity level (0 is clean), windows, and how many of them were answered right.
@@ -64,6 +71,8 @@ class Row:
     gain_high: float | None
     gain_harmed: bool | None
     block: int
+    blocks: int
+    label_run: int
     corruption: str | None
     severity: float | None
     by_severity: tuple[tuple[int, int, int], ...]
@@ -73,6 +82,7 @@ class Row:
     resets: int
     updates: int
     selected: int
+    adapted_share: float | None
     state_policy: str
     state_bytes: int
     seconds_per_window: float
@@ -90,6 +100,7 @@ class Results:
         sources: Facts of the source models.
         choice: What ``auto`` chose, if it was asked.
         policies: What the policy may do, per seed and recipe.
+        outdated: Sources, choice and policies that another state of the code made, in words.
         cannot: Methods that cannot adapt this network, and why.
         missing: Tasks of the options that are not finished.
         failed: What failed in this run.
@@ -100,6 +111,7 @@ class Results:
     sources: Sequence[Mapping[str, Any]]
     choice: Mapping[str, Any] | None
     policies: Sequence[Mapping[str, Any]]
+    outdated: Sequence[str]
     cannot: Mapping[str, str]
     missing: int
     failed: Sequence[Mapping[str, Any]]
@@ -112,16 +124,24 @@ def collect_results(
     groups: Sequence[str],
     failed: Sequence[FailedTask] = (),
 ) -> Results:
-    """Read the folder; of what it holds, the tasks asked for count, whichever run finished them."""
+    """Read the folder; of what it holds, the tasks asked for count, whichever run finished them.
+
+    Raises:
+        ConfigError: The folder holds no evaluation.
+        ContractError: Rows that are to be paired answered other windows or come from another model.
+    """
     finished, _ = read_finished(folder / FINISHED_FILE)
     index = {(task, entry["group"]): entry for task, result in finished.items() for entry in result["groups"]}
+    models = {task: result["model"] for task, result in finished.items() if result["groups"]}
     rows = []
     for augment in options.shown:
         for task in tasks:
             if task in finished and task.source == recipe_of(folder, augment):
                 result = finished[task]
-                rows += [_row(augment, task, result, entry, index) for entry in result["groups"]]
-    used = {(task.source, task.seed) for task in tasks}
+                rows += [_row(augment, task, result, entry, index, models) for entry in result["groups"]]
+    used = sorted({(task.source, task.seed) for task in tasks}, key=lambda pair: (pair[1], pair[0]))
+    sources = [facts for facts in read_facts(folder) if (facts["recipe"], facts["seed"]) in used]
+    choice = read_choice(folder) if "auto" in options.augment else None
     rows.sort(key=lambda row: _place(row, options))
     about = {
         **read_binding(folder),
@@ -133,13 +153,14 @@ def collect_results(
     return Results(
         rows=tuple(rows),
         about=about,
-        sources=[facts for facts in read_facts(folder) if (facts["recipe"], facts["seed"]) in used],
-        choice=read_choice(folder),
+        sources=sources,
+        choice=choice,
         policies=[
             {"recipe": recipe, "seed": seed, **asdict(policy)}
-            for recipe, seed in sorted(used, key=lambda pair: (pair[1], pair[0]))
+            for recipe, seed in used
             if (policy := read_policy(folder, recipe, seed)) is not None
         ],
+        outdated=_outdated(folder, sources, choice, used),
         cannot={task.method: finished[task]["cannot"] for task in tasks if "cannot" in finished.get(task, {})},
         missing=sum(task not in finished for task in tasks),
         failed=[{"task": asdict(item.task), **asdict(item.failure)} for item in failed],
@@ -149,9 +170,25 @@ def collect_results(
 def write_json(path: Path, results: Results) -> None:
     """Write ``results.json``."""
     content = json.dumps(asdict(results), allow_nan=False)
-    scratch = path.with_suffix(".new")
-    scratch.write_text(content.replace('{"method"', '\n{"method"') + "\n")  # one row per line: readable with grep
-    scratch.replace(path)
+    # One row per line: readable with grep.
+    replace_file(path, (content.replace('{"method"', '\n{"method"') + "\n").encode())
+
+
+def _outdated(
+    folder: Path,
+    sources: Sequence[Mapping[str, Any]],
+    choice: Mapping[str, Any] | None,
+    used: Sequence[tuple[str, int]],
+) -> list[str]:
+    """Name what is reused although the code that makes it has changed since."""
+    source_code, choice_code, policy_code = map(code_digest, (SOURCE_CODE, CHOICE_CODE, POLICY_CODE))
+    found = [f"source {facts['recipe']}, seed {facts['seed']}" for facts in sources if facts.get("code") != source_code]
+    if choice is not None and choice.get("code") != choice_code:
+        found.append("choice of `auto`")
+    for recipe, seed in used:
+        if read_policy(folder, recipe, seed) and read_policy_code(folder, recipe, seed) != policy_code:
+            found.append(f"policy for source {recipe}, seed {seed}")
+    return found
 
 
 def _row(
@@ -160,11 +197,18 @@ def _row(
     result: Mapping[str, Any],
     entry: Mapping[str, Any],
     index: Mapping[tuple[Task, str], Mapping[str, Any]],
+    models: Mapping[Task, str],
 ) -> Row:
     run = result["run"]
-    own = index.get((_of_source(task, task.source), entry["group"]))
+    own_task = _of_source(task, task.source)
+    if models.get(own_task, result["model"]) != result["model"]:
+        raise ContractError(
+            f"{task}: the source's own results came from another model of this recipe and seed; run both again: "
+            f"--again {SOURCE},{task.method}"
+        )
+    own = index.get((own_task, entry["group"]))
     plain = index.get((_of_source(task, PLAIN), entry["group"]))
-    change, gain = _change(entry, own), _change(entry, plain)
+    change, gain = _change(task, entry, own), _change(task, entry, plain)
     against: dict[str, Any] = {
         "change": change.mean if change else None,
         "change_low": change.low if change else None,
@@ -177,6 +221,7 @@ def _row(
     }
     shared = "shared by all groups" if task.group == "" else "per group"
     returned = _share(entry["returned"])
+    kept = ("n", "accuracy", "macro_f1", "worst_class_recall", "nll", "ece", "block", "label_run")
     own_returned = None if own is None else _share(own["returned"])
     return Row(
         method=task.method,
@@ -187,7 +232,8 @@ def _row(
         augment=augment,
         recipe=task.source,
         source_kind="plain" if augment == PLAIN else "robust",
-        **{name: entry[name] for name in ("n", "accuracy", "macro_f1", "worst_class_recall", "nll", "ece", "block")},
+        **{name: entry[name] for name in kept},
+        blocks=-(-entry["n"] // entry["block"]),
         **against,
         corruption=entry["corruption"],
         severity=entry["severity"],
@@ -195,6 +241,7 @@ def _row(
         returned_accuracy=returned,
         returned_change=None if returned is None or own_returned is None else returned - own_returned,
         collapsed=collapsed(entry["tail_share"], None if own is None else own["tail_share"]),
+        adapted_share=run["adapted_share"],
         state_policy="none" if run["stateless"] else shared,
         **{name: run[name] for name in ("resets", "updates", "selected", "state_bytes", "seconds_per_window")},
         peak_memory_bytes=run["peak_memory_bytes"],
@@ -206,10 +253,16 @@ def _of_source(task: Task, recipe: str) -> Task:
     return Task(recipe, task.seed, task.stream, task.batch_size, SOURCE, task.group)
 
 
-def _change(entry: Mapping[str, Any], source: Mapping[str, Any] | None) -> Change | None:
+def _change(task: Task, entry: Mapping[str, Any], source: Mapping[str, Any] | None) -> Change | None:
     if source is None:
         return None
-    return paired_change(unpack_bits(entry), unpack_bits(source), entry["block"])
+    if entry["data"] != source["data"]:
+        raise ContractError(
+            f"{task}: group {entry['group']} was streamed other windows than the source (digests {entry['data']} and "
+            f"{source['data']}): the code that makes streams has changed in between. Run both again: "
+            f"--again {SOURCE},{task.method}"
+        )
+    return paired_change(unpack_bits(entry, "recorded"), unpack_bits(source, "recorded"), entry["block"])
 
 
 def _share(counted: Sequence[int]) -> float | None:

@@ -1,87 +1,15 @@
 """``summary.md``: tables for people. Shares in percent, changes in percentage points."""
 
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from adaptation.evaluation.harm import share_interval
+from adaptation.corruptions import TUNING
+from streams.evaluate.lines import Line, grouped, summarise_lines
+from streams.evaluate.reading_guide import reading_guide
 from streams.evaluate.results import SOURCE, Results, Row
 
-__all__ = ["BRIEF", "HEAD", "Line", "cells", "render_summary", "summarise_lines"]
-
-_GUIDE = """\
-How to read the tables. A row is a method on a source model: `none` is the plain source, the others are robust ones.
-**accuracy** is the mean over groups, then over seeds; **± seeds** the standard deviation of the seeds' means; **worst
-group** the lowest accuracy of a group (mean over its seeds). **change** is against the source of the same kind on the
-same windows; **gain** against the plain source. **harmed** is the share of (group, seed) pairs whose whole 95 %
-block-bootstrap interval of the change lies below zero, in brackets Wilson's 95 % interval with groups as units,
-because seeds repeat the same recordings. **collapsed** counts pairs that, late in the stream, answer one class more
-than 95 % of the time where truth and source do not. **ms** is CPU time per window in the method; **state** what a
-device keeps between batches.
-"""
-
-Rows = Sequence[Row]
-_T = TypeVar("_T")
-_K = TypeVar("_K")
-
-
-class Line:
-    """One method on one kind of source in one setting, over groups and seeds.
-
-    Args:
-        rows: Its rows, at least one.
-        expected_pairs: Pairs of group and seed that the line has when it is finished.
-    """
-
-    def __init__(self, rows: Rows, expected_pairs: int) -> None:
-        self.expected_pairs = expected_pairs
-        self.rows = rows
-        self.method, self.augment = rows[0].method, rows[0].augment
-        self.stream, self.batch_size = rows[0].stream, rows[0].batch_size
-        self.pairs = len(rows)
-        by_seed = _grouped(rows, lambda row: row.seed)
-        self.seeds = len(by_seed)
-        means = [statistics.fmean(row.accuracy for row in part) for _, part in by_seed]
-        self.accuracy = statistics.fmean(means)
-        self.spread = statistics.stdev(means) if len(means) > 1 else None
-        by_group = [(str(name), part) for name, part in _grouped(rows, lambda row: row.group)]
-        self.groups = len(by_group)
-        worst = min(by_group, key=lambda item: statistics.fmean(row.accuracy for row in item[1]))
-        self.worst_group, self.worst_accuracy = worst[0], statistics.fmean(row.accuracy for row in worst[1])
-        self.change = _mean(row.change for row in rows)
-        self.gain = _mean(row.gain for row in rows)
-        self.macro_f1 = statistics.fmean(row.macro_f1 for row in rows)
-        self.nll = statistics.fmean(row.nll for row in rows)
-        self.ece = statistics.fmean(row.ece for row in rows)
-        self.harmed = _mean(None if row.harmed is None else float(row.harmed) for row in rows)
-        self.gain_harmed = _mean(None if row.gain_harmed is None else float(row.gain_harmed) for row in rows)
-        self.collapsed = sum(row.collapsed for row in rows)
-        self.resets = sum(row.resets for row in rows)
-        self.milliseconds = 1e3 * statistics.fmean(row.seconds_per_window for row in rows)
-        self.state_bytes = max(row.state_bytes for row in rows)
-        self.returned_accuracy = _mean(row.returned_accuracy for row in rows)
-        self.returned_change = _mean(row.returned_change for row in rows)
-
-    @property
-    def harmed_interval(self) -> tuple[float, float] | None:
-        """Wilson's interval of the harmed share, groups as units."""
-        return None if self.harmed is None else share_interval(self.harmed, self.groups)
-
-    def figures(self) -> dict[str, Any]:
-        """Return everything as plain values."""
-        return {name: value for name, value in vars(self).items() if name != "rows"} | {
-            "harmed_interval": self.harmed_interval
-        }
-
-
-def summarise_lines(results: Results) -> list[Line]:
-    """Return the lines of all tables, in the order of the rows."""
-    pairs = results.about["pairs"]
-    return [
-        Line(part, pairs)
-        for _, part in _grouped(results.rows, lambda row: (row.stream, row.batch_size, row.augment, row.method))
-    ]
-
+__all__ = ["BRIEF", "HEAD", "cells", "render_summary"]
 
 HEAD = (
     "source",
@@ -92,6 +20,7 @@ HEAD = (
     "change",
     "gain",
     "harmed",
+    "adapted",
     "collapsed",
     "macro F1",
     "nll",
@@ -116,6 +45,7 @@ def cells(line: Line) -> list[str]:
         _points(line.change),
         _points(line.gain),
         _harm(line),
+        _percent(line.adapted_share),
         str(line.collapsed),
         _percent(line.macro_f1),
         f"{line.nll:.2f}",
@@ -129,10 +59,10 @@ def cells(line: Line) -> list[str]:
 def render_summary(results: Results, command: str) -> str:
     """Return the page."""
     lines = summarise_lines(results)
-    parts = [_head(results, command), _GUIDE]
+    parts = [_head(results, command), reading_guide(line.method for line in lines)]
     if lines:
         parts += [_overview(lines)]
-        parts += [_setting(part) for _, part in _grouped(lines, lambda line: (line.stream, line.batch_size))]
+        parts += [_setting(part) for _, part in grouped(lines, lambda line: (line.stream, line.batch_size))]
         parts += [text for text in (_returned(lines), _corruptions(results.rows)) if text]
     return "\n".join(parts)
 
@@ -152,6 +82,11 @@ def _head(results: Results, command: str) -> str:
         text.append(
             f"Rows were made by {len(about['code'])} states of the code ({', '.join(about['code'])}); "
             "`--again METHODS` runs methods again.\n"
+        )
+    if results.outdated:
+        text.append(
+            f"Made by an earlier state of the code and reused as they are: {'; '.join(results.outdated)}. "
+            "`--again policy` calibrates policies anew; another --out makes everything anew.\n"
         )
     if about["severity"] is not None:
         text.append(f"Severity of all corrupted streams: {about['severity']:g}.\n")
@@ -181,14 +116,26 @@ def _head(results: Results, command: str) -> str:
         when = "through its gate" if policy["gated"] else "always"
         weak = " (weak evidence)" if policy["weak"] else ""
         rung = "the source only" if policy["rung"] == SOURCE else f"`{policy['rung']}` {when}"
-        text.append(f"`policy` for source {policy['recipe']}, seed {policy['seed']}: {rung}{weak}.\n")
+        text.append(f"`policy` for source {policy['recipe']}, seed {policy['seed']}: {rung}{weak}{_proof(policy)}.\n")
     return "\n".join(text)
 
 
+def _proof(policy: Mapping[str, Any]) -> str:
+    """Say what the chosen rung did where it was tried, answering always: on devices left out, or simulated shifts."""
+    tried = [score for score in policy["table"] if score["rung"] == policy["rung"]]
+    if not tried:
+        return ""
+    gain = statistics.fmean(score["accuracy"] - score["source_accuracy"] for score in tried)
+    simulated = all(score["device"].partition(":")[0] in TUNING for score in tried)
+    where = "simulated shifts" if simulated else "source devices left out of training"
+    loss = ", **a loss: only the gate holds it back**" if gain < 0 and policy["gated"] else ""
+    return f"; without a gate it gained {_points(gain)} points in the mean on {len(tried)} {where}{loss}"
+
+
 def _overview(lines: Sequence[Line]) -> str:
-    settings = [key for key, _ in _grouped(lines, lambda line: (line.stream, line.batch_size))]
+    settings = [key for key, _ in grouped(lines, lambda line: (line.stream, line.batch_size))]
     body = []
-    for (augment, method), part in _grouped(lines, lambda line: (line.augment, line.method)):
+    for (augment, method), part in grouped(lines, lambda line: (line.augment, line.method)):
         found = {(line.stream, line.batch_size): line for line in part}
         cells = [found.get(setting) for setting in settings]
         body.append([augment, method, *("" if line is None else _points(line.gain) for line in cells)])
@@ -201,7 +148,19 @@ def _setting(lines: Sequence[Line]) -> str:
     body = [cells(line) for line in lines]
     seeds = max(line.seeds for line in lines)
     title = f"## {first.stream}, batch {first.batch_size} ({first.groups} groups, {seeds} seeds)\n\n"
-    return title + _table(HEAD, body)
+    return title + _narrow(lines) + _table(HEAD, body)
+
+
+def _narrow(lines: Sequence[Line]) -> str:
+    """Say where blocks could not be as long as what they should hold together."""
+    rows = {(row.group, row.seed): row for line in lines for row in line.rows}
+    narrow = sum(row.label_run > row.block for row in rows.values())
+    if not narrow:
+        return ""
+    return (
+        f"In {narrow} of {len(rows)} pairs of group and seed one class runs on for longer than a block, an eighth of "
+        "the group: their intervals are too narrow and call harm too often.\n\n"
+    )
 
 
 def _returned(lines: Sequence[Line]) -> str:
@@ -222,16 +181,14 @@ def _returned(lines: Sequence[Line]) -> str:
     return title + _table(["source", "method", "batch", "accuracy", "change"], body)
 
 
-def _corruptions(rows: Rows) -> str:
+def _corruptions(rows: Sequence[Row]) -> str:
     rows = [row for row in rows if row.corruption is not None]
     if not rows:
         return ""
     sources = {_place(row): row for row in rows if row.method == SOURCE}
     body = []
-    for corruption, mine in sorted(_grouped(rows, lambda row: row.corruption or "")):
-        for (batch_size, augment, method), part in _grouped(
-            mine, lambda row: (row.batch_size, row.augment, row.method)
-        ):
+    for corruption, mine in sorted(grouped(rows, lambda row: row.corruption or "")):
+        for (batch_size, augment, method), part in grouped(mine, lambda row: (row.batch_size, row.augment, row.method)):
             pairs = len({(row.group, row.seed) for row in part})
             cells = [_at_level(part, sources, level) for level in range(6)]
             body.append([corruption, str(batch_size), augment, method, str(pairs), *cells])
@@ -244,17 +201,22 @@ def _corruptions(rows: Rows) -> str:
     return title + _table(head, body)
 
 
-def _at_level(rows: Rows, sources: Mapping[tuple[object, ...], Row], level: int) -> str:
+def _at_level(rows: Sequence[Row], sources: Mapping[tuple[object, ...], Row], level: int) -> str:
     windows = right = source_right = 0
     for row in rows:
         source = sources.get(_place(row))
-        if source is not None:
-            for (at, n, mine), (_, _, theirs) in zip(row.by_severity, source.by_severity, strict=True):
-                if at == level:
-                    windows, right, source_right = windows + n, right + mine, source_right + theirs
+        mine, theirs = _counted(row, level), _counted(source, level)
+        if mine is not None and theirs is not None and mine[0] == theirs[0]:  # else they are not the same windows
+            windows, right, source_right = windows + mine[0], right + mine[1], source_right + theirs[1]
     if not windows:
         return ""
     return _percent(right / windows) if rows[0].method == SOURCE else _points((right - source_right) / windows)
+
+
+def _counted(row: Row | None, level: int) -> tuple[int, int] | None:
+    """Return how many windows a row has at this level of severity, and how many of them are right."""
+    found = [] if row is None else [(n, right) for at, n, right in row.by_severity if at == level]
+    return found[0] if found else None
 
 
 def _place(row: Row) -> tuple[object, ...]:
@@ -265,19 +227,6 @@ def _table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     lines += ["| " + " | ".join(cells) + " |" for cells in body]
     return "\n".join(lines) + "\n"
-
-
-def _grouped(items: Iterable[_T], key: Callable[[_T], _K]) -> list[tuple[_K, list[_T]]]:
-    """Group by key, wherever the items stand; keys in the order of their first item."""
-    found: dict[_K, list[_T]] = {}
-    for item in items:
-        found.setdefault(key(item), []).append(item)
-    return list(found.items())
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return statistics.fmean(known) if known else None
 
 
 def _percent(share: float | None) -> str:
@@ -293,9 +242,11 @@ def _points(change: float | None) -> str:
 
 def _harm(line: Line) -> str:
     interval = line.harmed_interval
+    undecided = f"{line.undecided} undecided" if line.undecided else ""
     if line.harmed is None or interval is None:
-        return ""
-    return f"{100 * line.harmed:.0f} % ({100 * interval[0]:.0f} to {100 * interval[1]:.0f})"
+        return undecided
+    text = f"{100 * line.harmed:.0f} % ({100 * interval[0]:.0f} to {100 * interval[1]:.0f})"
+    return f"{text}, {undecided}" if undecided else text
 
 
 def _size(size_bytes: int) -> str:

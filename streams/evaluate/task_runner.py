@@ -4,36 +4,36 @@ import base64
 import hashlib
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-import adaptation
 from adaptation.corruptions import centre_and_scale
-from adaptation.dataset import Dataset
-from adaptation.errors import ConfigError
-from adaptation.evaluation.harm import block_length
+from adaptation.errors import NotAdaptable
+from adaptation.evaluation.harm import block_length, label_run
 from adaptation.evaluation.run import run_stream
 from adaptation.evaluation.scoring import score, tail_start, top_share
-from adaptation.evaluation.streams import Stream, every, make_stream
+from adaptation.evaluation.streams import Stream, make_stream
 from adaptation.methods.catalogue import make_method
 from adaptation.methods.method import Method
 from infra.allocator import keep_freed_memory
-from streams.commands.data_options import selected_dataset
+from streams.evaluate.code_state import code_digest
 from streams.evaluate.memory import peak_bytes, reset_peak, resident_bytes
-from streams.evaluate.options import SIMULATION_SEED, EvaluationOptions
+from streams.evaluate.options import EvaluationOptions
 from streams.evaluate.prepare import (
     PreparedSource,
-    choose_recipe,
     load_source,
+    prepare_choice,
     prepare_policy,
     prepare_source,
     save_source,
 )
+from streams.evaluate.recordings import Recordings, load_data
 from streams.evaluate.tasks import Task
 
 __all__ = [
@@ -41,8 +41,7 @@ __all__ = [
     "ChooseRecipe",
     "TaskRunner",
     "TrainSource",
-    "code_digest",
-    "load_data",
+    "score_group",
     "start_worker",
     "unpack_bits",
 ]
@@ -78,18 +77,6 @@ class CalibratePolicy:
         return f"calibration of the policy for source {self.recipe}, seed {self.seed}"
 
 
-def load_data(options: EvaluationOptions) -> Dataset:
-    """Load source and target, the target thinned to the stride.
-
-    Raises:
-        ConfigError: There is no target.
-    """
-    dataset = selected_dataset(SIMULATION_SEED, **options.selection)
-    if dataset.target is None:
-        raise ConfigError("an evaluation needs rows to stream: add --target KEY=VALUES")
-    return replace(dataset, target=every(dataset.target, options.stride))
-
-
 def start_worker(options: EvaluationOptions, folder: Path) -> "TaskRunner":
     """Set this process up and load what all jobs share."""
     keep_freed_memory()
@@ -103,12 +90,13 @@ class TaskRunner:
     Args:
         options: Of the evaluation.
         folder: Where sources are kept.
-        dataset: As `load_data` gives it.
+        recordings: Of the target, streams and scores alone are made; all other jobs are given the source.
     """
 
-    def __init__(self, options: EvaluationOptions, folder: Path, dataset: Dataset) -> None:
-        self._options, self._folder, self._dataset = options, folder, dataset
-        self._centre, self._scale = centre_and_scale(dataset.source.windows)
+    def __init__(self, options: EvaluationOptions, folder: Path, recordings: Recordings) -> None:
+        self._options, self._folder = options, folder
+        self._dataset, self._target = recordings.source, recordings.target
+        self._centre, self._scale = centre_and_scale(self._dataset.source.windows)
         self._code = code_digest()
         self._source = lru_cache(maxsize=4)(self._load_source)
         self._method = lru_cache(maxsize=64)(self._make_method)
@@ -117,7 +105,7 @@ class TaskRunner:
     def __call__(self, job: ChooseRecipe | TrainSource | CalibratePolicy | Task) -> Any:
         """Do one job; what it returns goes back to the parent."""
         if isinstance(job, ChooseRecipe):
-            return choose_recipe(self._folder, self._dataset, self._options.epochs)
+            return prepare_choice(self._folder, self._dataset, self._options.epochs)
         if isinstance(job, CalibratePolicy):
             return prepare_policy(self._folder, self._dataset, job.recipe, job.seed).rung
         if isinstance(job, TrainSource):
@@ -129,7 +117,7 @@ class TaskRunner:
     def _run(self, task: Task) -> dict[str, Any]:
         try:
             method = self._method(task.method, task.source, task.seed)
-        except ConfigError as error:  # such as LeanTTA on rows without a time axis: a finding, not a failure
+        except NotAdaptable as error:  # such as LeanTTA on rows without a time axis: a finding, not a failure
             return {"code": self._code, "cannot": str(error), "groups": []}
         stream = self._stream(task.group, task.stream, task.seed)
         measured = reset_peak()
@@ -139,6 +127,7 @@ class TaskRunner:
         peak = peak_bytes() if measured else None
         return {
             "code": self._code,
+            "model": self._source(task.source, task.seed).digest,
             "run": {
                 "seconds_per_window": answers.seconds / len(stream),
                 "peak_memory_bytes": peak,
@@ -147,37 +136,11 @@ class TaskRunner:
                 "updates": answers.updates,
                 "resets": answers.resets,
                 "selected": answers.selected,
+                "adapted_share": None if answers.adapted is None else answers.adapted / len(stream),
                 "stateless": method.stateless,
                 "adapted_tensors": len(method.adapts),
             },
-            "groups": [
-                self._scored(stream, index, name, answers.probabilities) for index, name in enumerate(stream.groups)
-            ],
-        }
-
-    def _scored(self, stream: Stream, index: int, name: str, probabilities: Any) -> dict[str, Any]:
-        mine = stream.member == index
-        given, labels, severity = probabilities[mine], stream.labels[mine], stream.severity[mine]
-        answers = given.argmax(axis=1)
-        right = answers == labels
-        tail = tail_start(labels)
-        returned = stream.returned[mine]
-        levels = np.ceil(severity).astype(np.int64)
-        return {
-            "group": name,
-            **asdict(score(given, labels)),
-            "right": base64.b64encode(np.packbits(right).tobytes()).decode(),
-            "block": block_length(labels),
-            "tail_share": None if tail is None else top_share(answers[tail:]),
-            "corruption": stream.corruption,
-            "severity": float(severity.max()) if stream.corruption else None,
-            "by_severity": [
-                [int(level), int((levels == level).sum()), int(right[levels == level].sum())]
-                for level in np.unique(levels)
-            ]
-            if stream.corruption
-            else [],
-            "returned": [int(returned.sum()), int(right[returned].sum())],
+            "groups": [score_group(stream, index, answers.probabilities) for index in range(len(stream.groups))],
         }
 
     def _load_source(self, recipe: str, seed: int) -> PreparedSource:
@@ -187,22 +150,61 @@ class TaskRunner:
         return make_method(name, self._source(recipe, seed).context)
 
     def _make_stream(self, group: str, kind: str, seed: int) -> Stream:
-        target = self._dataset.target
-        assert target is not None  # load_data has checked it
-        members = (group,) if group else tuple(name for name, _ in target.streams())
-        return make_stream(target, members, kind, seed, self._centre, self._scale, self._options.severity)
+        members = (group,) if group else tuple(name for name, _ in self._target.streams())
+        return make_stream(self._target, members, kind, seed, self._centre, self._scale, self._options.severity)
 
 
-def unpack_bits(entry: Mapping[str, Any]) -> Any:
-    """Return which windows of a group were answered right, (n,) bool, in the order of the stream."""
-    packed = np.frombuffer(base64.b64decode(entry["right"]), dtype=np.uint8)
+def score_group(stream: Stream, index: int, probabilities: NDArray[np.float32]) -> dict[str, Any]:
+    """Return what is kept of one group's answers: scores, which were right, and what they can be paired by.
+
+    Args:
+        stream: What was answered.
+        index: Of the group in it.
+        probabilities: (n, K) of the whole stream, in its order.
+
+    Raises:
+        ContractError: A probability is not finite.
+    """
+    mine = stream.member == index
+    given, labels, severity = probabilities[mine], stream.labels[mine], stream.severity[mine]
+    answers = given.argmax(axis=1)
+    right = answers == labels
+    recorded = np.argsort(stream.row[mine], kind="stable")
+    tail = tail_start(labels)
+    returned = stream.returned[mine]
+    levels = np.ceil(severity).astype(np.int64)
+    return {
+        "group": stream.groups[index],
+        **asdict(score(given, labels)),
+        "data": _digest(stream.windows[mine], labels),
+        "right": _pack(right),
+        "recorded": _pack(right[recorded]),
+        "block": block_length(labels[recorded]),
+        "label_run": label_run(labels[recorded]),
+        "tail_share": None if tail is None else top_share(answers[tail:]),
+        "corruption": stream.corruption,
+        "severity": float(severity.max()) if stream.corruption else None,
+        "by_severity": [
+            [int(level), int((levels == level).sum()), int(right[levels == level].sum())] for level in np.unique(levels)
+        ]
+        if stream.corruption
+        else [],
+        "returned": [int(returned.sum()), int(right[returned].sum())],
+    }
+
+
+def unpack_bits(entry: Mapping[str, Any], order: Literal["right", "recorded"] = "right") -> NDArray[np.bool_]:
+    """Return which windows of a group were answered right, (n,), in the order of the stream or of the recording."""
+    packed = np.frombuffer(base64.b64decode(entry[order]), dtype=np.uint8)
     return np.unpackbits(packed, count=entry["n"]).astype(np.bool_)
 
 
-def code_digest() -> str:
-    """Return a digest of the science's source code, to tell results of different states of it apart."""
-    digest = hashlib.sha256()
-    root = Path(adaptation.__file__).parent
-    for path in sorted(root.rglob("*.py")):
-        digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
-    return digest.hexdigest()[:12]
+def _pack(bits: NDArray[np.bool_]) -> str:
+    return base64.b64encode(np.packbits(bits).tobytes()).decode()
+
+
+def _digest(windows: NDArray[np.float32], labels: NDArray[np.int64]) -> str:
+    digest = hashlib.blake2b(digest_size=6)
+    digest.update(np.ascontiguousarray(windows).tobytes())
+    digest.update(np.ascontiguousarray(labels).tobytes())
+    return digest.hexdigest()

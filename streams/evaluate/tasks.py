@@ -1,7 +1,8 @@
 """The smallest pieces of work, and the file that remembers the finished ones.
 
 ``finished.jsonl`` gets one line per finished task, flushed to the disk before the next is counted, by the parent
-process alone. A line that a kill cut short is dropped when the file is opened again; every other line is trusted.
+process alone. A line that a kill cut short is dropped when the file is opened again; every other line is trusted, but
+lines of an older format do not count as finished.
 """
 
 import json
@@ -14,9 +15,11 @@ from typing import Any, BinaryIO
 
 from adaptation.errors import ContractError
 
-__all__ = ["FINISHED_FILE", "Task", "append_finished", "open_finished", "read_finished", "without_methods"]
+__all__ = ["FINISHED_FILE", "Task", "append_finished", "forget_tasks", "open_finished", "read_finished"]
 
 FINISHED_FILE = "finished.jsonl"
+
+_NEEDED = {"data", "recorded", "label_run"}  # of each group; an older format had none of them
 
 
 @dataclass(frozen=True, order=True)
@@ -58,8 +61,11 @@ def read_finished(path: Path) -> tuple[dict[Task, dict[str, Any]], int]:
     for number, line in enumerate(content[:sound].splitlines(), start=1):
         try:
             entry = json.loads(line)
-            found[Task(**entry["task"])] = entry
-        except (ValueError, TypeError, KeyError) as error:
+            fields = entry["task"]
+            task = Task(**{**fields, "source": fields["source"].replace(",", "+")})  # once joined by commas
+            if all(group.keys() >= _NEEDED for group in entry["groups"]):
+                found[task] = entry
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ContractError(
                 f"{path}, line {number} is damaged ({error!r}); delete that line and its task is run again"
             ) from error
@@ -83,11 +89,15 @@ def append_finished(file: BinaryIO, task: Task, result: dict[str, Any]) -> None:
     os.fsync(file.fileno())
 
 
-def without_methods(path: Path, methods: Iterable[str]) -> int:
-    """Forget the finished tasks of these methods, all or nothing; return how many there were."""
+def forget_tasks(path: Path, tasks: Iterable[Task]) -> int:
+    """Forget these tasks where they are finished, all or nothing; return how many there were.
+
+    Raises:
+        ContractError: A line that is not the last one is damaged.
+    """
     finished, _ = read_finished(path)
-    dropped = set(methods)
-    kept = [entry for task, entry in finished.items() if task.method not in dropped]
+    dropped = set(tasks)
+    kept = [entry for task, entry in finished.items() if task not in dropped]
     if len(kept) == len(finished):
         return 0
     scratch = path.with_suffix(".new")

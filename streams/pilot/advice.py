@@ -160,6 +160,12 @@ def _evidence(findings: Json) -> list[tuple[str, str]]:
         found.append(("bad", text))
     elif len(devices) < _FEW_DEVICES:
         found.append(("plain", f"Only {len(devices)} target devices: their mean says little of the next one."))
+    undecided = {name for gain in (findings["measured"] or {}).values() if gain for name in gain["undecided"]}
+    if undecided:
+        text = (
+            f"Too few long stretches to tell harm from chance on {_names(sorted(undecided))}: they count as not harmed."
+        )
+        found.append(("plain", text))
     short = [device["device"] for device in devices if device["windows"] < _SHORT]
     if short:
         found.append(("plain", f"Few windows (under {_SHORT}) from {_names(short)}: their figures are rough."))

@@ -51,12 +51,11 @@ def expected_robust(findings: Json) -> Json | None:
         return None
     table = findings["choice"]["table"]
     plain = {row["condition"]: row["accuracy"] for row in table if row["candidate"] == PLAIN}
-    scores = []
-    for row in table:
-        if row["candidate"] == findings["recipe"]:
-            change = row["accuracy"] - plain[row["condition"]]
-            before = plain[row["condition"]]
-            scores.append(DeviceScore(row["condition"], before, row["accuracy"], change, change, change, False))
+    scores = [
+        DeviceScore.without_interval(row["condition"], plain[row["condition"]], row["accuracy"])
+        for row in table
+        if row["candidate"] == findings["recipe"]
+    ]
     gain = gain_of(scores, findings["seed"])
     return asdict(gain) if gain else None
 

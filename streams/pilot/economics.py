@@ -86,7 +86,7 @@ def label_break_even(costs: Costs) -> list[Mapping[str, Any]]:
     >>> costs = Costs(label=2, error=0.1, cpu_hour=0, windows_per_day=1000, devices=10)
     >>> row = label_break_even(costs)[1]
     >>> row["labels_per_device"], row["cost"], round(row["break_even_gain"], 6)
-    (100, 2000.0, 0.005479)
+    (100, 2000, 0.005479)
     """
     error_bill = costs.windows_per_year * costs.error
     rows: list[Mapping[str, Any]] = []

@@ -24,6 +24,7 @@ PANELS_MAX = 12
 _INK, _MUTED, _GRID = "#1c2024", "#5c6670", "#d9dee3"
 _BLUE, _ORANGE, _GREEN, _PALE = "#0072b2", "#c75200", "#00795b", "#9aa5af"
 _FLOOR = 1e-2  # of a logarithmic axis
+_LABELS_MAX = 10_000
 _STYLE: Any = {
     "svg.fonttype": "none",
     "font.family": "DejaVu Sans",  # measures the text; the file asks for the reader's own sans serif
@@ -186,29 +187,38 @@ def value(years: Sequence[Json], breaks: Sequence[Json], gains_measured: Mapping
         left.xaxis.set_major_locator(MaxNLocator(5))
         left.xaxis.set_major_formatter(FuncFormatter(_amount))
         left.grid(axis="y", visible=False)
-        known = [
-            (row["labels_per_device"], 100 * row["break_even_gain"])
-            for row in breaks
-            if row["break_even_gain"] and row["break_even_gain"] <= 1
-        ]
-        if known:
-            right.plot(*zip(*known, strict=True), "o-", color=_BLUE, linewidth=1.6)
-            for words, points in gains_measured.items():
-                if points > 0:
-                    right.axhline(points, color=_PALE, linewidth=1.0)
-                    right.annotate(
-                        words, (known[0][0], points), (0, 2), textcoords="offset points", fontsize=8, color=_MUTED
-                    )
-            right.set_xscale("log")
-            right.set_yscale("log")
-            for axis in (right.xaxis, right.yaxis):
-                axis.set_major_formatter(FuncFormatter(lambda number, _: f"{number:g}"))
-                axis.set_minor_formatter(FuncFormatter(lambda number, _: ""))
+        _label_line(right, breaks, gains_measured)
         right.set_xlabel("labels per device and year (log)")
         right.set_ylabel("pay from a gain of, points (log)")
         for axes in (left, right):
             axes.tick_params(length=0, which="both")
         return _svg(figure, "value", "Net value per year, and the gain from which labels pay")
+
+
+def _label_line(axes: Axes, breaks: Sequence[Json], gains_measured: Mapping[str, float]) -> None:
+    """Draw the gain from which labels pay, up to all there is to gain; it grows in proportion to their number."""
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlim(1, _LABELS_MAX)
+    each = breaks[0]["break_even_gain"]
+    if not each:
+        axes.set_ylim(1, 100)
+        axes.text(0.5, 0.5, "errors or labels cost nothing", transform=axes.transAxes, ha="center", color=_MUTED)
+        return
+    count = np.logspace(0, np.log10(_LABELS_MAX), 100)
+    points = 100 * each * count / breaks[0]["labels_per_device"]
+    lowest = min([100.0, float(points[0]), *(gain for gain in gains_measured.values() if gain > 0)])
+    axes.set_ylim(max(1e-3, lowest / 3), 100)
+    axes.plot(count, points, "-", color=_BLUE, linewidth=1.8)
+    for words, gain in gains_measured.items():
+        if gain > 0:
+            axes.axhline(gain, color=_PALE, linewidth=1.2)
+            axes.annotate(
+                words, (_LABELS_MAX, gain), (0, -9), textcoords="offset points", ha="right", fontsize=8, color=_MUTED
+            )
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda number, _: f"{number:g}"))
+        axis.set_minor_formatter(FuncFormatter(lambda number, _: ""))
 
 
 def rung_words(findings: Json, name: str) -> str:

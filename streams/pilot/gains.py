@@ -17,14 +17,15 @@ __all__ = ["RUNGS", "DeviceScore", "Gain", "gain_of", "simulated_scores"]
 
 # Names in the catalogue, and in words. The source is what they are compared with.
 RUNGS: Mapping[str, str] = {
-    "lean-b": "LeanTTA (per window, no state)",
-    "cum-bn": "statistics of the device's life",
+    "lean-b": "LeanTTA",
+    "cum-bn": "device statistics",
     "t3a": "prototypes",
-    "policy": "policy (gated)",
+    "policy": "policy",
 }
 
 _DRAWS = 10_000
 _LEAST_FOR_INTERVAL = 3
+_LOSS = 0.01
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class DeviceScore:
         source_accuracy, accuracy: 0 to 1.
         change: Mean difference, -1 to 1.
         low, high: Ends of its 95 % block-bootstrap interval; equal to ``change`` where there is none.
-        interval: Whether there is one.
+        harmed: Whether the whole interval lies below zero; None where the recording is too short to tell. Without an
+            interval, whether more than a point was lost.
     """
 
     device: str
@@ -45,12 +47,13 @@ class DeviceScore:
     change: float
     low: float
     high: float
-    interval: bool = True
+    harmed: bool | None
 
-    @property
-    def harmed(self) -> bool:
-        """Whether the whole interval lies below zero; without an interval, whether more than a point was lost."""
-        return self.high < 0.0 if self.interval else self.change < -0.01
+    @classmethod
+    def without_interval(cls, device: str, source_accuracy: float, accuracy: float) -> "DeviceScore":
+        """Compare two accuracies where no more than these is known."""
+        change = accuracy - source_accuracy
+        return cls(device, source_accuracy, accuracy, change, change, change, change < -_LOSS)
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class Gain:
         worst, best: Change on the worst and the best device.
         devices: How many.
         harmed: Names of the harmed ones.
+        undecided: Names of those whose recording is too short to tell.
     """
 
     mean: float
@@ -72,13 +76,15 @@ class Gain:
     best: float
     devices: int
     harmed: tuple[str, ...]
+    undecided: tuple[str, ...] = ()
 
 
 def gain_of(scores: Sequence[DeviceScore], seed: int = 0) -> Gain | None:
     """Sum up devices; None where there is none.
 
-    >>> gain_of([DeviceScore("a", 0.5, 0.6, 0.1, 0.05, 0.15), DeviceScore("b", 0.5, 0.4, -0.1, -0.2, -0.05)])
-    Gain(mean=0.0, low=None, high=None, worst=-0.1, best=0.1, devices=2, harmed=('b',))
+    >>> scores = [DeviceScore.without_interval("a", 0.25, 0.5), DeviceScore.without_interval("b", 0.5, 0.25)]
+    >>> gain_of(scores)
+    Gain(mean=0.0, low=None, high=None, worst=-0.25, best=0.25, devices=2, harmed=('b',), undecided=())
     """
     if not scores:
         return None
@@ -95,6 +101,7 @@ def gain_of(scores: Sequence[DeviceScore], seed: int = 0) -> Gain | None:
         best=float(changes.max()),
         devices=len(scores),
         harmed=tuple(score.device for score in scores if score.harmed),
+        undecided=tuple(score.device for score in scores if score.harmed is None),
     )
 
 
@@ -108,9 +115,6 @@ def simulated_scores(table: Sequence[Mapping[str, Any]]) -> dict[str, list[Devic
     found: dict[str, list[DeviceScore]] = {}
     for row in table:
         if row["rung"] in names:
-            change = row["accuracy"] - row["source_accuracy"]
-            score = DeviceScore(
-                row["device"], row["source_accuracy"], row["accuracy"], change, change, change, interval=False
-            )
+            score = DeviceScore.without_interval(row["device"], row["source_accuracy"], row["accuracy"])
             found.setdefault(names[row["rung"]], []).append(score)
     return found

@@ -164,15 +164,13 @@ def _checked(text: str, dataset: Dataset) -> object:
         augmentation = parse_augmentation(text)
         augmentation.check_channels(dataset.channels)
     except ConfigError as error:
-        raise ConfigError(f"--augment: expected none, auto or a list such as gain,noise:0.5; {error}") from error
+        raise ConfigError(f"--augment: expected none, auto or a list such as gain+noise:0.5; {error}") from error
     return augmentation
 
 
 def _plain(device: Findings) -> Findings:
     scores = device["scores"]
-    told = (
-        None if scores is None else {name: asdict(score) | {"harmed": score.harmed} for name, score in scores.items()}
-    )
+    told = None if scores is None else {name: asdict(score) for name, score in scores.items()}
     return device | {"scores": told}
 
 
@@ -215,10 +213,9 @@ def _gains(
     # What it may do unasked, it does as its table has it.
     if not policy.gated:
         expected["policy"] = [
-            DeviceScore(row["device"], row["source_accuracy"], row["accuracy"], change, change, change, interval=False)
+            DeviceScore.without_interval(row["device"], row["source_accuracy"], row["accuracy"])
             for row in table
             if row["rung"] == policy.rung
-            for change in [row["accuracy"] - row["source_accuracy"]]
         ]
     return {
         "measured": None
@@ -228,9 +225,5 @@ def _gains(
             name: asdict(gain) for name, scores in expected.items() if (gain := gain_of(scores, options.seed))
         },
         "expected_by": judged_by,
-        "expected_devices": {
-            name: [asdict(score) | {"harmed": score.harmed} for score in scores]
-            for name, scores in expected.items()
-            if scores
-        },
+        "expected_devices": {name: [asdict(score) for score in scores] for name, scores in expected.items() if scores},
     }

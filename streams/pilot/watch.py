@@ -3,13 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
 from adaptation.methods.method import State, Step
 from adaptation.methods.policy import Policy
-from streams.pilot.options import BATCH_SIZE
 
 __all__ = ["WatchedPolicy"]
+
+_POINTS = 200  # of the gate's course
 
 
 class WatchedPolicy:
@@ -21,7 +23,7 @@ class WatchedPolicy:
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
-        self._receipts: list[Mapping[str, str | float]] = []
+        self._receipts: list[Mapping[str, Any]] = []
         self._state: State = {}
         self.adapts, self.stateless = policy.adapts, policy.stateless
 
@@ -33,24 +35,38 @@ class WatchedPolicy:
     def adapt_batch(self, state: State, windows: torch.Tensor) -> tuple[State, Step]:
         """Answer as the policy does."""
         self._state, step = self._policy.adapt_batch(state, windows)
-        self._receipts.append(step.receipt)
+        self._receipts += step.receipts
         return self._state, step
 
-    def summary(self, windows: int) -> dict[str, Any]:
-        """Say what the gate saw: its parts over their limits at the end, its course, how often the rung answered."""
+    def summary(self) -> dict[str, Any]:
+        """Say what the gate saw: its parts over their limits at the end, its course, what answered how many windows.
+
+        The course is the gate of every decision, at the first window that the decision answered, and that at the end.
+        """
         settings = self._policy.settings
         mean, variance = self._policy.distances(self._state)
-        curve = [float(receipt["gate"]) for receipt in self._receipts[1:]] + [self._policy.gate(self._state)]
-        verdicts = [str(receipt["verdict"]) for receipt in self._receipts]
-        answering = [verdict in ("outside the range", "proven") for verdict in verdicts]
-        places = [min(windows, (place + 1) * BATCH_SIZE) for place in range(len(curve))]
+        verdicts: dict[str, int] = {}
+        places, gates, answered, first = [], [], 0, None
+        seen = 0
+        for receipt in self._receipts:
+            if receipt["verdict"] not in ("first period", "input refused"):
+                places.append(seen)
+                gates.append(float(receipt["gate"]))
+            if receipt["rung"] != "source":
+                answered += receipt["windows"]
+                first = seen if first is None else first
+            verdicts[receipt["verdict"]] = verdicts.get(receipt["verdict"], 0) + receipt["windows"]
+            seen += receipt["windows"]
+        places.append(seen)
+        gates.append(self._policy.gate(self._state))
+        shown = np.unique(np.linspace(0, len(gates) - 1, min(_POINTS, len(gates))).astype(np.int64))
         return {
             "mean": mean / settings.mean_limit,
             "variance": variance / settings.variance_limit,
-            "largest": max(curve),
-            "last": curve[-1],
-            "curve": [places, curve],
-            "answered": sum(answering) / len(answering),
-            "first_answered": places[answering.index(True)] - BATCH_SIZE if True in answering else None,
-            "verdicts": {verdict: verdicts.count(verdict) for verdict in dict.fromkeys(verdicts)},
+            "largest": max(gates),
+            "last": gates[-1],
+            "curve": [[places[place] for place in shown], [gates[place] for place in shown]],
+            "answered": answered / max(1, seen),
+            "first_answered": first,
+            "verdicts": verdicts,
         }

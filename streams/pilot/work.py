@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from adaptation.augment import Augmentation, parse_augmentation
 from adaptation.dataset import Dataset
 from adaptation.engine import Engine
-from adaptation.errors import ConfigError
+from adaptation.errors import ConfigError, NotAdaptable
 from adaptation.evaluation.harm import block_length, paired_change
 from adaptation.evaluation.run import Answers, balanced_rows, run_stream
 from adaptation.methods.catalogue import make_method
@@ -23,7 +23,7 @@ from adaptation.methods.policy import Policy
 from adaptation.methods.policy_settings import PolicySettings
 from adaptation.nets import Classifier, from_tensors
 from adaptation.policy_calibration import calibrate_policy
-from adaptation.robust import folds
+from adaptation.robust import MAX_WINDOWS, folds
 from adaptation.train import default_epochs, default_spec, fit
 from infra.allocator import keep_freed_memory
 from registry.bundle import Bundle, read_bundle
@@ -49,8 +49,7 @@ __all__ = ["Report", "Worker", "bundle_folder", "load_data", "start_worker"]
 Report = Callable[[str, int, int], None]  # job, steps done, of
 
 _SAMPLE = 512  # source windows that a method may look at
-_FOLD_WINDOWS = 3000  # as the calibration of the policy trains its folds
-_FOLD_STEPS = 24_000
+_FOLD_WINDOWS_IN_ALL = 16_000  # windows times epochs of one small training
 _FOLD_LEAST_EPOCHS = 6
 _TIMED_WINDOWS = 1024
 
@@ -164,8 +163,8 @@ class Worker:
         source = self._dataset.source
         _, test = folds(source.labels, source.groups)[job.fold]
         rows = np.flatnonzero(~test)
-        rows = rows[np.linspace(0, rows.size - 1, min(_FOLD_WINDOWS, rows.size)).astype(np.int64)]
-        epochs = min(default_epochs(rows.size), max(_FOLD_LEAST_EPOCHS, _FOLD_STEPS // rows.size))
+        rows = rows[np.linspace(0, rows.size - 1, min(MAX_WINDOWS, rows.size)).astype(np.int64)]
+        epochs = min(default_epochs(rows.size), max(_FOLD_LEAST_EPOCHS, _FOLD_WINDOWS_IN_ALL // rows.size))
 
         def after_epoch(epoch: int, _loss: float, _model: Classifier) -> None:
             self._report(str(job), epoch, epochs)
@@ -237,7 +236,7 @@ class Worker:
             "magnitude_curve": course(outputs.magnitude),
             "levels": channel_levels(context, self._dataset, windows),
             "refused": refused_share(context, windows),
-            "gate": policy.summary(len(windows)),
+            "gate": policy.summary(),
             "runs": {name: None if answers is None else _run_facts(answers, source) for name, answers in runs.items()},
             "scores": self._scores(job.device, runs, plain, labels) if self._options.labelled else None,
         }
@@ -272,11 +271,9 @@ class Worker:
 
 def _answer(name: str, context: SourceContext, windows: NDArray[np.float32]) -> Answers | None:
     """Run a method over a stream; None where it cannot adapt this network."""
-    if name == "lean-b" and windows.shape[2] == 1:
-        return None  # a row has no statistics of its own: it would be the source under another name
     try:
         method: Method = make_method(name, context)
-    except ConfigError:
+    except NotAdaptable:  # such as LeanTTA on rows without a time axis
         return None
     return run_stream(method, windows, BATCH_SIZE, time.process_time)
 
@@ -291,7 +288,8 @@ def _score(
     device: str, right: NDArray[np.bool_], source_right: NDArray[np.bool_], labels: NDArray[np.int64]
 ) -> DeviceScore:
     change = paired_change(right, source_right, block_length(labels))
-    return DeviceScore(device, float(source_right.mean()), float(right.mean()), change.mean, change.low, change.high)
+    before, after = float(source_right.mean()), float(right.mean())
+    return DeviceScore(device, before, after, change.mean, change.low, change.high, change.harmed)
 
 
 def _run_facts(answers: Answers, source: Answers) -> dict[str, Any]:

@@ -86,6 +86,7 @@ def test_tabular_rows_and_a_batch_of_one_are_augmented() -> None:
 @pytest.mark.parametrize("recipe", [Augmentation(("gain", "offset"), 0.5), Augmentation(("rotation",), 2)])
 def test_a_recipe_is_read_back_from_its_own_text(recipe: Augmentation) -> None:
     assert parse_augmentation(str(recipe)) == recipe
+    assert parse_augmentation(str(recipe).replace("+", ",")) == recipe
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,7 @@ def test_a_recipe_is_read_back_from_its_own_text(recipe: Augmentation) -> None:
         ("", "expected some of gain, offset"),
         ("gain,swap", "expected some of gain, offset"),
         ("gain,gain", "each once"),
-        ("gain:often", "KIND,KIND:STRENGTH"),
+        ("gain:often", r"KIND\+KIND:STRENGTH"),
         ("gain:0", "above 0 to 4"),
         ("gain:nan", "above 0 to 4"),
         ("gain:9", "above 0 to 4"),

@@ -20,7 +20,7 @@ def score(change: float, harmed: bool = False) -> dict[str, Any]:
 
 
 def gain(mean: float, devices: int = 5, harmed: tuple[str, ...] = (), worst: float = 0.0) -> dict[str, Any]:
-    return {"mean": mean, "worst": worst, "devices": devices, "harmed": list(harmed)}
+    return {"mean": mean, "worst": worst, "devices": devices, "harmed": list(harmed), "undecided": []}
 
 
 def device(name: str, **changes: Any) -> dict[str, Any]:

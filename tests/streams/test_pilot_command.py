@@ -182,6 +182,21 @@ def test_a_source_of_one_device_is_judged_by_simulation_and_starts_with_observe(
     assert "ACCLIMATE_MODE=observe\n" in (tmp_path / "q/acclimate.env").read_text()
 
 
+def test_rows_without_a_time_axis_and_a_device_of_one_window_are_piloted_too(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.tile([0, 1], 63)
+    device = np.append(np.repeat(np.arange(6), 21)[:125], 6)
+    rows = rng.normal(size=(126, 3)).astype(np.float32) + labels[:, None]
+    np.savez(tmp_path / "rows.npz", X=rows, y=labels, device=device)
+    selection = ["--data", tmp_path / "rows.npz", "--source", "device=0-4", "--target", "device=5-6"]
+    assert run(*selection, "--epochs", 1, "--jobs", 0, "--augment", "none", "--out", tmp_path / "p") == 0
+    found = json.loads((tmp_path / "p/pilot.json").read_text(), parse_constant=pytest.fail)
+    assert found["cost"]["lean-b"] is None
+    assert (found["mode"], found["devices"][1]["windows"]) == ("observe", 1)
+    assert found["devices"][1]["scores"]["cum-bn"]["harmed"] is None  # one window decides nothing
+    assert "does not apply to these windows" in (tmp_path / "p/pilot.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [

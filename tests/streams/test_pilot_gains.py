@@ -12,7 +12,9 @@ from streams.pilot.options import Costs
 
 
 def scores(*changes: float) -> list[DeviceScore]:
-    return [DeviceScore(f"d{number}", 0.5, 0.5 + c, c, c - 0.01, c + 0.01) for number, c in enumerate(changes)]
+    return [
+        DeviceScore(f"d{number}", 0.5, 0.5 + c, c, c - 0.01, c + 0.01, c + 0.01 < 0) for number, c in enumerate(changes)
+    ]
 
 
 def test_the_interval_of_the_mean_is_that_of_all_resamples_of_the_devices() -> None:

@@ -89,7 +89,7 @@ def test_auto_leaves_devices_out_and_the_choice_and_its_figures_are_in_json_card
     assert (choice["judged_by"], choice["weak"], choice["fits"]) == ("groups", False, 15)
     assert {score["condition"] for score in choice["table"]} == {"0", "1", "2", "3", "4"}
     names = {score["candidate"] for score in choice["table"]}
-    assert names == {"none", "gain,offset,noise:0.5", "gain,offset,noise:1"}
+    assert names == {"none", "gain+offset+noise:0.5", "gain+offset+noise:1"}
     card = read_bundle(tmp_path / "a").manifest.training
     assert (card["augment"], card["augmentation"]) == ("auto", summary["augmentation"])
     assert (card["augment_judged_by"], card["augment_evidence_weak"], card["augment_fits"]) == ("groups", False, 15)
@@ -110,9 +110,12 @@ def test_a_list_of_kinds_is_trained_with_and_named_in_the_card(
     recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(*basics(recordings, tmp_path / "a"), "--augment", "gain,noise:0.5") == 0
-    assert "gain,noise:0.5" in capsys.readouterr().out
+    assert "gain+noise:0.5" in capsys.readouterr().out
     robust = read_bundle(tmp_path / "a")
-    assert (robust.manifest.training["augment"], robust.manifest.training["augmentation"]) == ("gain,noise:0.5",) * 2
+    assert (robust.manifest.training["augment"], robust.manifest.training["augmentation"]) == (
+        "gain,noise:0.5",  # as it was asked for; evaluate separates sources by commas, so + is what is printed
+        "gain+noise:0.5",
+    )
     assert run(*basics(recordings, tmp_path / "b")) == 0
     assert read_bundle(tmp_path / "b").digest != robust.digest
 
@@ -149,7 +152,7 @@ def test_a_folder_in_use_is_refused_and_force_replaces_bundles_only(
         (["--layers", "most"], 2, "expected all, first-half, first or numbers"),
         (["--transform", "sqrt"], 2, "signedlog"),
         (["--target", "device=4-5"], 2, "share 40 rows"),
-        (["--augment", "everything"], 2, "--augment: expected none, auto or a list such as gain,noise:0.5"),
+        (["--augment", "everything"], 2, "--augment: expected none, auto or a list such as gain+noise:0.5"),
         (["--augment", "gain,spikes"], 2, "gain, offset, noise, rotation"),
         (["--augment", "rotation"], 2, "2 channels are none"),
     ],

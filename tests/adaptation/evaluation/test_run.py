@@ -1,6 +1,7 @@
 """A run: fresh state, batches in order, the clock that was given, and no way in for labels."""
 
 import inspect
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 from adaptation.dataset import Split
-from adaptation.errors import ConfigError
+from adaptation.errors import ConfigError, ContractError
 from adaptation.evaluation.run import balanced_rows, run_stream
 from adaptation.evaluation.streams import make_stream
 from adaptation.methods.catalogue import METHODS, make_method
@@ -51,6 +52,27 @@ def test_batches_come_in_order_from_a_fresh_state_and_are_added_up() -> None:
     assert (answers.updates, answers.resets, answers.selected) == (3, 6, 7)
     assert answers.seconds == 4.0  # the reset and three batches, one tick each
     assert answers.state_bytes == 8 + 3 * 4  # the largest that it ever was
+
+
+class Gated(Counting):
+    """Answers its first batch by the source, and half of every later one by another rung."""
+
+    def __init__(self, told: int) -> None:
+        self.told = told
+
+    def adapt_batch(self, state: State, windows: Tensor) -> tuple[State, Step]:
+        new, step = super().adapt_batch(state, windows)
+        adapted = self.told // 2 if int(state["seen"]) else 0
+        counts = {"source": self.told - adapted, "statistics": adapted}
+        return new, replace(step, receipts=tuple({"windows": n, "rung": rung} for rung, n in counts.items()))
+
+
+def test_receipts_tell_how_many_windows_were_adapted() -> None:
+    windows = np.zeros((12, 1, 4), dtype=np.float32)
+    assert run_stream(Gated(4), windows, 4, Ticking()).adapted == 4
+    assert run_stream(Counting(), windows, 4, Ticking()).adapted is None
+    with pytest.raises(ContractError, match="account for 3 windows, expected 4"):
+        run_stream(Gated(3), windows, 4, Ticking())
 
 
 def test_nothing_to_answer_and_batches_of_none_are_refused() -> None:

@@ -42,7 +42,7 @@ def test_asking_again_gives_the_same_stream_and_leaves_the_recording_alone(kind:
     assert np.array_equal(one.labels, two.labels)
     assert np.array_equal(split.windows, before)
     assert one.windows.dtype == np.float32
-    assert len(one.member) == len(one.severity) == len(one.returned) == len(one)
+    assert len(one.row) == len(one.member) == len(one.severity) == len(one.returned) == len(one)
 
 
 @pytest.mark.parametrize("kind", REORDERED)
@@ -53,6 +53,7 @@ def test_a_reordered_stream_loses_no_window_and_keeps_labels_with_their_windows(
     assert sorted(rows(made)) == list(range(n))
     assert np.array_equal(made.labels, split.labels[rows(made)])
     assert np.array_equal(np.array(made.groups)[made.member], split.groups[rows(made)])
+    assert np.array_equal(made.row, rows(made))  # what brings answers back into the order of time
 
 
 def test_ordered_is_as_recorded_and_seeds_reorder_shuffled_only() -> None:
@@ -159,3 +160,6 @@ def test_unknown_streams_and_severities_are_refused() -> None:
         stream_members(fleet(), "sorted")
     with pytest.raises(ConfigError, match="above 0 to 5, got 6"):
         stream("abrupt", severity=6)
+    for groups, text in ((("a", "z"), "got z"), ((), "got none")):
+        with pytest.raises(ConfigError, match=f"expected some of a, b, {text}"):
+            make_stream(fleet(), groups, "ordered", 0, CENTRE, SCALE)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from adaptation.errors import ConfigError
-from adaptation.methods.prototypes import admit, prototype_logits, start_supports
+from adaptation.methods.prototypes import admit, prototype_logits, start_supports, templates
 
 
 def logits_for(entropies: list[float], labels: list[int]) -> Tensor:
@@ -82,6 +82,7 @@ def test_templates_are_mean_directions_and_a_class_without_supports_scores_zero(
     memory, _ = admit(empty(3), directions([0.0, 90.0, 180.0]), logits_for([0.0, 0.0, 0.0], [0, 0, 1]))
     found = prototype_logits(memory, torch.tensor([[2.0, 0.0]]))
     assert found[0].tolist() == pytest.approx([2 * 0.5**0.5, -2.0, 0.0], abs=1e-6)
+    np.testing.assert_allclose(templates(memory), [[0.5**0.5, 0.5**0.5], [-1.0, 0.0], [0.0, 0.0]], atol=1e-6)
 
 
 def test_the_memory_starts_with_the_rows_of_the_head_under_the_class_that_the_head_gives_them() -> None:

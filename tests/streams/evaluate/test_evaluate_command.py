@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adaptation.errors import ContractError
+from adaptation.errors import ConfigError, ContractError, NotAdaptable
 from adaptation.methods import catalogue
 from adaptation.methods.policy_settings import PolicySettings, RungScore
 from adaptation.nets import Classifier, to_tensors
 from streams.cli import main
 from streams.evaluate.options import EvaluationOptions
 from streams.evaluate.prepare import load_source, policy_path, prepare_source, read_policy, save_source
-from streams.evaluate.task_runner import load_data, unpack_bits
+from streams.evaluate.processes import WorkerDied
+from streams.evaluate.recordings import load_data
+from streams.evaluate.task_runner import unpack_bits
 from streams.evaluate.tasks import read_finished
 
 
@@ -57,6 +59,7 @@ def test_every_combination_has_a_row_with_all_that_was_promised(whole: Path) -> 
         *("method", "stream", "batch_size", "seed", "group", "source_kind", "accuracy", "macro_f1", "nll", "ece", "n"),
         *("worst_class_recall", "seconds_per_window", "peak_memory_bytes", "resets", "collapsed", "state_policy"),
         *("corruption", "severity", "change", "change_low", "change_high", "harmed", "gain"),
+        *("block", "blocks", "label_run", "adapted_share"),
     }
     assert all(row.keys() >= keys for row in rows)
     assert {row["source_kind"] for row in rows} == {"plain", "robust"}
@@ -79,7 +82,9 @@ def test_rows_agree_with_each_other(whole: Path) -> None:
         assert row["n"] == own["n"]
         assert row["change"] == pytest.approx(row["accuracy"] - own["accuracy"], abs=1e-12)
         assert row["gain"] == pytest.approx(row["accuracy"] - plain["accuracy"], abs=1e-12)
-        assert row["harmed"] == (row["change_high"] < 0)
+        assert row["harmed"] is (row["change_high"] < 0)
+        assert row["blocks"] == 8  # of five windows, shorter than a run of one class: never fewer blocks than this
+        assert row["block"] == 5 < row["label_run"]
         assert row["change_low"] <= row["change_high"]
         assert (row["corruption"] is not None) == (row["stream"] in ("gradual", "recurring"))
         assert (row["returned_accuracy"] is not None) == (row["stream"] == "recurring")
@@ -107,6 +112,102 @@ def test_the_stored_bits_are_the_accuracy(whole: Path) -> None:
     for result in finished.values():
         for entry in result["groups"]:
             assert unpack_bits(entry).mean() == pytest.approx(entry["accuracy"])
+
+
+def test_a_reordered_stream_is_judged_in_the_order_of_its_recording(whole: Path) -> None:
+    # The source answers a window the same wherever it stands, so that every order must lead to the same interval.
+    finished, _ = read_finished(whole / "finished.jsonl")
+    sources = [(task, result) for task, result in finished.items() if task.method == "source"]
+    for seed, recipe in ((0, "none"), (1, "gain+offset:0.5")):
+        found = {
+            (task.stream, entry["group"]): entry
+            for task, result in sources
+            if (task.seed, task.source) == (seed, recipe)
+            for entry in result["groups"]
+        }
+        for group in ("4", "5"):
+            ordered = found["ordered", group]
+            assert np.array_equal(unpack_bits(ordered), unpack_bits(ordered, "recorded"))
+            for stream in ("shuffled", "mixed"):
+                assert np.array_equal(unpack_bits(found[stream, group], "recorded"), unpack_bits(ordered))
+                assert found[stream, group]["block"] == ordered["block"]
+    intervals: dict[Any, set[Any]] = {}
+    for row in rows_of(whole):
+        if row["method"] == "source" and row["stream"] in ("ordered", "shuffled", "mixed"):
+            where = (row["augment"], row["seed"], row["group"])
+            intervals.setdefault(where, set()).add((row["gain_low"], row["gain"], row["gain_high"]))
+    assert all(len(different) == 1 for different in intervals.values())
+
+
+def test_rows_of_other_windows_or_another_model_are_never_paired(
+    recordings: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--methods", "tent", "--seeds", 2, "--augment", "gain+offset:0.5", "--batch-sizes", 8, "--report-only"]
+    text = (whole / "finished.jsonl").read_text()
+    line = next(line for line in text.splitlines() if '"method":"tent"' in line and '"stream":"ordered"' in line)
+    for name, part, told in (
+        ("data", json.loads(line)["groups"][0], "was streamed other windows than the source"),
+        ("model", json.loads(line), "came from another model"),
+    ):
+        out = tmp_path / name
+        shutil.copytree(whole, out)
+        changed = line.replace(f'"{name}":"{part[name]}"', f'"{name}":"000000000000"')
+        (out / "finished.jsonl").write_text(text.replace(line, changed))
+        before = (out / "summary.md").read_bytes()
+        assert run(recordings, out, *options, "--streams", "ordered") == 3
+        captured = capsys.readouterr()
+        assert told in captured.err
+        assert "--again source,tent" in captured.err
+        assert (out / "summary.md").read_bytes() == before
+
+
+def test_a_report_alone_is_bound_to_its_folder_too(
+    recordings: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(whole, out)
+    options = ["--methods", "tent", "--seeds", 2, "--augment", "gain+offset:0.5", "--batch-sizes", 8]
+    (out / "summary.md").unlink()
+    assert run(recordings, out, *options, "--streams", "ordered", "--report-only") == 0
+    assert (out / "summary.md").exists()
+    assert not list(out.rglob("*.new"))
+    capsys.readouterr()
+    (out / "summary.md").unlink()
+    assert run(recordings, out, *options, "--streams", "ordered", "--report-only", "--stride", 2) == 2
+    assert "another configuration (stride: 1 there, 2 now)" in capsys.readouterr().err
+    assert not (out / "summary.md").exists()
+
+
+def test_again_forgets_what_this_command_asks_for_and_nothing_else(
+    recordings: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(whole, out)
+    before, _ = read_finished(out / "finished.jsonl")
+    options = ["--augment", "gain+offset:0.5", "--batch-sizes", 8, "--streams", "ordered", "--seeds", 1]
+    assert run(recordings, out, "--methods", "source", *options, "--again", "tent") == 2
+    assert "--again: expected all or some of source; got 'tent'" in capsys.readouterr().err
+    assert read_finished(out / "finished.jsonl")[0] == before
+    assert run(recordings, out, "--methods", "tent", *options, "--again", "tent") == 0
+    after, _ = read_finished(out / "finished.jsonl")
+    assert after.keys() == before.keys()
+    made = [task for task in after if list(after).index(task) >= len(before) - 2]  # written again, at the end
+    assert {(task.method, task.stream, task.seed) for task in made} == {("tent", "ordered", 0)}
+
+
+def test_what_another_state_of_the_code_made_is_told(recordings: Path, whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(whole, out)
+    options = ["--methods", "tent", "--seeds", 2, "--augment", "gain+offset:0.5", "--batch-sizes", 8]
+    assert "earlier state of the code" not in (out / "summary.md").read_text()
+    path = out / "sources" / "seed-1-none.json"
+    content = json.loads(path.read_text())
+    content["facts"]["code"] = "0" * 12
+    path.write_text(json.dumps(content))
+    assert run(recordings, out, *options, "--streams", "ordered", "--report-only") == 0
+    told = "Made by an earlier state of the code and reused as they are: source none, seed 1."
+    assert told in (out / "summary.md").read_text()
+    assert json.loads((out / "results.json").read_text())["outdated"] == ["source none, seed 1"]
 
 
 def test_the_summary_and_the_plots_are_there(whole: Path) -> None:
@@ -167,14 +268,47 @@ def test_a_method_that_fails_does_not_take_the_others_along(
 
     with monkeypatch.context() as patched:
         patched.setattr("streams.evaluate.task_runner.make_method", broken)
-        assert run(recordings, tmp_path, *QUICK, "--streams", "ordered") == 2
+        assert run(recordings, tmp_path, *QUICK, "--streams", "ordered") == 70  # a bug, no wrong option
     captured = capsys.readouterr()
-    assert "2 tasks failed" in captured.err
+    assert "error: 2 tasks failed" in captured.err
     assert "failed: tent, ordered, batch 8, group 4, seed 0, source none: ArithmeticError: no step" in captured.err
     assert {row["method"] for row in rows_of(tmp_path)} == {"source"}
     assert "Unfinished: 2 of" in (tmp_path / "summary.md").read_text()
     assert run(recordings, tmp_path, *QUICK, "--streams", "ordered") == 0
     assert {row["method"] for row in rows_of(tmp_path)} == {"source", "tent"}
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (NotAdaptable("nothing to adapt here"), 0, "`tent` cannot adapt this network: nothing to adapt here."),
+        (ConfigError("a setting is wrong"), 3, "**2 tasks failed"),  # never taken for a finding
+    ],
+)
+def test_only_a_network_without_anything_to_adapt_is_a_finding(
+    recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int, told: str
+) -> None:
+    make = catalogue.make_method
+
+    def broken(name: str, context: Any) -> Any:
+        if name == "tent":
+            raise error
+        return make(name, context)
+
+    monkeypatch.setattr("streams.evaluate.task_runner.make_method", broken)
+    assert run(recordings, tmp_path, *QUICK, "--streams", "ordered") == code
+    assert told in (tmp_path / "summary.md").read_text()
+
+
+def test_a_dead_worker_ends_with_75_and_one_line(
+    recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_arguments: Any, **_options: Any) -> None:
+        raise WorkerDied("a worker process ended")
+
+    monkeypatch.setattr("streams.evaluate.evaluation.run_evaluation", die)
+    assert run(recordings, tmp_path, *QUICK) == 75
+    assert capsys.readouterr().err == "error: a worker process ended\n"
 
 
 def test_auto_shows_its_choice_and_shares_the_plain_source_where_it_chose_none(
@@ -235,7 +369,8 @@ def test_without_a_target_there_is_nothing_to_evaluate(
 
 def test_the_sample_that_methods_may_see_is_balanced(recordings: Path, tmp_path: Path) -> None:
     selection = {"data": recordings, "source": ("device=0-3",), "target": ("device=4-5",)}
-    dataset = load_data(EvaluationOptions(selection, ("source",)))
+    dataset = load_data(EvaluationOptions(selection, ("source",))).source
+    assert dataset.target is None  # nothing that makes a source can see it
     prepared = prepare_source(dataset, "gain:0.5", 3, epochs=1)
     save_source(tmp_path, prepared)
     loaded = load_source(tmp_path, dataset, "gain:0.5", 3)
@@ -252,8 +387,8 @@ def test_the_sample_that_methods_may_see_is_balanced(recordings: Path, tmp_path:
 def test_what_the_policy_may_do_is_found_out_once_per_source_and_forgotten_on_request(
     recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    score = RungScore("0", "statistics", 0.5, 0.75, 1.0, 0.9)
-    settings = PolicySettings("statistics", True, 0.5, 0.25, 0.0, 256.0, weak=False, table=(score,))
+    table = (RungScore("0", "statistics", 0.5, 0.25, 1.0, 0.9), RungScore("1", "statistics", 0.5, 0.375, 1.0, 0.9))
+    settings = PolicySettings("statistics", True, 0.5, 0.25, 0.0, 256.0, weak=False, table=table)
     asked = []
 
     def calibrate(*arguments: Any) -> PolicySettings:
@@ -266,8 +401,15 @@ def test_what_the_policy_may_do_is_found_out_once_per_source_and_forgotten_on_re
         assert run(recordings, tmp_path, *options) == 0
     assert len(asked) == 1
     assert read_policy(tmp_path, "none", 0) == settings
-    assert "`policy` for source none, seed 0: `statistics` through its gate." in (tmp_path / "summary.md").read_text()
-    assert {row["method"] for row in rows_of(tmp_path)} == {"source", "policy"}
+    summary = (tmp_path / "summary.md").read_text()
+    told = (
+        "`policy` for source none, seed 0: `statistics` through its gate; without a gate it gained -18.8 points in the "
+        "mean on 2 source devices left out of training, **a loss: only the gate holds it back**."
+    )
+    assert told in summary
+    shares = {row["method"]: row["adapted_share"] for row in rows_of(tmp_path)}
+    assert shares["source"] is None
+    assert 0.0 <= shares["policy"] < 1.0  # the first period is always the source's
     assert run(recordings, tmp_path, *options, "--again", "policy") == 0
     assert len(asked) == 2
     kept = policy_path(tmp_path, "none", 0)

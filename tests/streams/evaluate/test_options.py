@@ -24,7 +24,7 @@ def test_wrong_names_numbers_and_recipes_are_refused_with_what_was_expected() ->
 def test_all_means_all_and_repeats_count_once() -> None:
     assert parse_choice("--methods", "all", ("a", "b")) == ("a", "b")
     assert parse_choice("--methods", "b, b,a", ("a", "b")) == ("b", "a")
-    assert parse_sources("auto,none,gain+offset:0.5") == ("auto", "none", "gain,offset:0.5")
+    assert parse_sources("auto,none,gain+offset:0.5") == ("auto", "none", "gain+offset:0.5")
 
 
 def test_the_plain_source_is_always_shown_first() -> None:
@@ -40,7 +40,7 @@ def test_a_folder_is_bound_to_data_and_settings_but_not_to_what_may_be_added(tmp
     )
     assert binding(one) == binding(more)
     for changed in ({"severity": 2.0}, {"stride": 2}, {"epochs": 1}):
-        assert binding(one) != binding(EvaluationOptions(one.selection, one.methods, **changed))  # type: ignore[arg-type]
+        assert binding(one) != binding(EvaluationOptions(one.selection, one.methods, **changed))
     before = binding(one)
     data.write_bytes(b"two")
     assert binding(one) != before

@@ -5,14 +5,17 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from adaptation.errors import ConfigError
-from streams.evaluate.processes import Failure, run_jobs
+from streams.evaluate import processes
+from streams.evaluate.processes import Failure, WorkerDied, run_jobs
 
 
 def make_square(offset: int) -> Callable[[object], object]:
@@ -49,9 +52,35 @@ def test_a_worker_that_cannot_begin_says_why_for_its_job() -> None:
 
 
 def test_a_worker_that_is_killed_ends_the_run_and_names_its_job() -> None:
-    with pytest.raises(ConfigError, match=r"exit code -9\) while it did: die.*fewer --jobs"):
+    with pytest.raises(WorkerDied, match=r"exit code -9\) while it did: die.*fewer --jobs"):
         list(run_jobs(["die"], make_square, (0,), 1))
     assert not multiprocessing.active_children()
+
+
+def make_last_words() -> Callable[[object], object]:
+    def work(job: object) -> object:
+        threading.Timer(0.2, os._exit, (3,)).start()
+        return job
+
+    return work
+
+
+def test_a_worker_that_ends_between_two_jobs_is_noticed_and_its_last_result_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hand, handed = processes._hand, []
+
+    def late(connection: Any, process: Any, job: object) -> None:
+        handed.append(job)
+        if len(handed) > 1:
+            process.join(30)  # it has answered and is gone: sending to it breaks the pipe
+        hand(connection, process, job)
+
+    monkeypatch.setattr(processes, "_hand", late)
+    results = run_jobs([1, 2], make_last_words, (), 1)
+    assert next(results) == (1, 1)
+    with pytest.raises(WorkerDied, match=r"exit code 3\) while it did: 2"):
+        next(results)
 
 
 def test_no_jobs_start_no_process() -> None:

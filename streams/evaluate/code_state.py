@@ -1,0 +1,32 @@
+"""Digests of source code, to tell apart what different states of it made."""
+
+import hashlib
+from pathlib import Path
+
+import adaptation
+
+__all__ = ["CHOICE_CODE", "POLICY_CODE", "SOURCE_CODE", "code_digest"]
+
+# What a source model, a choice of recipe and a policy's settings are made by: changes elsewhere leave them valid.
+SOURCE_CODE = ("train.py", "augment.py", "nets.py", "spec.py")
+CHOICE_CODE = (*SOURCE_CODE, "robust.py", "corruptions.py", "corruption_kinds.py")
+POLICY_CODE = (
+    *CHOICE_CODE,
+    "policy_calibration.py",
+    "methods/policy*.py",
+    "methods/prototypes.py",
+    "methods/moments.py",
+    "methods/network.py",
+    "guards/diversity.py",
+    "guards/input_sanity.py",
+)
+
+_ROOT = Path(adaptation.__file__).parent
+
+
+def code_digest(patterns: tuple[str, ...] = ("**/*.py",)) -> str:
+    """Return 12 hexadecimal digits of the files of `adaptation` that these patterns name; all of them by default."""
+    digest = hashlib.sha256()
+    for path in sorted({path for pattern in patterns for path in _ROOT.glob(pattern)}):
+        digest.update(str(path.relative_to(_ROOT)).encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
