@@ -5,9 +5,7 @@ or by fixed colours in a picture of its own. The three series differ in shape an
 hues are those of Okabe and Ito, which colour-blind readers can tell apart.
 """
 
-import io
 import itertools
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from streams.drawing import page_element, plot_style, svg_text
 from streams.join import Joined
 
 __all__ = ["DEVICES_MAX", "accuracy_over_time", "latency", "overview", "shift_over_time"]
@@ -50,29 +49,7 @@ _FIXED = {
 _NAMES = {"source": "as trained", "adapted": "LeanTTA everywhere", "answered": "answered"}
 _MARKERS = {"source": "o", "adapted": "D", "answered": "o"}
 _LINES = {"source": "--", "adapted": ":", "answered": "-"}
-_STYLE: Any = {
-    "svg.fonttype": "none",
-    "font.family": "DejaVu Sans",  # measures the text; the file asks for the reader's own sans serif
-    "font.size": 9.5,
-    "text.color": _INK,
-    "axes.edgecolor": _GRID,
-    "axes.labelcolor": _MUTED,
-    "axes.titlesize": 9.5,
-    "axes.titlecolor": _INK,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": _GRID,
-    "grid.linewidth": 0.7,
-    "xtick.color": _GRID,
-    "ytick.color": _GRID,
-    "xtick.labelcolor": _MUTED,
-    "ytick.labelcolor": _INK,
-    "legend.frameon": False,
-    "lines.solid_capstyle": "round",
-}
+_STYLE = plot_style(_INK, _MUTED, _GRID)
 
 
 def overview(report: Mapping[str, Any], standalone: bool = False) -> str:
@@ -256,22 +233,7 @@ def _short(name: str) -> str:
 
 def _svg(figure: Figure, name: str, label: str, standalone: bool = False) -> str:
     """Return the drawing, either as an element of a page or as a file."""
-    out = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": name, "svg.id": None}):
-        figure.savefig(
-            out,
-            format="svg",
-            transparent=not standalone,
-            metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
-        )
-    text = out.getvalue()
-    text = text.replace("'DejaVu Sans'", "system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif")
+    text = svg_text(figure, name, transparent=not standalone)
     for mark, colour in (_FIXED if standalone else _VARIABLES).items():
         text = text.replace(mark, colour if standalone else f"var(--{colour})")
-    # Ids are unique within one drawing only, and a page holds several.
-    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)
-    if standalone:
-        return text
-    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    text = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", text)
-    return re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', f'role="img" aria-label="{label}"', text, count=1)
+    return text if standalone else page_element(text, label)

@@ -3,8 +3,6 @@
 Hues are those of Okabe and Ito; what matters differs in shape as well, so that it survives a grey printer.
 """
 
-import io
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from streams.drawing import page_element, plot_style, svg_text
 from streams.pilot.gains import RUNGS
 
 __all__ = ["DEVICES_MAX", "PANELS_MAX", "gains", "over_time", "rung_words", "shift_per_device", "value"]
@@ -25,27 +24,7 @@ _INK, _MUTED, _GRID = "#1c2024", "#5c6670", "#d9dee3"
 _BLUE, _ORANGE, _GREEN, _PALE = "#0072b2", "#c75200", "#00795b", "#9aa5af"
 _FLOOR = 1e-2  # of a logarithmic axis
 _LABELS_MAX = 10_000
-_STYLE: Any = {
-    "svg.fonttype": "none",
-    "font.family": "DejaVu Sans",  # measures the text; the file asks for the reader's own sans serif
-    "font.size": 9.5,
-    "text.color": _INK,
-    "axes.edgecolor": _GRID,
-    "axes.labelcolor": _MUTED,
-    "axes.titlesize": 9.5,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": _GRID,
-    "grid.linewidth": 0.7,
-    "xtick.color": _GRID,
-    "ytick.color": _GRID,
-    "xtick.labelcolor": _MUTED,
-    "ytick.labelcolor": _INK,
-    "legend.frameon": False,
-}
+_STYLE = plot_style(_INK, _MUTED, _GRID)
 
 Json = Mapping[str, Any]
 
@@ -275,15 +254,4 @@ def _short(name: str) -> str:
 
 
 def _svg(figure: Figure, name: str, label: str) -> str:
-    """Return the drawing as an element of a page; ids carry the drawing's name, since a page holds several."""
-    out = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": name}):
-        figure.savefig(
-            out, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
-        )
-    text = out.getvalue()
-    text = text.replace("'DejaVu Sans'", "system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif")
-    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)
-    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    text = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", text)
-    return re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', f'role="img" aria-label="{label}"', text, count=1)
+    return page_element(svg_text(figure, name, transparent=True), label)
