@@ -4,8 +4,8 @@ Run ``python -m benchmarks.lean_layers --evaluation DIR`` with the folder of an 
 are used, every seed and kind of source that is there, and its targets are streamed in recorded order. This prints, as a
 Markdown table or with ``--json``, the change in accuracy against the source alone of
 
-* both directions of LeanTTA, otherwise with the default settings, with each BatchNorm layer alone, the first half, the last half, and all of them; the middle
-  layer of an odd number belongs to both halves;
+* both directions of LeanTTA, otherwise with the default settings, with each BatchNorm layer alone, the first half, the
+  last half, and all of them; the middle layer of an odd number belongs to both halves;
 * the hybrid, with the default settings of LeanTTA, over periods and momenta.
 
 A gain is in points of accuracy, the mean over groups; a group counts as harmed here where it loses more than half a
