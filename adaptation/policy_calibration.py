@@ -38,7 +38,7 @@ from adaptation.evaluation.run import balanced_rows
 from adaptation.methods.method import SourceContext
 from adaptation.methods.policy import AGREEMENT_WINDOWS, PERIOD, Policy
 from adaptation.methods.policy_settings import PolicySettings, Rung, RungScore
-from adaptation.robust import MARGIN, folds
+from adaptation.robust import MARGIN, folds, spread_rows
 from adaptation.spec import NetworkSpec
 from adaptation.train import default_epochs, fit, hold_out
 
@@ -160,7 +160,7 @@ def _by_simulation(
     held_out, _ = hold_out(labels, devices, seed)
     context = _trained_on(np.flatnonzero(~held_out), windows, labels, spec, seed, augmentation)
     # Thinned, not cut: a recording shows one class after the other.
-    rows = _spread(np.flatnonzero(held_out & (devices == devices[0])), _SHIFTED_WINDOWS)
+    rows = spread_rows(np.flatnonzero(held_out & (devices == devices[0])), _SHIFTED_WINDOWS)
     centre, scale = centre_and_scale(windows)
     kinds = [kind for kind in TUNING if applicable(kind, spec.channels, spec.length)]
 
@@ -191,15 +191,10 @@ def _trained_on(
 ) -> SourceContext:
     """Train on at most so many of these rows, for at most so long."""
     sample = rows[balanced_rows(labels[rows], _SAMPLE, seed)]
-    rows = _spread(rows, _MAX_WINDOWS)
+    rows = spread_rows(rows, _MAX_WINDOWS)
     epochs = min(default_epochs(rows.size), max(_LEAST_EPOCHS, _FIT_WINDOWS // rows.size))
     model = fit(windows[rows], labels[rows], spec, seed, epochs, augmentation).model
     return SourceContext(model, torch.from_numpy(windows[sample]), torch.from_numpy(labels[sample]), seed)
-
-
-def _spread(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    """Give at most this many rows, evenly spread."""
-    return rows[np.linspace(0, rows.size - 1, min(most, rows.size)).astype(np.int64)]
 
 
 def _limits(results: Sequence[_Streamed]) -> tuple[float, float]:

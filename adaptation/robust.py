@@ -55,6 +55,7 @@ __all__ = [
     "choose_augmentation",
     "decide",
     "folds",
+    "spread_rows",
 ]
 
 Progress = Callable[[int, int, str], None]  # fits done, fits in all, what is next
@@ -250,7 +251,7 @@ class _Trials:
         self.of = len(usable) * repetitions * (1 + len(recipes))
         table = []
         for name, test in usable:
-            rows = _spread(np.flatnonzero(test), _MAX_TEST_WINDOWS)
+            rows = spread_rows(np.flatnonzero(test), _MAX_TEST_WINDOWS)
             for recipe in (None, *recipes):
                 right = [
                     self._accuracy(self._fit(np.flatnonzero(~test), recipe, repetition), self.windows[rows], rows)
@@ -264,7 +265,7 @@ class _Trials:
         test, _ = hold_out(self.labels, conditions, self.seed)
         if not test.any():
             raise DataError("the source is too small to hold out a test part: one window per class", "too_few_windows")
-        shifted = self._shifted(_spread(np.flatnonzero(test), _MAX_TEST_WINDOWS))
+        shifted = self._shifted(spread_rows(np.flatnonzero(test), _MAX_TEST_WINDOWS))
         self.of = _SIMULATED_REPETITIONS * (1 + len(recipes))
         table = []
         for recipe in (None, *recipes):
@@ -292,7 +293,7 @@ class _Trials:
     def _fit(self, rows: NDArray[np.int64], recipe: Augmentation | None, repetition: int) -> Classifier:
         if self.progress is not None:
             self.progress(self.done, self.of, f"training with {_name(recipe)}")
-        rows = _spread(rows, MAX_WINDOWS)
+        rows = spread_rows(rows, MAX_WINDOWS)
         affordable = max(_LEAST_EPOCHS, _FIT_WINDOWS // rows.size)
         epochs = self.epochs or min(default_epochs(rows.size), affordable)
         seed = self.seed + 1_000_003 * repetition
@@ -310,6 +311,6 @@ def _name(recipe: Augmentation | None) -> str:
     return "none" if recipe is None else str(recipe)
 
 
-def _spread(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+def spread_rows(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
     """Give at most this many rows, evenly spread: neighbours overlap in time and say little that is new."""
     return rows[np.linspace(0, rows.size - 1, min(most, rows.size)).astype(np.int64)]

@@ -28,7 +28,7 @@ from adaptation.methods.groups import by_group
 from adaptation.methods.losses import entropies
 from adaptation.methods.method import SourceContext, State, Step, require_adapted
 from adaptation.methods.network import Network
-from adaptation.methods.optimizers import adam_start, adam_step, all_finite
+from adaptation.methods.optimizers import adam_start, adam_step, all_finite, gradients_of
 from adaptation.methods.prototypes import admit, prototype_logits, start_supports
 from adaptation.methods.random_state import random_start, resumed
 from adaptation.methods.sensor_augmentations import magnitude_warp
@@ -129,9 +129,7 @@ class Accup:
             with torch.enable_grad():
                 labels = answer.argmax(dim=1).repeat(3)
                 loss = contrastive_loss(torch.cat((out.logits, mean_logits)), labels, self._temperature)  # (4)
-                gradients = dict(
-                    zip(adapted, torch.autograd.grad(loss, list(adapted.values()), materialize_grads=True), strict=True)
-                )
+                gradients = gradients_of(loss, adapted)
             if all_finite((loss, *gradients.values())):
                 new |= adam_step(adapted, gradients, state, self._learning_rate, weight_decay=1e-4)
                 updated = True

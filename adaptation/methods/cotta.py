@@ -25,7 +25,7 @@ from adaptation.errors import ConfigError
 from adaptation.methods.groups import by_group
 from adaptation.methods.method import SourceContext, State, Step, require_adapted
 from adaptation.methods.network import Network, by_batch
-from adaptation.methods.optimizers import adam_start, adam_step, all_finite
+from adaptation.methods.optimizers import adam_start, adam_step, all_finite, gradients_of
 from adaptation.methods.random_state import random_start, resumed
 from adaptation.methods.sensor_augmentations import augmented
 from adaptation.methods.source_units import SourceUnits
@@ -109,9 +109,7 @@ class Cotta:
         with torch.enable_grad():
             logits = self._network.forward(windows, student, by_batch).logits
             loss = -(answer * torch.log_softmax(logits, dim=1)).sum(dim=1).mean()  # (2)
-            gradients = dict(
-                zip(student, torch.autograd.grad(loss, list(student.values()), materialize_grads=True), strict=True)
-            )
+            gradients = gradients_of(loss, student)
         if not all_finite((loss, *gradients.values())):
             return {**state, "generator": generator.get_state()}, Step(answer)
         new = adam_step(student, gradients, state, self._learning_rate)

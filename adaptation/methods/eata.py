@@ -24,7 +24,7 @@ from adaptation.errors import ConfigError
 from adaptation.methods.losses import entropies
 from adaptation.methods.method import SourceContext, State, Step, require_adapted
 from adaptation.methods.network import Network, by_batch
-from adaptation.methods.optimizers import all_finite, sgd_start, sgd_step
+from adaptation.methods.optimizers import all_finite, gradients_of, sgd_start, sgd_step
 
 __all__ = ["Eata", "cosine_margin_for"]
 
@@ -112,7 +112,7 @@ class Eata:
             return state, Step(probabilities)
         with torch.enable_grad():
             loss = ((self._most - uncertain.detach()).exp() * uncertain)[kept].mean()  # (3)
-            gradients = dict(zip(affine, torch.autograd.grad(loss, list(affine.values())), strict=True))
+            gradients = gradients_of(loss, affine)
         if not all_finite((loss, *gradients.values())):
             return state, Step(probabilities)
         for name, weight in self._fisher.items():  # (4), whose gradient needs no graph

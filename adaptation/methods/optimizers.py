@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-__all__ = ["adam_start", "adam_step", "all_finite", "sgd_start", "sgd_step"]
+__all__ = ["adam_start", "adam_step", "all_finite", "gradients_of", "sgd_start", "sgd_step"]
 
 Tensors = Mapping[str, Tensor]
 
@@ -20,6 +20,12 @@ def all_finite(tensors: Iterable[Tensor]) -> bool:
     (True, False)
     """
     return bool(torch.isfinite(torch.stack([tensor.detach().sum() for tensor in tensors])).all())
+
+
+def gradients_of(loss: Tensor, parameters: Tensors) -> dict[str, Tensor]:
+    """Return d loss / d parameter by name; zeros for a parameter that the loss does not depend on."""
+    found = torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True)
+    return dict(zip(parameters, found, strict=True))
 
 
 def sgd_start(parameters: Tensors) -> dict[str, Tensor]:

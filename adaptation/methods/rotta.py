@@ -22,7 +22,7 @@ from adaptation.methods.cstu import Cstu
 from adaptation.methods.losses import entropies
 from adaptation.methods.method import SourceContext, State, Step, require_adapted
 from adaptation.methods.network import Layer, Network, Normalise, batch_statistics, normalise_with
-from adaptation.methods.optimizers import adam_start, adam_step, all_finite
+from adaptation.methods.optimizers import adam_start, adam_step, all_finite, gradients_of
 from adaptation.methods.random_state import random_start, resumed
 from adaptation.methods.sensor_augmentations import augmented
 from adaptation.methods.source_units import SourceUnits
@@ -115,7 +115,7 @@ class Rotta:
             logits = self._network.forward(views, student, rule).logits
             cross = -(taught * torch.log_softmax(logits, dim=1)).sum(dim=1)
             loss = (torch.sigmoid(-age) * cross).mean()  # (2): exp(-a) / (1 + exp(-a))
-            gradients = dict(zip(affine, torch.autograd.grad(loss, list(affine.values())), strict=True))
+            gradients = gradients_of(loss, affine)
         change: dict[str, Tensor] = {"generator": generator.get_state()}
         if not all_finite((loss, *gradients.values())):
             return 0, change

@@ -16,7 +16,7 @@ from torch import Tensor
 from adaptation.methods.losses import entropies
 from adaptation.methods.method import SourceContext, State, Step, require_adapted
 from adaptation.methods.network import Network, by_batch
-from adaptation.methods.optimizers import adam_start, adam_step, all_finite
+from adaptation.methods.optimizers import adam_start, adam_step, all_finite, gradients_of
 
 __all__ = ["Tent"]
 
@@ -50,7 +50,7 @@ class Tent:
         with torch.enable_grad():
             logits = self._network.forward(windows, affine, by_batch).logits
             loss = entropies(logits).mean()  # (1)
-            gradients = dict(zip(affine, torch.autograd.grad(loss, list(affine.values())), strict=True))
+            gradients = gradients_of(loss, affine)
         probabilities = torch.softmax(logits.detach(), dim=1)
         if not all_finite((loss, *gradients.values())):
             return state, Step(probabilities)
