@@ -4,10 +4,12 @@ Each device (at most six folds of them) is left out of a small training and then
 ship, guards and all, that answers by one rung whenever its guards let it. Three things are read off:
 
     (1) limits  the farthest that any of these devices got from the others' statistics, each part of the gate alone, on
-                its way and if it went on for ever: a limit must not depend on how long a recording is
+                its way and if it went on for ever: a limit must not depend on how long a recording is; likewise the
+                smallest running agreement of the rung with the source at each age, where a device that has ended
+                keeps its last
     (2) proven  the rung with the largest mean gain, if the lower end of its one-sided 99 % interval (t, over devices)
                 is above 0, no device loses more than `MOST_HARM`, and there are at least `LEAST_DEVICES` of them; it
-                may answer always, and the smallest running agreement of any device becomes its limit
+                may answer always, and the smallest agreement of any device at an age becomes its limit there
     (3) gated   else device-lifetime statistics, behind the gate. No left-out device is beyond its own limit, so nobody
                 saw them at work there: the table tells only how they do inside, where they will not answer
 
@@ -25,8 +27,9 @@ modest.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -36,13 +39,13 @@ from adaptation.augment import Augmentation
 from adaptation.corruptions import TUNING, applicable, centre_and_scale, corrupt
 from adaptation.evaluation.run import balanced_rows
 from adaptation.methods.method import SourceContext
-from adaptation.methods.policy import AGREEMENT_WINDOWS, PERIOD, Policy
-from adaptation.methods.policy_settings import PolicySettings, Rung, RungScore
+from adaptation.methods.policy import PERIOD, Policy
+from adaptation.methods.policy_settings import AGREEMENT_AGES, PolicySettings, Rung, RungScore
 from adaptation.robust import MARGIN, folds, spread_rows
 from adaptation.spec import NetworkSpec
 from adaptation.train import default_epochs, fit, hold_out
 
-__all__ = ["LEAST_DEVICES", "MOST_HARM", "STRONG", "TOLERATED", "calibrate_policy", "decide"]
+__all__ = ["LEAST_DEVICES", "MOST_HARM", "STRONG", "TOLERATED", "by_age", "calibrate_policy", "decide"]
 
 Progress = Callable[[int, int, str], None]  # trainings done, in all, what is next
 
@@ -76,7 +79,7 @@ class _Streamed:
     accuracy: float
     mean_distance: float
     variance_distance: float
-    agreement: float
+    agreement: tuple[float, ...]
 
     @property
     def gain(self) -> float:
@@ -126,9 +129,9 @@ def calibrate_policy(
     table = tuple(_score(device, rung, result, limits) for (device, rung), result in streamed.items())
     proven = decide(table)
     if proven is None:
-        return PolicySettings("statistics", True, *limits, 0.0, _GATED_PSEUDO_WINDOWS, weak, table)
-    agreement = min(score.agreement for score in table if score.rung == proven)
-    return PolicySettings(proven, False, *limits, agreement, _PROVEN_PSEUDO_WINDOWS, weak, table)
+        return PolicySettings("statistics", True, *limits, _GATED_PSEUDO_WINDOWS, weak, table=table)
+    ages = zip(*(score.agreement for score in table if score.rung == proven), strict=True)
+    return PolicySettings(proven, False, *limits, _PROVEN_PSEUDO_WINDOWS, weak, tuple(map(min, ages)), table)
 
 
 def decide(table: Sequence[RungScore]) -> Rung | None:
@@ -178,7 +181,7 @@ def _by_simulation(
     gains = {rung: np.array([strong[kind, rung].gain for kind in kinds]) for rung in _GATED}
     allowed = [rung for rung in _GATED if gains[rung].mean() > MARGIN and gains[rung].min() >= -MOST_HARM]
     best: Rung = max(allowed, key=lambda rung: float(gains[rung].mean()), default="source")
-    return PolicySettings(best, True, *limits, 0.0, _GATED_PSEUDO_WINDOWS, weak=True, table=tuple(table))
+    return PolicySettings(best, True, *limits, _GATED_PSEUDO_WINDOWS, weak=True, table=tuple(table))
 
 
 def _trained_on(
@@ -207,26 +210,32 @@ def _limits(results: Sequence[_Streamed]) -> tuple[float, float]:
 
 def _stream(context: SourceContext, rung: Rung, pseudo_windows: float, windows: Windows, labels: Labels) -> _Streamed:
     """Stream a device through one rung that always answers."""
-    policy = Policy(context, PolicySettings(rung, False, 1.0, 1.0, 0.0, pseudo_windows, weak=False))
+    policy = Policy(context, PolicySettings(rung, False, 1.0, 1.0, pseudo_windows, weak=False))
     state = policy.reset()
-    answers, source, distances, agreements = [], [], [(0.0, 0.0)], [1.0]
+    answers, source, distances, agreements = [], [], [(0.0, 0.0)], {0: 1.0}
     for part in torch.split(torch.from_numpy(windows), PERIOD):
         state, step = policy.adapt_batch(state, part)
         answers.append(step.probabilities.argmax(dim=1).numpy())
         distances.append(policy.distances(state))
-        agreements.append(policy.decision(state).agreement)
+        agreements[int(state["windows"])] = policy.agreement(state)
         source.append(context.model(part).argmax(dim=1).numpy())
     distances.append(policy.distances(state, pseudo_windows=0.0))
-    # What (4) of the policy would come to in a longer recording: its start at 1 weighs less and less.
-    start = (1.0 - 1.0 / AGREEMENT_WINDOWS) ** len(windows)
-    agreements.append(max(0.0, (agreements[-1] - start) / (1.0 - start)))
     return _Streamed(
         source_accuracy=float((np.concatenate(source) == labels).mean()),
         accuracy=float((np.concatenate(answers) == labels).mean()),
         mean_distance=max(mean for mean, _ in distances),
         variance_distance=max(variance for _, variance in distances),
-        agreement=min(agreements),
+        agreement=by_age(agreements),
     )
+
+
+def by_age(agreements: Mapping[int, float]) -> tuple[float, ...]:
+    """Return the smallest of these running agreements, by windows seen, from each age to the next."""
+    smallest, last = [], list(agreements.values())[-1]
+    for start, stop in pairwise((*AGREEMENT_AGES, math.inf)):
+        at_age = [agreement for windows, agreement in agreements.items() if start <= windows < stop]
+        smallest.append(min(at_age, default=last))
+    return tuple(smallest)
 
 
 def _score(device: str, rung: Rung, result: _Streamed, limits: tuple[float, float]) -> RungScore:

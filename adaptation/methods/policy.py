@@ -20,12 +20,13 @@ as N_g pseudo-windows,
 
 **Guards.** Windows that no working sensor sends (`adaptation.guards.input_sanity`) get the source's answer and leave no
 trace in the state. A rung that answers always is taken back, and the source answers, while its running agreement with
-the source, which starts at 1,
+the source over n windows,
 
-    (4) agreement <- agreement + (1 if both answer the same, else 0 - agreement) / N_a    window after window
+    (4) a <- a + (1 if both answer the same, else 0 - a) / N_a    window after window, from a = 0
+        agreement = a / (1 - (1 - 1 / N_a)^n)
 
-is below what any source device showed. Any rung is taken back while it answers far fewer classes than the source does
-(`adaptation.guards.diversity`). It is computed in the shadow all the time, so it may come back.
+is below what any source device showed at that age. Any rung is taken back while it answers far fewer classes than the
+source does (`adaptation.guards.diversity`). It is computed in the shadow all the time, so it may come back.
 
 **Periods.** All this is decided once per PERIOD windows; in between, nothing that answers changes. So a decision is a
 handful of tensors and a name, which is what an adapter record carries: `answer` gives the same output wherever it is
@@ -157,7 +158,8 @@ class Policy:
         pending = {f"pending/{name}": torch.zeros_like(tensor) for name, tensor in lifetime.items()}
         in_force = {"templates": templates(self._supports)} if self._prototypes else {}
         counts = {name: torch.zeros((), dtype=torch.int64) for name in ("windows", "pending", "verdict")}
-        start = {**counts, "agreement": torch.ones(()), **lifetime, **pending}
+        agreement = {name: torch.zeros((), dtype=torch.float64) for name in ("agreement", "pending/agreement")}
+        start = {**counts, **agreement, **lifetime, **pending}
         return {**start, **self._supports, **in_force, **self._guard.start()}
 
     def decision(self, state: State) -> Decision:
@@ -168,8 +170,8 @@ class Policy:
             rung=rung,
             gate=self.gate(state),
             limit=1.0 if self.settings.gated and self.settings.rung != "source" else None,
-            agreement=float(state["agreement"]),
-            agreement_limit=self.settings.agreement_limit,
+            agreement=self.agreement(state),
+            agreement_limit=self.settings.agreement_limit(int(state["windows"])),
             verdict=verdict,
             tensors=self._tensors(state) if rung != "source" else {},
         )
@@ -178,6 +180,11 @@ class Policy:
         """Return the gate statistic (3) of a state."""
         g_mean, g_var = self.distances(state)
         return max(g_mean / self.settings.mean_limit, g_var / self.settings.variance_limit)
+
+    def agreement(self, state: State) -> float:
+        """Return the running agreement (4) of a state, as of the last decision; 1 where there is none."""
+        seen = 1.0 - (1.0 - 1.0 / AGREEMENT_WINDOWS) ** int(state["windows"])
+        return round(float(state["agreement"]) / seen, 6) if seen else 1.0  # full agreement is 1, not 0.9999999
 
     def distances(self, state: State, pseudo_windows: float = GATE_PSEUDO_WINDOWS) -> tuple[float, float]:
         """Return (1) and (2) with the source counting as so many windows; with 0, those of the device alone."""
@@ -234,10 +241,10 @@ class Policy:
 
         seen = self._shadow(state, windows, measured)
         answers = torch.softmax(self._logits(state, seen), dim=1)
-        agreement = state["agreement"]
+        agreement = state["pending/agreement"]
         for same in (answers.argmax(dim=1) == source.argmax(dim=1)).tolist():
             agreement = agreement + (float(same) - agreement) / AGREEMENT_WINDOWS  # (4)
-        new["agreement"] = agreement
+        new["pending/agreement"] = agreement
         new.update(self._guard.observe(state, answers, source)[0])
         if self._prototypes:
             memory = {name: state[name] for name in ("supports", "entropies")}
@@ -262,6 +269,7 @@ class Policy:
         for names in self._names.values():
             pending = (state[f"pending/{names[0]}"], state[f"pending/{names[1]}"])
             new.update(zip(names, blend(state[names[0]], state[names[1]], *pending, share), strict=True))
+        new["agreement"] = state["pending/agreement"]
         if self._prototypes:
             new["templates"] = templates(state)
         new["verdict"] = torch.tensor(_VERDICTS.index(self._verdict(new)))
@@ -274,7 +282,8 @@ class Policy:
             return "diversity"
         if self.settings.gated:
             return "outside the range" if self.gate(state) > 1.0 else "inside the range"
-        return "proven" if float(state["agreement"]) >= self.settings.agreement_limit else "agreement"
+        enough = self.agreement(state) >= self.settings.agreement_limit(int(state["windows"]))
+        return "proven" if enough else "agreement"
 
     def _replaced_statistics(self, state: State) -> dict[str, Tensor]:
         return {name: state[name] for pair in self._names.values() for name in pair} if self._statistics else {}

@@ -1,14 +1,16 @@
 """What the policy was told by the source: one rung, when it may answer, and the figures behind both. No torch here."""
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from adaptation.errors import ConfigError
 
-__all__ = ["RUNGS", "PolicySettings", "Rung", "RungScore"]
+__all__ = ["AGREEMENT_AGES", "RUNGS", "PolicySettings", "Rung", "RungScore"]
 
 Rung = Literal["source", "leantta", "statistics", "prototypes", "statistics+prototypes"]
 RUNGS: tuple[Rung, ...] = get_args(Rung)
+AGREEMENT_AGES = (32, 64, 128, 256, 512)  # windows a device has sent; younger ones have shown too little to be judged
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class RungScore:
         rung: What answered.
         source_accuracy, accuracy: Without and with it, 0 to 1.
         gate: Largest gate statistic of the device, each part divided by the limit in force.
-        agreement: Smallest running agreement with the source.
+        agreement: Smallest running agreement with the source from each of `AGREEMENT_AGES` to the next.
     """
 
     device: str
@@ -28,7 +30,7 @@ class RungScore:
     source_accuracy: float
     accuracy: float
     gate: float
-    agreement: float
+    agreement: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,10 @@ class PolicySettings:
         gated: Whether it answers only while the device is outside the range of the source's own devices.
         mean_limit, variance_limit: The farthest that one of those devices was from the source, above 0, in the units of
             the gate. Raising them adapts later.
-        agreement_limit: Where the rung is not gated, the smallest running agreement with the source, 0 to 1, below
-            which it is taken back. Raising it takes back sooner.
         pseudo_windows: N, what the source counts for in lifetime statistics, above 0. Raising it follows more slowly.
         weak: The source had a single device: the limits come from it alone and protect little.
+        agreement_limits: Where the rung is not gated, the smallest running agreement with the source, 0 to 1, below
+            which it is taken back, from each of `AGREEMENT_AGES` to the next. Raising one takes back sooner.
         table: Figures that the choice rests on.
 
     Raises:
@@ -54,9 +56,9 @@ class PolicySettings:
     gated: bool
     mean_limit: float
     variance_limit: float
-    agreement_limit: float
     pseudo_windows: float
     weak: bool
+    agreement_limits: tuple[float, ...] = (0.0,) * len(AGREEMENT_AGES)
     table: tuple[RungScore, ...] = ()
 
     def __post_init__(self) -> None:
@@ -66,5 +68,13 @@ class PolicySettings:
             raise ConfigError(f"gate limits: expected numbers above 0, got {self.mean_limit}, {self.variance_limit}")
         if not self.pseudo_windows > 0:
             raise ConfigError(f"pseudo_windows: expected a number above 0, got {self.pseudo_windows}")
-        if not 0 <= self.agreement_limit <= 1:
-            raise ConfigError(f"agreement_limit: expected 0 to 1, got {self.agreement_limit}")
+        if len(self.agreement_limits) != len(AGREEMENT_AGES) or not all(
+            0 <= limit <= 1 for limit in self.agreement_limits
+        ):
+            raise ConfigError(
+                f"agreement_limits: expected {len(AGREEMENT_AGES)} numbers from 0 to 1, got {self.agreement_limits}"
+            )
+
+    def agreement_limit(self, windows: int) -> float:
+        """Return the limit in force at the age of so many windows; 0, which nothing is below, for the youngest."""
+        return (0.0, *self.agreement_limits)[bisect_right(AGREEMENT_AGES, windows)]

@@ -188,9 +188,9 @@ def read_policy(folder: Path, recipe: str, seed: int) -> PolicySettings | None:
     content = json.loads(path.read_text())
     fields = {name: value for name, value in content.items() if name not in ("seed", "recipe", "code")}
     try:
-        table = tuple(RungScore(**score) for score in content["table"])
-        return PolicySettings(**{**fields, "table": table})
-    except TypeError as error:  # other fields
+        table = tuple(RungScore(**{**score, "agreement": tuple(score["agreement"])}) for score in content["table"])
+        return PolicySettings(**{**fields, "agreement_limits": tuple(fields["agreement_limits"]), "table": table})
+    except (KeyError, TypeError) as error:  # other fields
         raise ContractError(f"{path} is from another state of the code; --again policy makes it anew") from error
 
 

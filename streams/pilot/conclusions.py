@@ -88,7 +88,7 @@ def _thresholds(findings: Json, costs: Costs) -> dict[str, Any]:
         "leantta": findings["sources"][findings["recipe"]]["threshold"],
         "gate_mean_limit": policy["mean_limit"],
         "gate_variance_limit": policy["variance_limit"],
-        "agreement_limit": None if policy["gated"] else policy["agreement_limit"],
+        "agreement_limits": None if policy["gated"] else policy["agreement_limits"],
         "devices_outside": [device["device"] for device in findings["devices"] if device["gate"]["largest"] > 1.0],
     }
 

@@ -9,6 +9,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from adaptation.methods.policy_settings import AGREEMENT_AGES
 from streams.pilot import figures
 from streams.pilot.advice import points
 from streams.pilot.conclusions import expected_robust, likely_gain
@@ -46,6 +47,7 @@ def render_page(report: Json) -> str:
         devices_max=figures.DEVICES_MAX,
         panels_max=figures.PANELS_MAX,
         batch_size=BATCH_SIZE,
+        ages=AGREEMENT_AGES,
         env=environment_file(report, Path(report["bundle"])),
     )
 

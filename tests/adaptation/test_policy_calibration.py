@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 
 from adaptation.corruptions import TUNING
-from adaptation.methods.policy_settings import RungScore
-from adaptation.policy_calibration import STRONG, TOLERATED, calibrate_policy, decide
+from adaptation.methods.policy_settings import AGREEMENT_AGES, RungScore
+from adaptation.policy_calibration import STRONG, TOLERATED, by_age, calibrate_policy, decide
 from adaptation.spec import NetworkSpec
 
 SPEC = NetworkSpec("conv1d", channels=2, length=12, classes=2, widths=(4, 4), kernels=(3, 3))
 
 
 def scores(gains: list[float], rung: str = "statistics") -> list[RungScore]:
-    return [RungScore(str(i), rung, 0.5, 0.5 + gain, 1.0, 0.9) for i, gain in enumerate(gains)]  # type: ignore[arg-type]
+    return [RungScore(str(i), rung, 0.5, 0.5 + gain, 1.0, (0.9,) * len(AGREEMENT_AGES)) for i, gain in enumerate(gains)]  # type: ignore[arg-type]
 
 
 def test_a_rung_is_proven_only_if_the_lower_end_of_its_99_percent_interval_is_above_zero() -> None:
@@ -74,3 +74,10 @@ def test_a_limit_does_not_depend_on_the_length_of_the_recording() -> None:
     longer = np.concatenate([np.tile(np.flatnonzero(devices == name), 4) for name in np.unique(devices)])
     cap = calibrate_policy(windows[longer], labels[longer], devices[longer], SPEC, 0)
     assert cap.mean_limit == pytest.approx(settings.mean_limit, rel=0.5)
+
+
+def test_limits_of_agreement_are_read_at_equal_age_and_a_device_that_ended_keeps_its_last() -> None:
+    short = {0: 1.0, 8: 0.1, 32: 0.9, 56: 0.7, 64: 0.8, 120: 0.85}
+    assert by_age(short) == (0.7, 0.8, 0.85, 0.85, 0.85)
+    assert by_age({**short, 128: 0.6, 248: 0.65, 256: 0.9, 504: 0.8, 512: 0.75, 4000: 0.5}) == (0.7, 0.8, 0.6, 0.8, 0.5)
+    assert by_age({0: 1.0, 8: 0.4}) == (0.4,) * 5

@@ -46,7 +46,7 @@ PROMISED = {
 DIFFERENT = {"smoothing", "lame", "lean-a"}
 STATELESS = {"source", "iabn", "lean-a", "lean-b"}
 # The policy with all that it can do, and nothing that holds it back.
-ALWAYS = PolicySettings("statistics+prototypes", False, 1.0, 1.0, 0.0, 256.0, weak=False)
+ALWAYS = PolicySettings("statistics+prototypes", False, 1.0, 1.0, 256.0, weak=False)
 
 # Rows without a time axis have no statistics of their own; lean-hybrid has those of a period.
 NOT_ADAPTABLE = {("lean-a", "mlp"), ("lean-b", "mlp"), ("iabn", "mlp")}

@@ -10,6 +10,8 @@ from streams.pilot.economics import label_break_even, yearly
 from streams.pilot.gains import DeviceScore, gain_of, simulated_scores
 from streams.pilot.options import Costs
 
+ONES = [1.0] * 5  # agreement at each age; nothing here reads it
+
 
 def scores(*changes: float) -> list[DeviceScore]:
     return [
@@ -40,15 +42,22 @@ def test_two_devices_have_no_interval_and_none_have_no_gain() -> None:
 
 def test_without_an_interval_a_loss_of_more_than_a_point_counts_as_harm() -> None:
     table = [
-        {"device": "gain:4", "rung": "leantta", "source_accuracy": 0.5, "accuracy": 0.48, "gate": 1, "agreement": 1},
-        {"device": "noise:4", "rung": "leantta", "source_accuracy": 0.5, "accuracy": 0.495, "gate": 1, "agreement": 1},
+        {"device": "gain:4", "rung": "leantta", "source_accuracy": 0.5, "accuracy": 0.48, "gate": 1, "agreement": ONES},
+        {
+            "device": "noise:4",
+            "rung": "leantta",
+            "source_accuracy": 0.5,
+            "accuracy": 0.495,
+            "gate": 1,
+            "agreement": ONES,
+        },
         {
             "device": "a",
             "rung": "statistics+prototypes",
             "source_accuracy": 0,
             "accuracy": 1,
             "gate": 1,
-            "agreement": 1,
+            "agreement": ONES,
         },
     ]
     found = simulated_scores(table)

@@ -17,7 +17,7 @@ from adaptation.methods.method import Method, SourceContext, State, Step
 from adaptation.methods.policy_settings import PolicySettings
 from tests.adaptation.tiny_nets import tones, trained_on_tones
 
-ALWAYS = PolicySettings("statistics+prototypes", False, 1.0, 1.0, 0.0, 256.0, weak=False)
+ALWAYS = PolicySettings("statistics+prototypes", False, 1.0, 1.0, 256.0, weak=False)
 
 
 class Counting:

@@ -19,7 +19,7 @@ from adaptation.spec import NetworkSpec
 from tests.adaptation.methods.numpy_net import run, shifted, source_for
 from tests.adaptation.tiny_nets import CONV, MLP, SPECS, settled, windows_for
 
-ALWAYS = PolicySettings("statistics", False, 1.0, 1.0, 0.0, pseudo_windows=20.0, weak=False)
+ALWAYS = PolicySettings("statistics", False, 1.0, 1.0, pseudo_windows=20.0, weak=False)
 ADAPTING = tuple(rung for rung in RUNGS if rung != "source")
 
 
@@ -112,16 +112,38 @@ def test_inside_the_range_of_source_devices_the_source_answers_and_outside_the_r
         assert bool(policy.decision(state).tensors) == (verdict == "outside the range")
 
 
-def test_a_rung_that_disagrees_more_than_any_source_device_is_taken_back_and_may_return() -> None:
-    policy = Policy(source_for(CONV), replace(ALWAYS, agreement_limit=0.9))
-    state, _ = streamed(policy, windows_one_class(), 8)
-    assert policy.decision(state).verdict == "proven"
-    doubtful = {**state, "agreement": torch.tensor(0.8)}
-    state, step = policy.adapt_batch(doubtful, windows_one_class()[:PERIOD])
-    assert (policy.decision(state).verdict, step.resets) == ("agreement", 1)
-    state, step = policy.adapt_batch({**state, "agreement": torch.tensor(0.97)}, windows_one_class()[: 2 * PERIOD])
-    assert policy.decision(state).verdict == "proven"
+def test_a_rung_that_disagrees_more_than_any_source_device_of_its_age_is_taken_back_and_may_return() -> None:
+    policy = Policy(source_for(CONV), replace(ALWAYS, agreement_limits=(0.9, 0.5, 0.0, 0.0, 0.0)))
+    windows = windows_one_class()[:PERIOD]
+    verdicts = {}
+    for age, agreed in ((24, 0.0), (32, 0.89), (32, 0.91), (64, 0.49), (64, 0.51)):
+        before = torch.tensor(age - PERIOD)
+        # (4) closed: what is left of the past is what a period of full agreement brings the average to `agreed`
+        kept, seen = (255 / 256) ** PERIOD, 1 - (255 / 256) ** age
+        past = torch.tensor((agreed * seen - (1 - kept)) / kept, dtype=torch.float64)
+        state = {**policy.reset(), "windows": before, "pending/agreement": past, "verdict": torch.tensor(4)}
+        state, step = policy.adapt_batch(state, windows)
+        assert policy.decision(state).agreement == pytest.approx(agreed, abs=1e-6)
+        assert step.resets == (policy.decision(state).verdict == "agreement")
+        verdicts[age, agreed] = policy.decision(state).verdict
+    assert [pair for pair, verdict in verdicts.items() if verdict == "agreement"] == [(32, 0.89), (64, 0.49)]
+    assert set(verdicts.values()) == {"agreement", "proven"}
+    back = torch.tensor(0.9, dtype=torch.float64)
+    taken = {**state, "windows": torch.tensor(512), "pending/agreement": back, "verdict": torch.tensor(5)}
+    state, step = policy.adapt_batch(taken, windows_one_class()[: 2 * PERIOD])
     assert [receipt["verdict"] for receipt in step.receipts] == ["agreement", "proven"]
+
+
+def test_the_running_agreement_is_the_exponentially_weighted_share_of_windows_answered_alike() -> None:
+    policy, windows = Policy(source_for(CONV), ALWAYS), shifted(CONV, 5 * PERIOD)
+    state, same = policy.reset(), []
+    for window in torch.split(windows, 1):
+        shadow = policy._observe(state, window, torch.softmax(policy.network.forward(window).logits, dim=1))[1]
+        same.append(float(shadow.argmax() == policy.network.forward(window).logits.argmax()))
+        state, _ = policy.adapt_batch(state, window)
+    weights = (255 / 256) ** np.arange(len(same))[::-1]
+    assert 0 < np.mean(same) < 1
+    assert policy.agreement(state) == pytest.approx(np.average(same, weights=weights), abs=1e-6)
 
 
 def test_a_rung_that_collapses_to_one_class_while_the_source_does_not_is_taken_back() -> None:
@@ -179,7 +201,7 @@ def test_windows_that_no_sensor_sends_get_the_sources_answer_and_leave_no_trace(
 def test_a_policy_without_settings_and_settings_out_of_range_are_refused() -> None:
     with pytest.raises(ConfigError, match="policy_calibration"):
         Policy(source_for(CONV))
-    for wrong in ({"rung": "magic"}, {"mean_limit": 0.0}, {"agreement_limit": 1.5}, {"pseudo_windows": 0.0}):
+    for wrong in ({"rung": "magic"}, {"mean_limit": 0.0}, {"agreement_limits": (0.5,)}, {"pseudo_windows": 0.0}):
         with pytest.raises(ConfigError, match="expected"):
             replace(ALWAYS, **wrong)  # type: ignore[arg-type]
 

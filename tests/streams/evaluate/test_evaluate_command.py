@@ -387,8 +387,10 @@ def test_the_sample_that_methods_may_see_is_balanced(recordings: Path, tmp_path:
 def test_what_the_policy_may_do_is_found_out_once_per_source_and_forgotten_on_request(
     recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    table = (RungScore("0", "statistics", 0.5, 0.25, 1.0, 0.9), RungScore("1", "statistics", 0.5, 0.375, 1.0, 0.9))
-    settings = PolicySettings("statistics", True, 0.5, 0.25, 0.0, 256.0, weak=False, table=table)
+    table = tuple(
+        RungScore(name, "statistics", 0.5, after, 1.0, (0.9,) * 5) for name, after in (("0", 0.25), ("1", 0.375))
+    )
+    settings = PolicySettings("statistics", True, 0.5, 0.25, 256.0, weak=False, table=table)
     asked = []
 
     def calibrate(*arguments: Any) -> PolicySettings:

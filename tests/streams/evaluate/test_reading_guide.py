@@ -9,7 +9,7 @@ from adaptation.methods.policy_settings import PolicySettings
 from streams.evaluate.reading_guide import SEES_ITS_BATCH, reading_guide
 from tests.adaptation.tiny_nets import tones, trained_on_tones
 
-ALWAYS = PolicySettings("statistics+prototypes", False, 1.0, 1.0, 0.0, 256.0, weak=False)
+ALWAYS = PolicySettings("statistics+prototypes", False, 1.0, 1.0, 256.0, weak=False)
 
 
 @pytest.mark.parametrize("name", METHODS)
