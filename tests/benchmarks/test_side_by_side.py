@@ -10,7 +10,7 @@ import pytest
 from benchmarks.side_by_side import main
 from streams.evaluate.results import Row
 
-ROW: dict[str, Any] = {name: None for name in Row.__dataclass_fields__} | {
+ROW: dict[str, Any] = dict.fromkeys(Row.__dataclass_fields__) | {
     "stream": "ordered", "batch_size": 64, "augment": "none", "recipe": "none", "n": 10, "macro_f1": 0.5,
     "worst_class_recall": 0.5, "nll": 1.0, "ece": 0.1, "block": 1, "blocks": 10, "label_run": 1, "by_severity": (),
     "collapsed": False, "resets": 0, "updates": 0, "selected": 0, "state_bytes": 0,
