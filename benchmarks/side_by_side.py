@@ -14,7 +14,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from adaptation.methods.catalogue import METHODS
 from streams.evaluate.lines import Line, grouped
+from streams.evaluate.options import PLAIN
 from streams.evaluate.results import SOURCE, Row
 
 Setting = tuple[str, int, str]  # stream, batch size, kind of source
@@ -36,12 +38,15 @@ def change(line: Line | None) -> str:
     """Return a cell: accuracy of the source, change and harm of everything else; empty where nothing was run."""
     if line is None:
         return ""
+    if line.augment != PLAIN and line.rows[0].recipe == PLAIN:
+        return "as plain"  # `auto` chose not to augment
     if line.method == SOURCE:
         return f"{100 * line.accuracy:.1f} %"
     if line.change is None:
         return ""
     harmed = "?" if line.harmed is None else f"{100 * line.harmed:.0f} %"
-    return f"{100 * line.change:+.1f} ({harmed})"
+    rounded = round(100 * line.change, 1)
+    return f"{f'{rounded:+.1f}' if rounded else '0.0'} ({harmed})"
 
 
 def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
@@ -53,7 +58,7 @@ def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
 def render(found: Mapping[str, Mapping[tuple[Setting, str], Line]]) -> str:
     """Return all tables."""
     keys = list(dict.fromkeys(key for lines in found.values() for key in lines))
-    methods = list(dict.fromkeys(method for _, method in keys))
+    methods = [method for method in METHODS if any(method == name for _, name in keys)]
     parts = []
     for setting in dict.fromkeys(setting for setting, _ in keys):
         stream, size, augment = setting
@@ -77,7 +82,7 @@ def costs(found: Mapping[str, Mapping[tuple[Setting, str], Line]], methods: Sequ
     columns = [(name, size) for name in found for size in sizes]
 
     def cell(method: str, name: str, size: int) -> str:
-        line = found[name].get((("ordered", size, "none"), method))
+        line = found[name].get((("ordered", size, PLAIN), method))
         return "" if line is None else f"{1000 * line.milliseconds:.0f}"
 
     body = [[method, *(cell(method, *column) for column in columns)] for method in methods]
