@@ -5,7 +5,7 @@ first (`adaptation.policy_calibration`), which answers what may be done here:
 
     a rung that surely helped devices left out of the training, and cost none more than 2 points    answers always
     else device-lifetime statistics: nobody saw them help, so they wait behind a gate               answer through it
-    for a source with a single device, what helps under simulated shifts, or nothing                answers through it
+    for a source with a single device, which can prove nothing: none, but the gate is reported      the source answers
 
 Rungs: ``leantta`` (the window's own statistics), ``statistics`` (device-lifetime BatchNorm statistics of the first half
 of the layers, the source counting as N pseudo-windows), ``prototypes`` (T3A), or the last two together.

@@ -5,7 +5,7 @@ import pytest
 
 from adaptation.corruptions import TUNING
 from adaptation.methods.policy_settings import AGREEMENT_AGES, RungScore
-from adaptation.policy_calibration import STRONG, TOLERATED, by_age, calibrate_policy, decide, decide_simulated
+from adaptation.policy_calibration import STRONG, TOLERATED, by_age, calibrate_policy, decide
 from adaptation.spec import NetworkSpec
 
 SPEC = NetworkSpec("conv1d", channels=2, length=12, classes=2, widths=(4, 4), kernels=(3, 3))
@@ -55,8 +55,9 @@ def test_limits_are_the_farthest_that_a_device_got_that_was_left_out() -> None:
     assert calibrate_policy(*recording(3), SPEC, 0) == settings
 
 
-def test_a_source_with_one_device_is_calibrated_on_simulated_shifts_and_marked_weak() -> None:
+def test_a_source_with_one_device_is_calibrated_on_simulated_shifts_and_proves_no_rung() -> None:
     settings = calibrate_policy(*recording(1), SPEC, 0)
+    assert settings.rung == "source"
     assert settings.weak
     assert settings.gated
     kinds = {score.device.split(":")[0] for score in settings.table}
@@ -66,13 +67,6 @@ def test_a_source_with_one_device_is_calibrated_on_simulated_shifts_and_marked_w
     strong = [s for s in settings.table if s.device.endswith(f":{STRONG:g}")]
     assert max(score.gate for score in faint) == pytest.approx(1.0)
     assert max(score.gate for score in strong) > 1.0
-
-
-def test_one_kind_of_simulated_shift_does_not_choose_the_rung() -> None:
-    undoes_one, helps_most = [0.0, 0.0, 0.5, 0.0, 0.0], [0.02, 0.03, 0.05, 0.0, 0.04]
-    assert decide_simulated({"leantta": undoes_one, "statistics": helps_most}) == "statistics"
-    assert decide_simulated({"leantta": undoes_one, "statistics": [*helps_most[:-1], -0.021]}) == "leantta"
-    assert decide_simulated({"leantta": [0.01] * 5, "statistics": [0.0] * 5}) == "source"
 
 
 def test_a_limit_does_not_depend_on_the_length_of_the_recording() -> None:
