@@ -1,8 +1,8 @@
 """How long to train, judged on source devices that are left out of the training.
 
-Run ``python -m benchmarks.epochs --data FILE.npz --source KEY=VALUES --epochs 10,20,40 --seeds 2``. The source's devices
-are dealt into at most six folds; each fold is tested by a net that was trained on the others, at full size. Prints one
-line per seed and number of epochs: the mean accuracy over devices, in %. No target is read.
+Run ``python -m benchmarks.epochs --data FILE.npz --source KEY=VALUES --epochs 10,20``. The source's devices are dealt
+into at most six folds; each fold is tested by a net that was trained on the others, at full size. Prints one line per
+seed and number of epochs: the mean accuracy over devices, in %. No target is used.
 """
 
 from collections.abc import Iterator
