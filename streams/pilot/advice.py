@@ -106,7 +106,9 @@ def _harm(findings: Json) -> list[tuple[str, str]]:
 def _gate(findings: Json) -> list[tuple[str, str]]:
     policy, devices = findings["policy"], findings["devices"]
     if policy["rung"] == "source":
-        return [("plain", "The policy found no rung that helps here; it never adapts.")]
+        return [
+            ("plain", "A source with one device proves no rung; the policy never adapts and reports its gate alone.")
+        ]
     if not policy["gated"]:
         text = (
             f"The policy lets {policy['rung']} answer without a gate, because source devices proved it. Only its "
