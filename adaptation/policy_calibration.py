@@ -45,15 +45,7 @@ from adaptation.robust import folds, spread_rows
 from adaptation.spec import NetworkSpec
 from adaptation.train import default_epochs, fit, hold_out
 
-__all__ = [
-    "LEAST_DEVICES",
-    "MOST_HARM",
-    "STRONG",
-    "TOLERATED",
-    "by_age",
-    "calibrate_policy",
-    "decide",
-]
+__all__ = ["LEAST_DEVICES", "MOST_HARM", "STRONG", "TOLERATED", "by_age", "calibrate_policy", "decide"]
 
 Progress = Callable[[int, int, str], None]  # trainings done, in all, what is next
 
