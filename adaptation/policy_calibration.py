@@ -223,7 +223,7 @@ def _stream(context: SourceContext, rung: Rung, pseudo_windows: float, windows: 
 
 
 def by_age(agreements: Mapping[int, float]) -> tuple[float, ...]:
-    """Return the smallest of these running agreements, by windows seen, from each age to the next."""
+    """Return the smallest of these running agreements, by windows seen, from each age to the next; else the last."""
     smallest, last = [], list(agreements.values())[-1]
     for start, stop in pairwise((*AGREEMENT_AGES, math.inf)):
         at_age = [agreement for windows, agreement in agreements.items() if start <= windows < stop]

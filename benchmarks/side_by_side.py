@@ -18,7 +18,9 @@ from adaptation.methods.catalogue import METHODS
 from streams.evaluate.lines import Line, grouped
 from streams.evaluate.options import PLAIN
 from streams.evaluate.results import SOURCE, Row
+from streams.evaluate.summary import points, table
 
+AS_PLAIN = "as plain"
 Setting = tuple[str, int, str]  # stream, batch size, kind of source
 
 
@@ -39,20 +41,19 @@ def change(line: Line | None) -> str:
     if line is None:
         return ""
     if line.augment != PLAIN and line.rows[0].recipe == PLAIN:
-        return "as plain"  # `auto` chose not to augment
+        return AS_PLAIN  # `auto` chose not to augment
     if line.method == SOURCE:
         return f"{100 * line.accuracy:.1f} %"
     if line.change is None:
         return ""
     harmed = "?" if line.harmed is None else f"{100 * line.harmed:.0f} %"
-    rounded = round(100 * line.change, 1)
-    return f"{f'{rounded:+.1f}' if rounded else '0.0'} ({harmed})"
+    return f"{points(line.change)} ({harmed})"
 
 
-def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table."""
-    rows = [head, ["---"] * len(head), *body]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
+def filled(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table without the columns that tell nothing."""
+    kept = [i for i in range(len(head)) if i == 0 or any(row[i] not in ("", AS_PLAIN) for row in body)]
+    return table([head[i] for i in kept], [[row[i] for i in kept] for row in body])
 
 
 def render(found: Mapping[str, Mapping[tuple[Setting, str], Line]]) -> str:
@@ -72,7 +73,7 @@ def render(found: Mapping[str, Mapping[tuple[Setting, str], Line]]) -> str:
             for name, lines in found.items()
         }
         columns = [f"{name}, {count} seed{'s' * (count != 1)}" for name, count in seeds.items()]
-        parts.append(f"### {stream}, batch {size}, source {augment}\n\n{table(['method', *columns], body)}")
+        parts.append(f"### {stream}, batch {size}, source {augment}\n\n{filled(['method', *columns], body)}")
     return "\n".join([*parts, costs(found, methods)])
 
 
@@ -87,7 +88,7 @@ def costs(found: Mapping[str, Mapping[tuple[Setting, str], Line]], methods: Sequ
 
     body = [[method, *(cell(method, *column) for column in columns)] for method in methods]
     title = "### CPU microseconds per window, ordered streams, plain source\n\n"
-    return title + table(["method", *(f"{name}, batch {size}" for name, size in columns)], body)
+    return title + filled(["method", *(f"{name}, batch {size}" for name, size in columns)], body)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

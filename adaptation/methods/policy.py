@@ -7,8 +7,9 @@ first (`adaptation.policy_calibration`), which answers what may be done here:
     else device-lifetime statistics: nobody saw them help, so they wait behind a gate               answer through it
     for a source with a single device, which can prove nothing: none, but the gate is reported      the source answers
 
-Rungs: ``leantta`` (the window's own statistics), ``statistics`` (device-lifetime BatchNorm statistics of the first half
-of the layers, the source counting as N pseudo-windows), ``prototypes`` (T3A), or the last two together.
+Rungs: ``leantta`` (the window's own statistics; no calibration chooses it at present), ``statistics`` (device-lifetime
+BatchNorm statistics of the first half of the layers, the source counting as N pseudo-windows), ``prototypes`` (T3A), or
+the last two together.
 
 **The gate** opens while the device is farther from the source than any source device that was left out of training was
 from the others. At the first BatchNorm layer, with the device's lifetime mean mu and variance var, the source counting

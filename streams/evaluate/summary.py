@@ -9,7 +9,7 @@ from streams.evaluate.lines import Line, grouped, summarise_lines
 from streams.evaluate.reading_guide import reading_guide
 from streams.evaluate.results import SOURCE, Results, Row
 
-__all__ = ["BRIEF", "HEAD", "cells", "render_summary"]
+__all__ = ["BRIEF", "HEAD", "cells", "points", "render_summary", "table"]
 
 HEAD = (
     "source",
@@ -42,8 +42,8 @@ def cells(line: Line) -> list[str]:
         _percent(line.accuracy),
         "" if line.spread is None else f"{100 * line.spread:.1f}",
         f"{_percent(line.worst_accuracy)} ({_plain(line.worst_group)})",
-        _points(line.change),
-        _points(line.gain),
+        points(line.change),
+        points(line.gain),
         _harm(line),
         _percent(line.adapted_share),
         str(line.collapsed),
@@ -94,7 +94,7 @@ def _head(results: Results, command: str) -> str:
     text.append(f"Selection: {', '.join(f'{name} {value}' for name, value in chosen.items()) or 'all'}.\n")
     if results.sources:
         text.append(
-            _table(
+            table(
                 ["source model", "seed", "windows", "epochs", "last loss, nats"],
                 [
                     [
@@ -129,7 +129,7 @@ def _proof(policy: Mapping[str, Any]) -> str:
     simulated = all(score["device"].partition(":")[0] in TUNING for score in tried)
     where = "simulated shifts" if simulated else "source devices left out of training"
     loss = ", **a loss: only the gate holds it back**" if gain < 0 and policy["gated"] else ""
-    return f"; without a gate it gained {_points(gain)} points in the mean on {len(tried)} {where}{loss}"
+    return f"; without a gate it gained {points(gain)} points in the mean on {len(tried)} {where}{loss}"
 
 
 def _overview(lines: Sequence[Line]) -> str:
@@ -138,9 +138,9 @@ def _overview(lines: Sequence[Line]) -> str:
     for (augment, method), part in grouped(lines, lambda line: (line.augment, line.method)):
         found = {(line.stream, line.batch_size): line for line in part}
         cells = [found.get(setting) for setting in settings]
-        body.append([augment, method, *("" if line is None else _points(line.gain) for line in cells)])
+        body.append([augment, method, *("" if line is None else points(line.gain) for line in cells)])
     head = ["source", "method", *(f"{stream}, {size}" for stream, size in settings)]
-    return "## Gain over the plain source, by stream and batch size\n\n" + _table(head, body)
+    return "## Gain over the plain source, by stream and batch size\n\n" + table(head, body)
 
 
 def _setting(lines: Sequence[Line]) -> str:
@@ -148,7 +148,7 @@ def _setting(lines: Sequence[Line]) -> str:
     body = [cells(line) for line in lines]
     seeds = max(line.seeds for line in lines)
     title = f"## {first.stream}, batch {first.batch_size} ({first.groups} groups, {seeds} seeds)\n\n"
-    return title + _narrow(lines) + _table(HEAD, body)
+    return title + _narrow(lines) + table(HEAD, body)
 
 
 def _narrow(lines: Sequence[Line]) -> str:
@@ -170,7 +170,7 @@ def _returned(lines: Sequence[Line]) -> str:
             line.method,
             str(line.batch_size),
             _percent(line.returned_accuracy),
-            _points(line.returned_change),
+            points(line.returned_change),
         ]
         for line in lines
         if line.returned_accuracy is not None
@@ -178,7 +178,7 @@ def _returned(lines: Sequence[Line]) -> str:
     if not body:
         return ""
     title = "## After the disturbance: the clean last third of `recurring`\n\n"
-    return title + _table(["source", "method", "batch", "accuracy", "change"], body)
+    return title + table(["source", "method", "batch", "accuracy", "change"], body)
 
 
 def _corruptions(rows: Sequence[Row]) -> str:
@@ -198,7 +198,7 @@ def _corruptions(rows: Sequence[Row]) -> str:
         "rows: change against that source on the same windows. **pairs** of group and seed drew the corruption. The "
         "columns differ in their windows and classes as well: compare within a column.\n\n"
     )
-    return title + _table(head, body)
+    return title + table(head, body)
 
 
 def _at_level(rows: Sequence[Row], sources: Mapping[tuple[object, ...], Row], level: int) -> str:
@@ -210,7 +210,7 @@ def _at_level(rows: Sequence[Row], sources: Mapping[tuple[object, ...], Row], le
             windows, right, source_right = windows + mine[0], right + mine[1], source_right + theirs[1]
     if not windows:
         return ""
-    return _percent(right / windows) if rows[0].method == SOURCE else _points((right - source_right) / windows)
+    return _percent(right / windows) if rows[0].method == SOURCE else points((right - source_right) / windows)
 
 
 def _counted(row: Row | None, level: int) -> tuple[int, int] | None:
@@ -223,7 +223,8 @@ def _place(row: Row) -> tuple[object, ...]:
     return row.stream, row.batch_size, row.augment, row.seed, row.group
 
 
-def _table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+def table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table."""
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     lines += ["| " + " | ".join(cells) + " |" for cells in body]
     return "\n".join(lines) + "\n"
@@ -233,7 +234,8 @@ def _percent(share: float | None) -> str:
     return "" if share is None else f"{100 * share:.1f}"
 
 
-def _points(change: float | None) -> str:
+def points(change: float | None) -> str:
+    """Return a change of accuracy in percentage points, signed; empty where it is not known."""
     if change is None:
         return ""
     rounded = round(100 * change, 1)
