@@ -36,8 +36,11 @@ def read_lines(path: Path) -> dict[tuple[Setting, str], Line]:
     }
 
 
-def change(line: Line | None) -> str:
-    """Return a cell: accuracy of the source, change and harm of everything else; empty where nothing was run."""
+def change(line: Line | None, seeds: int) -> str:
+    """Return a cell of a column of so many seeds: accuracy of the source, change and harm of everything else.
+
+    Empty where nothing was run; a method that was run on fewer seeds says so.
+    """
     if line is None:
         return ""
     if line.augment != PLAIN and line.rows[0].recipe == PLAIN:
@@ -47,7 +50,13 @@ def change(line: Line | None) -> str:
     if line.change is None:
         return ""
     harmed = "?" if line.harmed is None else f"{100 * line.harmed:.0f} %"
-    return f"{points(line.change)} ({harmed})"
+    fewer = "" if line.seeds == seeds else f", {counted(line.seeds)}"
+    return f"{points(line.change)} ({harmed}{fewer})"
+
+
+def counted(seeds: int) -> str:
+    """Return 1 seed, 3 seeds."""
+    return f"{seeds} seed{'s' * (seeds != 1)}"
 
 
 def filled(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
@@ -63,16 +72,18 @@ def render(found: Mapping[str, Mapping[tuple[Setting, str], Line]]) -> str:
     parts = []
     for setting in dict.fromkeys(setting for setting, _ in keys):
         stream, size, augment = setting
-        body = [
-            [method, *(change(lines.get((setting, method))) for lines in found.values())]
-            for method in methods
-            if any((setting, method) in lines for lines in found.values())
-        ]
         seeds = {
             name: max((line.seeds for (s, _), line in lines.items() if s == setting), default=0)
             for name, lines in found.items()
         }
-        columns = [f"{name}, {count} seed{'s' * (count != 1)}" for name, count in seeds.items()]
+        body = [
+            [method, *(change(lines.get((setting, method)), seeds[name]) for name, lines in found.items())]
+            for method in methods
+            if any((setting, method) in lines for lines in found.values())
+        ]
+        if all(cell in ("", AS_PLAIN) for row in body for cell in row[1:]):
+            continue  # `auto` chose not to augment anywhere
+        columns = [f"{name}, {counted(count)}" for name, count in seeds.items()]
         parts.append(f"### {stream}, batch {size}, source {augment}\n\n{filled(['method', *columns], body)}")
     return "\n".join([*parts, costs(found, methods)])
 

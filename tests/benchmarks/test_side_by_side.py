@@ -49,6 +49,19 @@ def test_a_cell_is_the_mean_change_and_the_share_of_harmed_groups_and_a_method_t
     assert "| tent | 6 |  |" in printed
 
 
+def test_a_method_on_fewer_seeds_says_so_and_a_source_that_is_as_the_plain_one_has_no_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = row("source", "a", 0.5, 0.0, False, 1e-6)
+    auto = row("tent", "a", 0.5, 0.0, False, 1e-6) | {"augment": "auto"}
+    one = folder(tmp_path / "one", source, source | {"seed": 1}, row("tent", "a", 0.6, 0.1, False, 1e-6), auto)
+    main([f"one={one}"])
+    printed = capsys.readouterr().out
+    assert "| method | one, 2 seeds |" in printed
+    assert "| tent | +10.0 (0 %, 1 seed) |" in printed
+    assert "source auto" not in printed
+
+
 def test_a_folder_without_results_is_refused_with_what_was_expected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
