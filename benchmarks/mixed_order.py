@@ -66,23 +66,27 @@ def study(source: Split, spec: NetworkSpec, seed: int, augmentation: Augmentatio
         model = fit(windows, labels, spec, seed, default_epochs(len(labels)), augmentation).model
         context = SourceContext(model, torch.from_numpy(windows[:1]), torch.from_numpy(labels[:1]), seed)
         for device in np.unique(source.groups[test]):
-            own = np.flatnonzero(source.groups == device)
-            order = np.random.default_rng(seed).permutation(own.size)
-            windows, labels = source.windows[own], source.labels[own][order]
-            with torch.no_grad():
-                seen = Network(model).forward(torch.from_numpy(windows))
-            features, answers = seen.features.numpy(), seen.logits.argmax(dim=1).numpy()
-            adapted = [
-                run_stream(CumBatchNorm(context, pseudo_windows), windows[order], _BATCH, lambda: 0.0)
-                for pseudo_windows in PSEUDO_WINDOWS
-            ]
-            yield LeftOut(
-                device=str(device),
-                ordered_mixing=mixing(features),
-                shuffled_mixing=mixing(features[order]),
-                accuracy=float((answers[order] == labels).mean()),
-                adapted=tuple(float((found.probabilities.argmax(axis=1) == labels).mean()) for found in adapted),
-            )
+            yield _left_out(context, str(device), source, seed)
+
+
+def _left_out(context: SourceContext, device: str, source: Split, seed: int) -> LeftOut:
+    own = source.groups == device
+    windows, labels = source.windows[own], source.labels[own]
+    order = np.random.default_rng(seed).permutation(len(labels))
+    with torch.no_grad():
+        seen = Network(context.model).forward(torch.from_numpy(windows))
+    features, answers = seen.features.numpy(), seen.logits.argmax(dim=1).numpy()
+    adapted = [
+        run_stream(CumBatchNorm(context, pseudo_windows), windows[order], _BATCH, lambda: 0.0)
+        for pseudo_windows in PSEUDO_WINDOWS
+    ]
+    return LeftOut(
+        device=device,
+        ordered_mixing=mixing(features),
+        shuffled_mixing=mixing(features[order]),
+        accuracy=float((answers == labels).mean()),
+        adapted=tuple(float((found.probabilities.argmax(axis=1) == labels[order]).mean()) for found in adapted),
+    )
 
 
 @click.command(help=__doc__)
