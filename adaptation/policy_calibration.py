@@ -15,10 +15,10 @@ ship, guards and all, that answers by one rung whenever its guards let it. Three
 
 A source that cannot leave a device out, because it has one, proves nothing, and the source answers. The end of its own
 recording under faint shifts (severity `TOLERATED`, kinds of the tuning half) stands for devices that need no help, and
-gives the limits, so that the gate is still reported; what each rung would do under strong ones (`STRONG`) stands in
-the table, and decides nothing. It once did: on the bearing whose sensor was moved, LeanTTA, which
-won by its mean over kinds, lost 1.0 points, and lifetime statistics, which won by the median, 3.6. Such settings are
-marked ``weak``; so are those of a source that can leave out only one condition.
+gives the limits, so that the gate is still reported; what lifetime statistics, prototypes and LeanTTA would do under
+strong ones (`STRONG`) stands in the table, and decides nothing. It once did: on the bearing whose sensor was moved,
+LeanTTA, which won by its mean over kinds, lost 1.0 points, and lifetime statistics, which won by the median, 3.6. Such
+settings are marked ``weak``; so are those of a source that can leave out only one condition.
 
 Labels are the source's; nothing here sees a target. RECONSTRUCTED: the procedure is ours. The interval of (2) is a high
 bar and no guarantee: devices of one fold share a model, folds share data, and three rungs are tried. Lifetime
