@@ -111,7 +111,7 @@ def main(augment: str, seed: int, **selection: Any) -> None:
         for found in study(dataset.source, default_spec(dataset), seed, augmentation)
     ]
     if not rows:
-        raise click.ClickException("no device can be left out: expected at least two, of which the others show every class")
+        raise click.ClickException("no device can be left out: expected two or more, the others showing every class")
     click.echo(table([*titles, *(f"N = {n:g}" for n in PSEUDO_WINDOWS)], rows), nl=False)
 
 
