@@ -14,14 +14,18 @@ from collections.abc import Callable, Mapping
 
 from adaptation.batch_norms import batch_norms
 from adaptation.errors import ConfigError
+from adaptation.generators.generator import VARIANTS
+from adaptation.generators.mgg import MggSettings
 from adaptation.lean_settings import LeanSettings
 from adaptation.methods.accup import Accup
+from adaptation.methods.affine_descent import AdamRule, AffineDescent, MggRule, SgdRule
 from adaptation.methods.bn import BatchNormPrior
 from adaptation.methods.cotta import Cotta
 from adaptation.methods.cum_bn import CumBatchNorm
 from adaptation.methods.eata import Eata
 from adaptation.methods.ema_bn import EmaBatchNorm
 from adaptation.methods.foa import Foa
+from adaptation.methods.generalizeformer import GeneratedBatches
 from adaptation.methods.iabn import Iabn
 from adaptation.methods.lame import Lame
 from adaptation.methods.layer_choice import first_half
@@ -37,7 +41,7 @@ from adaptation.methods.source import Unadapted
 from adaptation.methods.t3a import T3a
 from adaptation.methods.tent import Tent
 
-__all__ = ["METHODS", "make_method"]
+__all__ = ["ABLATIONS", "METHODS", "make_method"]
 
 
 def _lean_a(context: SourceContext) -> Method:
@@ -45,6 +49,18 @@ def _lean_a(context: SourceContext) -> Method:
     layers = first_half(len(batch_norms(context.model)))
     settings = LeanSettings(tau=0.8, lam=1.0, layers=layers, direction="source_on_large", normalize_by_channels=False)
     return Lean(context, settings)
+
+
+def _generated(name: str) -> Callable[[SourceContext], Method]:
+    """Return the method that uses the generator of this name."""
+
+    def make(context: SourceContext) -> Method:
+        generator = context.generator(name)
+        if isinstance(generator.settings, MggSettings):
+            return AffineDescent(context, MggRule(generator), generator)
+        return GeneratedBatches(context, generator)
+
+    return make
 
 
 METHODS: Mapping[str, Callable[[SourceContext], Method]] = {
@@ -69,8 +85,14 @@ METHODS: Mapping[str, Callable[[SourceContext], Method]] = {
     "lame": Lame,
     "accup": Accup,
     "foa": Foa,
+    "same-loss-sgd": lambda context: AffineDescent(context, SgdRule()),
+    "same-loss-adam": lambda context: AffineDescent(context, AdamRule()),
+    **{name: _generated(name) for name in VARIANTS},
     "policy": Policy,
 }
+
+# They explain a method and are none that anybody would use: left out of "all".
+ABLATIONS = tuple(name for name in VARIANTS if name not in ("mgg", "generalizeformer"))
 
 
 def make_method(name: str, context: SourceContext) -> Method:

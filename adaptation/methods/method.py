@@ -9,12 +9,13 @@ safetensors, compares bit for bit and has a size in bytes. No method writes into
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from torch import Tensor, nn
 
 from adaptation.errors import ConfigError, NotAdaptable
+from adaptation.generators.generator import Generator
 from adaptation.methods.policy_settings import PolicySettings
 
 __all__ = ["Method", "SourceContext", "State", "Step", "require_adapted", "state_bytes"]
@@ -32,6 +33,8 @@ class SourceContext:
         labels: (m,) their classes.
         seed: Of everything random in a method.
         policy: What `adaptation.policy_calibration` found out; only the policy needs it.
+        generators: What `adaptation.generators.meta_train` made of this source, by name; the methods of those names
+            need them.
     """
 
     model: nn.Module
@@ -39,6 +42,7 @@ class SourceContext:
     labels: Tensor
     seed: int = 0
     policy: PolicySettings | None = None
+    generators: Mapping[str, Generator] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(self.windows) == 0 or len(self.windows) != len(self.labels):
@@ -46,6 +50,19 @@ class SourceContext:
                 f"source sample: expected as many windows as labels and at least one, "
                 f"got {len(self.windows)} and {len(self.labels)}"
             )
+
+    def generator(self, name: str) -> Generator:
+        """Return a generator.
+
+        Raises:
+            ConfigError: There is none of this name.
+        """
+        if name not in self.generators:
+            raise ConfigError(
+                f"{name} needs a generator that was meta-trained on this source; there are: "
+                f"{', '.join(sorted(self.generators)) or 'none'}"
+            )
+        return self.generators[name]
 
 
 @dataclass(frozen=True, eq=False)

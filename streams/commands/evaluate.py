@@ -29,7 +29,7 @@ _EXIT_BUG, _EXIT_AGAIN = 70, 75  # as the command line documents them; 3 is for 
     "--methods source,cum-bn,t3a,policy --batch-sizes 1,64 --jobs 2 --out out/chest"
 )
 @data_options
-@click.option("--methods", default="all", show_default=True, help="Names separated by commas, or all.")
+@click.option("--methods", default="all", show_default=True, help="Names separated by commas, all, or ablations.")
 @click.option("--streams", default="ordered,shuffled", show_default=True, help="Names separated by commas, or all.")
 @click.option("--batch-sizes", default="1,64", show_default=True, help="Windows that a method is given at once.")
 @click.option("--seeds", default=3, show_default=True, type=click.IntRange(1, 1000), help="How many: 0, 1, 2, ...")
@@ -83,10 +83,11 @@ def command(
     """
     from adaptation.errors import ConfigError
     from adaptation.evaluation.streams import STREAMS
-    from adaptation.methods.catalogue import METHODS
+    from adaptation.methods.catalogue import ABLATIONS, METHODS
     from streams.evaluate.options import EvaluationOptions, parse_choice, parse_numbers, parse_sources
 
-    names = parse_choice("--methods", methods, tuple(METHODS))
+    usual = [name for name in METHODS if name not in ABLATIONS]
+    names = parse_choice("--methods", methods, tuple(METHODS), {"all": usual, "ablations": ABLATIONS})
     if severity is not None and not 0.0 < severity <= 5.0:
         raise ConfigError(f"--severity: expected above 0 to 5, got {severity:g}")
     options = EvaluationOptions(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import adaptation
 
-__all__ = ["CHOICE_CODE", "POLICY_CODE", "SOURCE_CODE", "code_digest"]
+__all__ = ["CHOICE_CODE", "GENERATOR_CODE", "POLICY_CODE", "SOURCE_CODE", "code_digest"]
 
 # What a source model, a choice of recipe and a policy's settings are made by: changes elsewhere leave them valid.
 SOURCE_CODE = ("train.py", "augment.py", "nets.py", "spec.py")
@@ -19,6 +19,16 @@ POLICY_CODE = (
     "methods/network.py",
     "guards/diversity.py",
     "guards/input_sanity.py",
+)
+GENERATOR_CODE = (
+    *SOURCE_CODE,
+    "corruptions.py",
+    "corruption_kinds.py",
+    "generators/*.py",
+    "methods/network.py",
+    "methods/optimizers.py",
+    "methods/groups.py",
+    "methods/losses.py",
 )
 
 _ROOT = Path(adaptation.__file__).parent

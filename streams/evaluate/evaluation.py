@@ -8,12 +8,14 @@ from typing import Any
 from adaptation.dataset import Split
 from adaptation.errors import ConfigError, ContractError, DataError
 from adaptation.evaluation.streams import stream_members
+from adaptation.generators.generator import VARIANTS
 from streams.evaluate.folder import open_folder
+from streams.evaluate.generators import generator_path
 from streams.evaluate.options import PLAIN, EvaluationOptions, binding
 from streams.evaluate.prepare import is_prepared, policy_path, read_choice, read_policy
 from streams.evaluate.processes import Failure, run_jobs
 from streams.evaluate.recordings import load_data
-from streams.evaluate.task_runner import CalibratePolicy, ChooseRecipe, TrainSource, start_worker
+from streams.evaluate.task_runner import CalibratePolicy, ChooseRecipe, MetaTrain, TrainSource, start_worker
 from streams.evaluate.tasks import FINISHED_FILE, Task, append_finished, forget_tasks, open_finished, read_finished
 
 __all__ = ["FailedTask", "Progress", "list_tasks", "recipe_of", "run_evaluation"]
@@ -70,6 +72,7 @@ def run_evaluation(
         _prepare_sources(options, folder, progress)
         _forget(list_tasks(options, folder, target), folder, again)
         _prepare_policies(options, folder, progress)
+        _prepare_generators(options, folder, progress)
         tasks = list_tasks(options, folder, target)
         finished, _ = read_finished(folder / FINISHED_FILE)
         # Whether a method can adapt a network is asked again each time: that is cheap, and code changes.
@@ -131,6 +134,9 @@ def _forget(tasks: Sequence[Task], folder: Path, methods: Sequence[str]) -> None
     forget_tasks(folder / FINISHED_FILE, chosen)
     for recipe, seed in {(task.source, task.seed) for task in chosen if task.method == POLICY}:
         policy_path(folder, recipe, seed).unlink(missing_ok=True)
+    for task in chosen:
+        if task.method in VARIANTS:
+            generator_path(folder, task.source, task.seed, task.method).unlink(missing_ok=True)
 
 
 def _prepare_sources(options: EvaluationOptions, folder: Path, progress: Progress) -> None:
@@ -149,6 +155,17 @@ def _prepare_policies(options: EvaluationOptions, folder: Path, progress: Progre
     if POLICY in options.methods:
         pairs = [pair for pair in _pairs(options, folder) if read_policy(folder, pair[1], pair[0]) is None]
         _finish([CalibratePolicy(*pair) for pair in pairs], options, folder, progress)
+
+
+def _prepare_generators(options: EvaluationOptions, folder: Path, progress: Progress) -> None:
+    asked = [name for name in options.methods if name in VARIANTS]
+    jobs = [
+        MetaTrain(seed, recipe, name)
+        for seed, recipe in _pairs(options, folder)
+        for name in asked
+        if not generator_path(folder, recipe, seed, name).exists()
+    ]
+    _finish(jobs, options, folder, progress)
 
 
 def _pairs(options: EvaluationOptions, folder: Path) -> list[tuple[int, str]]:

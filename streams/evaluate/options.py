@@ -67,8 +67,10 @@ def binding(options: EvaluationOptions) -> dict[str, Any]:
     }
 
 
-def parse_choice(option: str, text: str, known: Sequence[str]) -> tuple[str, ...]:
-    """Read names separated by commas, or ``all``.
+def parse_choice(
+    option: str, text: str, known: Sequence[str], meanings: Mapping[str, Sequence[str]] | None = None
+) -> tuple[str, ...]:
+    """Read names separated by commas, or ``all``; ``meanings`` are other names for several at once.
 
     Raises:
         ConfigError: A name is unknown, or there is none.
@@ -76,13 +78,13 @@ def parse_choice(option: str, text: str, known: Sequence[str]) -> tuple[str, ...
     >>> parse_choice("--streams", "shuffled,ordered,ordered", ("ordered", "mixed", "shuffled"))
     ('shuffled', 'ordered')
     """
-    if text.strip() == "all":
-        return tuple(known)
-    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    several = {"all": known, **(meanings or {})}
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    names = tuple(dict.fromkeys(name for part in parts for name in several.get(part, (part,))))
     unknown = [name for name in names if name not in known]
     if unknown or not names:
         what = repr(unknown[0]) if unknown else "nothing"
-        raise ConfigError(f"{option}: expected all or some of {', '.join(known)}; got {what}")
+        raise ConfigError(f"{option}: expected {', '.join(several)} or some of {', '.join(known)}; got {what}")
     return names
 
 

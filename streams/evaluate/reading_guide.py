@@ -4,12 +4,14 @@ import textwrap
 from collections.abc import Iterable
 
 from adaptation.evaluation.harm import LEAST_BLOCKS
+from adaptation.generators.generator import VARIANTS
 
 __all__ = ["SEES_ITS_BATCH", "reading_guide"]
 
 # Methods whose answer to a window depends on later windows of its batch; a test asks every method of the catalogue.
 SEES_ITS_BATCH = (
     *("bn", "bn-prior", "ema-bn", "cum-bn", "oftta", "tent", "eata", "sar", "cotta", "t3a", "lame", "accup", "foa"),
+    *VARIANTS,  # MGG for the question alone whether the batch lies within its range
 )
 
 _TABLES = f"""\

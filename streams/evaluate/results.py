@@ -13,9 +13,10 @@ from typing import Any
 from adaptation.errors import ContractError
 from adaptation.evaluation.harm import Change, paired_change
 from adaptation.evaluation.scoring import collapsed
-from streams.evaluate.code_state import CHOICE_CODE, POLICY_CODE, SOURCE_CODE, code_digest
+from streams.evaluate.code_state import CHOICE_CODE, GENERATOR_CODE, POLICY_CODE, SOURCE_CODE, code_digest
 from streams.evaluate.evaluation import FailedTask, recipe_of
 from streams.evaluate.folder import read_binding, replace_file
+from streams.evaluate.generators import read_generator_facts
 from streams.evaluate.options import PLAIN, EvaluationOptions
 from streams.evaluate.prepare import read_choice, read_facts, read_policy, read_policy_code
 from streams.evaluate.task_runner import unpack_bits
@@ -100,7 +101,8 @@ class Results:
         sources: Facts of the source models.
         choice: What ``auto`` chose, if it was asked.
         policies: What the policy may do, per seed and recipe.
-        outdated: Sources, choice and policies that another state of the code made, in words.
+        generators: How the meta-training of each generator ended, per seed and recipe.
+        outdated: Sources, choice, policies and generators that another state of the code made, in words.
         cannot: Methods that cannot adapt this network, and why.
         missing: Tasks of the options that are not finished.
         failed: What failed in this run.
@@ -111,6 +113,7 @@ class Results:
     sources: Sequence[Mapping[str, Any]]
     choice: Mapping[str, Any] | None
     policies: Sequence[Mapping[str, Any]]
+    generators: Sequence[Mapping[str, Any]]
     outdated: Sequence[str]
     cannot: Mapping[str, str]
     missing: int
@@ -142,6 +145,11 @@ def collect_results(
     used = sorted({(task.source, task.seed) for task in tasks}, key=lambda pair: (pair[1], pair[0]))
     sources = [facts for facts in read_facts(folder) if (facts["recipe"], facts["seed"]) in used]
     choice = read_choice(folder) if "auto" in options.augment else None
+    generators = [
+        facts
+        for facts in read_generator_facts(folder)
+        if facts["name"] in options.methods and (facts["recipe"], facts["seed"]) in used
+    ]
     rows.sort(key=lambda row: _place(row, options))
     about = {
         **read_binding(folder),
@@ -160,7 +168,8 @@ def collect_results(
             for recipe, seed in used
             if (policy := read_policy(folder, recipe, seed)) is not None
         ],
-        outdated=_outdated(folder, sources, choice, used),
+        generators=generators,
+        outdated=_outdated(folder, sources, choice, used, generators),
         cannot={task.method: finished[task]["cannot"] for task in tasks if "cannot" in finished.get(task, {})},
         missing=sum(task not in finished for task in tasks),
         failed=[{"task": asdict(item.task), **asdict(item.failure)} for item in failed],
@@ -179,6 +188,7 @@ def _outdated(
     sources: Sequence[Mapping[str, Any]],
     choice: Mapping[str, Any] | None,
     used: Sequence[tuple[str, int]],
+    generators: Sequence[Mapping[str, Any]],
 ) -> list[str]:
     """Name what is reused although the code that makes it has changed since."""
     source_code, choice_code, policy_code = map(code_digest, (SOURCE_CODE, CHOICE_CODE, POLICY_CODE))
@@ -188,6 +198,12 @@ def _outdated(
     for recipe, seed in used:
         if read_policy(folder, recipe, seed) and read_policy_code(folder, recipe, seed) != policy_code:
             found.append(f"policy for source {recipe}, seed {seed}")
+    generator_code = code_digest(GENERATOR_CODE)
+    found += [
+        f"{facts['name']} for source {facts['recipe']}, seed {facts['seed']}"
+        for facts in generators
+        if facts["code"] != generator_code
+    ]
     return found
 
 

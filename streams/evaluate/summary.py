@@ -85,7 +85,7 @@ def _head(results: Results, command: str) -> str:
     if results.outdated:
         text.append(
             f"Made by an earlier state of the code and reused as they are: {'; '.join(results.outdated)}. "
-            "`--again policy` calibrates policies anew; another --out makes everything anew.\n"
+            "`--again NAME` makes a policy or a generator anew; another --out makes everything anew.\n"
         )
     if about["severity"] is not None:
         text.append(f"Severity of all corrupted streams: {about['severity']:g}.\n")
@@ -116,7 +116,29 @@ def _head(results: Results, command: str) -> str:
         weak = " (weak evidence)" if policy["weak"] else ""
         rung = "the source only" if policy["rung"] == SOURCE else f"`{policy['rung']}` {when}"
         text.append(f"`policy` for source {policy['recipe']}, seed {policy['seed']}: {rung}{weak}{_proof(policy)}.\n")
+    if results.generators:
+        text.append(_generators(results.generators))
     return "\n".join(text)
+
+
+def _generators(facts: Sequence[Mapping[str, Any]]) -> str:
+    """Show how meta-training ended: on held-out groups of the source, under simulated shifts."""
+    head = ["generator", "source model", "seed", "loss without", "with", "accuracy without", "with", "updates", "CPU s"]
+    rows = [
+        [
+            f"{each['name']}{'' if each['helps'] else ' (no help)'}",
+            str(each["recipe"]),
+            str(each["seed"]),
+            f"{each['best']['source_loss']:.3f}",
+            f"{each['best']['loss']:.3f}",
+            f"{100 * each['best']['source_accuracy']:.1f}",
+            f"{100 * each['best']['accuracy']:.1f}",
+            f"{each['best']['update']} of {each['updates']}",
+            f"{each['seconds']:.0f}",
+        ]
+        for each in facts
+    ]
+    return "Generators on shifted windows of source groups that they were not taught with:\n\n" + table(head, rows)
 
 
 def _proof(policy: Mapping[str, Any]) -> str:

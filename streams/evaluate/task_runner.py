@@ -23,6 +23,7 @@ from adaptation.methods.catalogue import make_method
 from adaptation.methods.method import Method
 from infra.allocator import keep_freed_memory
 from streams.evaluate.code_state import code_digest
+from streams.evaluate.generators import prepare_generator
 from streams.evaluate.memory import peak_bytes, reset_peak, resident_bytes
 from streams.evaluate.options import EvaluationOptions
 from streams.evaluate.prepare import (
@@ -39,6 +40,7 @@ from streams.evaluate.tasks import Task
 __all__ = [
     "CalibratePolicy",
     "ChooseRecipe",
+    "MetaTrain",
     "TaskRunner",
     "TrainSource",
     "score_group",
@@ -77,6 +79,18 @@ class CalibratePolicy:
         return f"calibration of the policy for source {self.recipe}, seed {self.seed}"
 
 
+@dataclass(frozen=True)
+class MetaTrain:
+    """Meta-train the generator of this name for this source."""
+
+    seed: int
+    recipe: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"meta-training of {self.name} for source {self.recipe}, seed {self.seed}"
+
+
 def start_worker(options: EvaluationOptions, folder: Path) -> "TaskRunner":
     """Set this process up and load what all jobs share."""
     keep_freed_memory()
@@ -102,12 +116,15 @@ class TaskRunner:
         self._method = lru_cache(maxsize=64)(self._make_method)
         self._stream = lru_cache(maxsize=64)(self._make_stream)
 
-    def __call__(self, job: ChooseRecipe | TrainSource | CalibratePolicy | Task) -> Any:
+    def __call__(self, job: ChooseRecipe | TrainSource | CalibratePolicy | MetaTrain | Task) -> Any:
         """Do one job; what it returns goes back to the parent."""
         if isinstance(job, ChooseRecipe):
             return prepare_choice(self._folder, self._dataset, self._options.epochs)
         if isinstance(job, CalibratePolicy):
             return prepare_policy(self._folder, self._dataset, job.recipe, job.seed).rung
+        if isinstance(job, MetaTrain):
+            context = self._source(job.recipe, job.seed).context
+            return prepare_generator(self._folder, self._dataset, context, job.recipe, job.name, time.process_time)
         if isinstance(job, TrainSource):
             prepared = prepare_source(self._dataset, job.recipe, job.seed, self._options.epochs)
             save_source(self._folder, prepared)

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from adaptation.errors import ConfigError, ContractError, NotAdaptable
+from adaptation.generators import meta_train
 from adaptation.methods import catalogue
 from adaptation.methods.policy_settings import PolicySettings, RungScore
 from adaptation.nets import Classifier, to_tensors
 from streams.cli import main
-from streams.evaluate.options import EvaluationOptions
+from streams.evaluate.generators import generator_path, read_generators
+from streams.evaluate.options import EvaluationOptions, parse_choice
 from streams.evaluate.prepare import load_source, policy_path, prepare_source, read_policy, save_source
 from streams.evaluate.processes import WorkerDied
 from streams.evaluate.recordings import load_data
@@ -337,7 +339,7 @@ def test_worker_processes_give_the_same_as_this_one(recordings: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        (["--methods", "tend"], "--methods: expected all or some of source,"),
+        (["--methods", "tend"], "--methods: expected all, ablations or some of source,"),
         (["--streams", "sorted"], "--streams: expected all or some of ordered,"),
         (["--batch-sizes", "0"], "numbers from 1"),
         (["--augment", "blur"], "--augment: expected none, auto or"),
@@ -418,3 +420,53 @@ def test_what_the_policy_may_do_is_found_out_once_per_source_and_forgotten_on_re
     kept.write_text(kept.read_text().replace('"gated"', '"fenced"'))
     with pytest.raises(ContractError, match="another state of the code; --again policy"):
         read_policy(tmp_path, "none", 0)
+
+
+def test_generators_are_taught_once_kept_shown_and_taught_again_on_demand(
+    recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(meta_train, "_PATIENCE", 1)
+    options = ["--seeds", 1, "--augment", "none", "--batch-sizes", 16, "--streams", "ordered"]
+    names = ["--methods", "mgg,generalizeformer"]
+    assert run(recordings, tmp_path / "out", *options, *names) == 0
+    kept = {name: generator_path(tmp_path / "out", "none", 0, name) for name in ("mgg", "generalizeformer")}
+    first = {name: path.read_bytes() for name, path in kept.items()}
+    rows = rows_of(tmp_path / "out")
+    assert {row["method"] for row in rows} == {"source", "mgg", "generalizeformer"}
+    assert all(row["adapted_share"] is not None for row in rows if row["method"] != "source")
+    summary = (tmp_path / "out" / "summary.md").read_text()
+    assert re.search(r"\| mgg( \(no help\))? \| none \| 0 \| \d", summary)
+    assert run(recordings, tmp_path / "out", *options, *names) == 0  # nothing left to do
+    assert {name: path.read_bytes() for name, path in kept.items()} == first
+    times = {name: path.stat().st_mtime_ns for name, path in kept.items()}
+    assert run(recordings, tmp_path / "out", *options, *names, "--again", "mgg") == 0
+    again = {name: path.stat().st_mtime_ns for name, path in kept.items()}
+    assert again["mgg"] > times["mgg"]
+    assert again["generalizeformer"] == times["generalizeformer"]
+
+
+def test_a_damaged_generator_and_one_of_other_settings_are_named(
+    recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(meta_train, "_PATIENCE", 1)
+    options = ["--seeds", 1, "--augment", "none", "--batch-sizes", 16, "--streams", "ordered", "--methods", "mgg"]
+    assert run(recordings, tmp_path / "out", *options) == 0
+    path = generator_path(tmp_path / "out", "none", 0, "mgg")
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b'\\"alpha\\": 0.01', b'\\"alpha\\": 0.02'))
+    assert path.read_bytes() != whole
+    with pytest.raises(ContractError, match="--again mgg makes it anew"):
+        read_generators(tmp_path / "out", "none", 0)
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ContractError, match="damaged"):
+        read_generators(tmp_path / "out", "none", 0)
+
+
+def test_all_leaves_the_ablations_to_those_who_ask_for_them() -> None:
+    usual = tuple(name for name in catalogue.METHODS if name not in catalogue.ABLATIONS)
+    meanings = {"all": usual, "ablations": catalogue.ABLATIONS}
+    known = tuple(catalogue.METHODS)
+    assert parse_choice("--methods", "all", known, meanings) == usual
+    assert "mgg" in usual
+    assert "mgg-no-memory" not in usual
+    assert set(parse_choice("--methods", "all,ablations", known, meanings)) == set(known)

@@ -1,0 +1,1 @@
+"""Meta-trained generators: networks that look at a batch and give the parameters of another network."""

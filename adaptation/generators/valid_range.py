@@ -1,0 +1,52 @@
+"""The shifts that a generator has met in meta-training; beyond them it is not asked.
+
+Per batch, with the batch statistics m (in source standard deviations) and r (variance over the source's) of what enters
+each BatchNorm layer:
+
+    (1) mean part      mean over layers of mean_c m_c^2
+    (2) variance part  mean over layers of mean_c log^2 r_c
+
+Both are plain numbers whatever the network, so a range serves a network that the generator was not trained with. What
+is not finite lies outside every range.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from adaptation.errors import ConfigError
+from adaptation.generators.affine_gradient import Seen
+
+__all__ = ["ValidRange", "batch_distance"]
+
+
+@dataclass(frozen=True)
+class ValidRange:
+    """The largest (1) and (2) of any batch in meta-training, each above 0.
+
+    Raises:
+        ConfigError: A limit is not above 0.
+    """
+
+    mean_limit: float
+    variance_limit: float
+
+    def __post_init__(self) -> None:
+        if not (self.mean_limit > 0 and self.variance_limit > 0):
+            raise ConfigError(f"valid range: expected limits above 0, got {self.mean_limit} and {self.variance_limit}")
+
+    def share(self, seen: Seen) -> float:
+        """Return how far out a batch is: up to 1 inside, above outside, infinite if not finite."""
+        mean, variance = (float(part[0]) for part in batch_distance(seen))
+        if not math.isfinite(mean + variance):
+            return math.inf
+        return max(mean / self.mean_limit, variance / self.variance_limit)
+
+
+def batch_distance(seen: Seen) -> tuple[Tensor, Tensor]:
+    """Return (1) and (2) of each group, (groups,) each."""
+    mean = torch.stack([part.square().mean(dim=1) for part in seen.means]).mean(dim=0)
+    variance = torch.stack([part.log().square().mean(dim=1) for part in seen.variances]).mean(dim=0)
+    return mean, variance

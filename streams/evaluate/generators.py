@@ -1,0 +1,102 @@
+"""Generators of an evaluation: meta-trained once per seed, recipe and variant, on the source alone, and kept.
+
+sources/seed-0-none.mgg.generator     settings, figures and the weights, as safetensors with a header of JSON
+"""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from adaptation.dataset import Dataset
+from adaptation.errors import ContractError
+from adaptation.generators.episodes import Recordings
+from adaptation.generators.generator import VARIANTS, Generator
+from adaptation.generators.meta_train import meta_train
+from adaptation.generators.valid_range import ValidRange
+from adaptation.methods.method import SourceContext
+from streams.evaluate.code_state import GENERATOR_CODE, code_digest
+from streams.evaluate.folder import replace_file
+
+__all__ = ["generator_path", "prepare_generator", "read_generator_facts", "read_generators"]
+
+
+def prepare_generator(
+    folder: Path, dataset: Dataset, context: SourceContext, recipe: str, name: str, clock: Callable[[], float]
+) -> None:
+    """Meta-train one variant for a source model and keep it; minutes.
+
+    Args:
+        folder: Of the evaluation.
+        dataset: Its source is what is learned from.
+        context: Of the source model, which gives the seed.
+        recipe: That the source model was trained with.
+        name: One of `adaptation.generators.generator.VARIANTS`.
+        clock: Gives seconds.
+
+    Raises:
+        DataError: The source is too small, or training leads to numbers that are not finite.
+    """
+    started, source = clock(), dataset.source
+    recordings = Recordings(source.windows, source.labels, source.groups)
+    trained = meta_train(context.model, recordings, VARIANTS[name], context.seed)
+    facts = {
+        "name": name,
+        "seed": context.seed,
+        "recipe": recipe,
+        "settings": asdict(trained.generator.settings),
+        "valid_range": asdict(trained.generator.valid_range),
+        "updates": trained.updates,
+        "best": asdict(trained.best),
+        "helps": trained.helps,
+        "seconds": round(clock() - started, 1),
+        "code": code_digest(GENERATOR_CODE),
+    }
+    path = generator_path(folder, recipe, context.seed, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    weights = {key: value.contiguous() for key, value in trained.generator.weights.items()}
+    replace_file(path, save(weights, metadata={"facts": json.dumps(facts)}))
+
+
+def generator_path(folder: Path, recipe: str, seed: int, name: str) -> Path:
+    """Return where a generator is kept."""
+    return folder / "sources" / f"seed-{seed}-{re.sub('[^A-Za-z0-9.]+', '-', recipe)}.{name}.generator"
+
+
+def read_generators(folder: Path, recipe: str, seed: int) -> dict[str, Generator]:
+    """Return all generators that are kept for a source model, by name.
+
+    Raises:
+        ContractError: One is damaged, or from another state of the code.
+    """
+    found = {}
+    for name in VARIANTS:
+        path = generator_path(folder, recipe, seed, name)
+        if path.exists():
+            facts, weights = _read(path)
+            if facts["settings"] != asdict(VARIANTS[name]):
+                raise ContractError(f"{path} has other settings than this code; --again {name} makes it anew")
+            found[name] = Generator(VARIANTS[name], weights, ValidRange(**facts["valid_range"]))
+    return found
+
+
+def read_generator_facts(folder: Path) -> list[dict[str, Any]]:
+    """Return the facts of all generators that are kept, by name, recipe and seed."""
+    facts = [_read(path)[0] for path in (folder / "sources").glob("*.generator")]
+    order = list(VARIANTS)
+    known = [each for each in facts if each["name"] in VARIANTS]
+    return sorted(known, key=lambda each: (order.index(each["name"]), each["recipe"] != "none", each["seed"]))
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads(file.metadata()["facts"])
+            return facts, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ContractError(f"{path} is damaged ({error}); delete it and run the evaluation again") from error

@@ -1,0 +1,36 @@
+"""Generators with drawn weights, for tests of what holds whatever they learned."""
+
+import functools
+
+import torch
+
+from adaptation.generators.generalizeformer import GeneralizeFormer
+from adaptation.generators.generator import VARIANTS, Generator
+from adaptation.generators.mgg import Mgg, MggSettings
+from adaptation.generators.valid_range import ValidRange
+from adaptation.spec import NetworkSpec
+
+EVERYWHERE = ValidRange(1e30, 1e30)
+
+
+def disturbed(module: torch.nn.Module, seed: int, size: float) -> dict[str, torch.Tensor]:
+    """Return a module's weights with noise on each, so that nothing is still zero, or one, by construction."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: value + size * torch.randn(value.shape, generator=generator)
+        for name, value in module.state_dict().items()
+    }
+
+
+@functools.cache
+def drawn_generators(spec: NetworkSpec, size: float = 0.05) -> dict[str, Generator]:
+    """Return one of each variant that fits the network."""
+    found = {}
+    for seed, (name, settings) in enumerate(VARIANTS.items()):
+        module: Mgg | GeneralizeFormer
+        if isinstance(settings, MggSettings):
+            module = Mgg(settings, seed)
+        else:
+            module = GeneralizeFormer(settings, max(spec.widths), seed)
+        found[name] = Generator(settings, disturbed(module, seed, size), EVERYWHERE)
+    return found
