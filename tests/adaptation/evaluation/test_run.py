@@ -15,6 +15,7 @@ from adaptation.evaluation.streams import make_stream
 from adaptation.methods.catalogue import METHODS, make_method
 from adaptation.methods.method import Method, SourceContext, State, Step
 from adaptation.methods.policy_settings import PolicySettings
+from tests.adaptation.tiny_generators import drawn_generators
 from tests.adaptation.tiny_nets import tones, trained_on_tones
 
 ALWAYS = PolicySettings("statistics+prototypes", False, 1.0, 1.0, 256.0, weak=False)
@@ -91,7 +92,9 @@ def test_no_argument_of_a_run_or_of_a_method_is_a_label() -> None:
 def test_target_labels_never_reach_a_method(name: str) -> None:
     source, source_labels = tones(60, seed=2)
     windows, labels = tones(40, seed=8)
-    context = SourceContext(trained_on_tones()[0], torch.from_numpy(source), torch.from_numpy(source_labels), 1, ALWAYS)
+    model = trained_on_tones()[0]
+    generators = drawn_generators(model.spec)
+    context = SourceContext(model, torch.from_numpy(source), torch.from_numpy(source_labels), 1, ALWAYS, generators)
     answers = []
     for given in (labels, np.random.default_rng(0).permutation(labels), np.zeros_like(labels)):
         split = Split(windows, given, np.full(len(given), "device"), np.arange(len(given)))
