@@ -9,22 +9,17 @@ short cuts for a shared exponent of 2 or 3 that it does not take for one exponen
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
-from onnx import TensorProto, helper, numpy_helper
 
 from adaptation.engine import ADAPTED_OUTPUTS, SOURCE_OUTPUTS, parameter_shapes
 from adaptation.lean_settings import LeanSettings
+from adaptation.onnx_graph import Axes, Graph
 from adaptation.shift_calibration import ShiftCalibration
 from adaptation.spec import BATCH_NORM_EPS, SCALED_LIMIT, NetworkSpec
 
-__all__ = ["export_adapted", "export_source"]
-
-_OPSET = 18
-_IR_VERSION = 8
+__all__ = ["export_adapted", "export_source", "feature_map", "scaled_input"]
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -37,11 +32,11 @@ def export_source(tensors: Mapping[str, FloatArray], spec: NetworkSpec, calibrat
         spec: The network.
         calibration: Constants of the shift magnitude, see `adaptation.shift`.
     """
-    g = _Graph()
+    g = Graph()
     means, variances = [], []
-    x = _scaled(g, tensors, spec)
+    x = scaled_input(g, tensors, spec)
     for index in range(spec.layers):
-        h = _map(g, x, index, tensors, spec)  # (n, C, T), or (n, C)
+        h = feature_map(g, x, index, tensors, spec)  # (n, C, T), or (n, C)
         gamma, beta, mean_s, var_s = _stored_norm(g, index, tensors)  # (1, C) each
         mean_t, var_t = _statistics(g, h, spec)  # (n, C) each
         step = g.op("Sub", mean_t, mean_s)
@@ -63,7 +58,7 @@ def export_source(tensors: Mapping[str, FloatArray], spec: NetworkSpec, calibrat
         whole = g.op("Squeeze", _mean_over_last(g, values), g.constant(np.array([1], np.int64)))  # (n,)
         g.op("Div", whole, g.constant(quantile), name=part)
     g.op("Max", "mean_part", "variance_part", name="magnitude")
-    return g.to_bytes("source", {"windows": ("n", spec.channels, spec.length)}, SOURCE_OUTPUTS, spec)
+    return g.to_bytes("source", {"windows": ("n", spec.channels, spec.length)}, _sized(SOURCE_OUTPUTS, spec))
 
 
 def export_adapted(tensors: Mapping[str, FloatArray], spec: NetworkSpec, settings: LeanSettings) -> bytes:
@@ -73,14 +68,14 @@ def export_adapted(tensors: Mapping[str, FloatArray], spec: NetworkSpec, setting
     head are inputs with first axis n or 1 (see `adaptation.engine.parameter_shapes`), so that windows of devices with
     different parameters share a batch. Equation numbers are those of `adaptation.leantta`.
     """
-    g = _Graph()
+    g = Graph()
     distances, gains = [], []
-    x = _scaled(g, tensors, spec)
+    x = scaled_input(g, tensors, spec)
     last = g.constant(np.array([1], np.int64))
     tau, lam = g.op("Unsqueeze", "tau", last), g.op("Unsqueeze", "lambda", last)  # (m, 1) each
     remainder = g.op("Sub", g.number(1.0), tau)  # (m, 1): 1 - tau
     for index, width in enumerate(spec.widths):
-        h = _map(g, x, index, tensors, spec)
+        h = feature_map(g, x, index, tensors, spec)
         mean, var = f"mean_{index}", f"var_{index}"  # (m, C) each
         if spec.adaptable:
             mean_t, var_t = _statistics(g, h, spec)  # (n, C) each: (1)
@@ -108,63 +103,15 @@ def export_adapted(tensors: Mapping[str, FloatArray], spec: NetworkSpec, setting
             g.op("ConstantOfShape", size, name=name)
     inputs: dict[str, tuple[str | int, ...]] = {"windows": ("n", spec.channels, spec.length)}
     inputs |= {name: ("m", *shape) for name, shape in parameter_shapes(spec).items()}
-    return g.to_bytes("adapted", inputs, ADAPTED_OUTPUTS, spec)
+    return g.to_bytes("adapted", inputs, _sized(ADAPTED_OUTPUTS, spec))
 
 
-class _Graph:
-    """Nodes and constants in the order in which they were asked for, with names that repeat from run to run."""
-
-    def __init__(self) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
-
-    def op(self, kind: str, *inputs: str, name: str = "", **attributes: Any) -> str:
-        """Append a node and return the name of its output."""
-        output = name or f"{kind.lower()}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(kind, list(inputs), [output], name=f"node_{len(self.nodes)}", **attributes))
-        return output
-
-    def constant(self, values: npt.NDArray[np.float32] | npt.NDArray[np.int64]) -> str:
-        """Store an array and return its name."""
-        name = f"constant_{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(values).reshape(values.shape), name))
-        return name
-
-    def number(self, value: float) -> str:
-        return self.constant(np.array(value, np.float32))
-
-    def row(self, values: FloatArray) -> str:
-        """Store a vector (C,) as (1, C)."""
-        return self.constant(values[None])
-
-    def to_bytes(
-        self,
-        name: str,
-        inputs: Mapping[str, tuple[str | int, ...]],
-        outputs: Mapping[str, tuple[str, ...]],
-        spec: NetworkSpec,
-    ) -> bytes:
-        sizes: dict[str, str | int] = {"n": "n", "classes": spec.classes, "layers": spec.layers}
-        wanted = {output: tuple(sizes[axis] for axis in axes) for output, axes in outputs.items()}
-        graph = helper.make_graph(
-            self.nodes,
-            name,
-            [helper.make_tensor_value_info(key, TensorProto.FLOAT, list(shape)) for key, shape in inputs.items()],
-            [helper.make_tensor_value_info(key, TensorProto.FLOAT, list(shape)) for key, shape in wanted.items()],
-            self.constants,
-        )
-        model = helper.make_model(
-            graph,
-            producer_name="acclimate",
-            opset_imports=[helper.make_opsetid("", _OPSET)],
-            ir_version=_IR_VERSION,
-        )
-        onnx.checker.check_model(model, full_check=True)
-        content: bytes = model.SerializeToString(deterministic=True)
-        return content
+def _sized(outputs: Mapping[str, tuple[str, ...]], spec: NetworkSpec) -> dict[str, Axes]:
+    sizes: dict[str, str | int] = {"n": "n", "classes": spec.classes, "layers": spec.layers}
+    return {output: tuple(sizes[axis] for axis in axes) for output, axes in outputs.items()}
 
 
-def _scaled(g: _Graph, tensors: Mapping[str, FloatArray], spec: NetworkSpec) -> str:
+def scaled_input(g: Graph, tensors: Mapping[str, FloatArray], spec: NetworkSpec) -> str:
     """Transform, scale and clip: (n, C, L), flattened to (n, C * L) for an mlp."""
     x = "windows"
     if spec.transform == "signedlog":
@@ -175,7 +122,8 @@ def _scaled(g: _Graph, tensors: Mapping[str, FloatArray], spec: NetworkSpec) -> 
     return x if spec.kind == "conv1d" else g.op("Flatten", x, axis=1)
 
 
-def _map(g: _Graph, x: str, index: int, tensors: Mapping[str, FloatArray], spec: NetworkSpec) -> str:
+def feature_map(g: Graph, x: str, index: int, tensors: Mapping[str, FloatArray], spec: NetworkSpec) -> str:
+    """Return what enters BatchNorm layer `index`: (n, C, T), or (n, C)."""
     weight = tensors[f"blocks.{index}.map.weight"]
     if spec.kind == "mlp":
         return g.op("MatMul", x, g.constant(weight.T))
@@ -183,7 +131,7 @@ def _map(g: _Graph, x: str, index: int, tensors: Mapping[str, FloatArray], spec:
     return g.op("Conv", x, g.constant(weight), kernel_shape=[spec.kernels[index]], pads=[half, half])
 
 
-def _stored_norm(g: _Graph, index: int, tensors: Mapping[str, FloatArray]) -> tuple[str, str, str, str]:
+def _stored_norm(g: Graph, index: int, tensors: Mapping[str, FloatArray]) -> tuple[str, str, str, str]:
     """Return gamma, beta, mean and variance of the source, (1, C) each."""
     gamma, beta, mean, var = (
         g.row(tensors[f"blocks.{index}.norm.{name}"]) for name in ("weight", "bias", "running_mean", "running_var")
@@ -191,7 +139,7 @@ def _stored_norm(g: _Graph, index: int, tensors: Mapping[str, FloatArray]) -> tu
     return gamma, beta, mean, var
 
 
-def _statistics(g: _Graph, h: str, spec: NetworkSpec) -> tuple[str, str]:
+def _statistics(g: Graph, h: str, spec: NetworkSpec) -> tuple[str, str]:
     """Return mean and biased variance of each window, (n, C) each; without a time axis the value itself, twice."""
     if not spec.adaptable:
         return h, h
@@ -202,7 +150,7 @@ def _statistics(g: _Graph, h: str, spec: NetworkSpec) -> tuple[str, str]:
     return g.op("Squeeze", mean, axis), g.op("Squeeze", var, axis)
 
 
-def _distance(g: _Graph, step: str, var_plus_eps: str, remainder: str, times: int) -> str:
+def _distance(g: Graph, step: str, var_plus_eps: str, remainder: str, times: int) -> str:
     """Return d of equation (3), (n, 1), from mu_t - mu_s (n, C); ``times`` is C for the plain sum, 1 for the mean.
 
     1 - exp(-D) = 2 t / (1 + t) with t = tanh(D / 2), which keeps small D where the left side cancels to 0.
@@ -213,7 +161,7 @@ def _distance(g: _Graph, step: str, var_plus_eps: str, remainder: str, times: in
     return g.op("Div", g.op("Mul", t, g.number(2.0)), g.op("Add", t, g.number(1.0)))
 
 
-def _normalise(g: _Graph, h: str, gamma: str, beta: str, mean: str, var: str, spec: NetworkSpec) -> str:
+def _normalise(g: Graph, h: str, gamma: str, beta: str, mean: str, var: str, spec: NetworkSpec) -> str:
     """Return gamma (h - mean) / sqrt(var + eps) + beta as one scale and one shift per channel.
 
     Both graphs come through here, so that a window that is not adapted gets the same bits from both.
@@ -226,12 +174,12 @@ def _normalise(g: _Graph, h: str, gamma: str, beta: str, mean: str, var: str, sp
     return g.op("Add", g.op("Mul", h, scale), shift)
 
 
-def _activate(g: _Graph, x: str, spec: NetworkSpec) -> str:
+def _activate(g: Graph, x: str, spec: NetworkSpec) -> str:
     x = g.op("Relu", x)
     return g.op("MaxPool", x, kernel_shape=[2], strides=[2]) if spec.kind == "conv1d" else x
 
 
-def _answer(g: _Graph, x: str, weight: str, bias: str, spec: NetworkSpec) -> None:
+def _answer(g: Graph, x: str, weight: str, bias: str, spec: NetworkSpec) -> None:
     """Append mean over time, head and softmax; weight (m, K, F), bias (m, K)."""
     axis = g.constant(np.array([1], np.int64))
     if spec.kind == "conv1d":
@@ -242,23 +190,23 @@ def _answer(g: _Graph, x: str, weight: str, bias: str, spec: NetworkSpec) -> Non
     g.op("Softmax", logits, axis=-1, name="probabilities")
 
 
-def _mean_over_last(g: _Graph, x: str) -> str:
+def _mean_over_last(g: Graph, x: str) -> str:
     """Return the mean (n, 1) of each row of x (n, C)."""
     axis = g.constant(np.array([1], np.int64))
     return g.op("Squeeze", g.op("GlobalAveragePool", g.op("Unsqueeze", x, axis)), g.constant(np.array([2], np.int64)))
 
 
-def _plus_eps(g: _Graph, var: str) -> str:
+def _plus_eps(g: Graph, var: str) -> str:
     return g.op("Add", var, g.number(BATCH_NORM_EPS))
 
 
-def _log(g: _Graph, x: str) -> str:
+def _log(g: Graph, x: str) -> str:
     """Return the logarithm of each element of x, of any rank; see the top of the file."""
     last = g.constant(np.array([-1], np.int64))
     return g.op("ReduceLogSum", g.op("Unsqueeze", x, last), last, keepdims=0)
 
 
-def _log1p(g: _Graph, x: str) -> str:
+def _log1p(g: Graph, x: str) -> str:
     """Return log(1 + x) for x >= 0 without losing small x (Kahan): log(u) * x / (u - 1) with u = 1 + x as rounded."""
     one = g.number(1.0)
     u = g.op("Add", x, one)
@@ -267,5 +215,5 @@ def _log1p(g: _Graph, x: str) -> str:
     return g.op("Where", tiny, x, g.op("Mul", _log(g, u), g.op("Div", x, rounded)))
 
 
-def _zeros_like(g: _Graph, x: str) -> str:
+def _zeros_like(g: Graph, x: str) -> str:
     return g.op("ConstantOfShape", g.op("Shape", x))

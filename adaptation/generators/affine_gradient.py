@@ -31,6 +31,7 @@ __all__ = [
     "Seen",
     "SourceFeatures",
     "affine_gradient",
+    "batch_distance",
     "discrepancy_weight",
     "join",
     "look",
@@ -116,6 +117,13 @@ def look(network: Network, windows: Tensor, affine: Mapping[str, Tensor], groups
         logits = logits + network.tensors.get(f"{network.head}.bias", torch.zeros((), device=logits.device))
     seen = torch.cat(activations, dim=1).reshape(groups, each, -1)
     return Seen(logits, passed.features, seen, tuple(means), tuple(variances))
+
+
+def batch_distance(seen: Seen) -> tuple[Tensor, Tensor]:
+    """Return mean part and variance part of `adaptation.generators.valid_range`, (groups,) each."""
+    mean = torch.stack([part.square().mean(dim=1) for part in seen.means]).mean(dim=0)
+    variance = torch.stack([part.log().square().mean(dim=1) for part in seen.variances]).mean(dim=0)
+    return mean, variance
 
 
 @torch.no_grad()

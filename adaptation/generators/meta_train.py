@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from adaptation.errors import ConfigError, DataError
 from adaptation.generators.affine_gradient import (
     affine_gradient,
+    batch_distance,
     discrepancy_weight,
     join,
     look,
@@ -40,7 +41,7 @@ from adaptation.generators.generalizeformer import GeneralizeFormer, GeneralizeF
 from adaptation.generators.generalizeformer import generated_tensors as generated
 from adaptation.generators.generator import Generator, Settings
 from adaptation.generators.mgg import Mgg, MggSettings, moments_start, moments_step
-from adaptation.generators.valid_range import ValidRange, batch_distance
+from adaptation.generators.valid_range import ValidRange
 from adaptation.methods.network import Network
 from adaptation.methods.optimizers import adam_start, adam_step, all_finite
 

@@ -35,12 +35,12 @@ from torch import Tensor, nn
 
 from adaptation.errors import ConfigError
 
-__all__ = ["HIDDEN", "Memory", "Mgg", "MggSettings", "memory_step", "moments_start", "moments_step"]
+__all__ = ["HIDDEN", "LSTM_HIDDEN", "Memory", "Mgg", "MggSettings", "memory_step", "moments_start", "moments_step"]
 
 HIDDEN = 8
 _BETA1, _BETA2, _EPS = 0.9, 0.99, 1e-8
 _NORM_EPS = 1e-6
-_LSTM_HIDDEN = 5  # 4 f (2 + f) + 4 f + f = 165 numbers beside the 164 of the memory
+LSTM_HIDDEN = 5  # 4 f (2 + f) + 4 f + f = 165 numbers beside the 164 of the memory
 
 Memory = Mapping[str, Tensor]  # first axis: coordinates
 
@@ -147,7 +147,7 @@ class Mgg(nn.Module):
 
         f = HIDDEN
         if settings.core == "lstm":
-            f = _LSTM_HIDDEN
+            f = LSTM_HIDDEN
             self.gates = drawn(4 * f, 2 + f)
             self.gates_bias = nn.Parameter(torch.zeros(4 * f))
         else:
@@ -162,7 +162,7 @@ class Mgg(nn.Module):
     def start(self, coordinates: int) -> dict[str, Tensor]:
         """Return the memory of so many coordinates before any gradient; copies of learned weights."""
         if self.settings.core == "lstm":
-            return {name: torch.zeros(coordinates, _LSTM_HIDDEN) for name in ("hidden", "cell")}
+            return {name: torch.zeros(coordinates, LSTM_HIDDEN) for name in ("hidden", "cell")}
         return {
             "W": self.memory_weight.expand(coordinates, -1, -1).clone(),
             "b": self.memory_bias.expand(coordinates, -1).clone(),

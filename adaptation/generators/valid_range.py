@@ -1,4 +1,4 @@
-"""The shifts that a generator has met in meta-training; beyond them it is not asked.
+"""The shifts that a generator has met in meta-training; beyond them it is not asked. No torch here: devices need it.
 
 Per batch, with the batch statistics m (in source standard deviations) and r (variance over the source's) of what enters
 each BatchNorm layer:
@@ -13,13 +13,9 @@ is not finite lies outside every range.
 import math
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from adaptation.errors import ConfigError
-from adaptation.generators.affine_gradient import Seen
 
-__all__ = ["ValidRange", "batch_distance"]
+__all__ = ["ValidRange"]
 
 
 @dataclass(frozen=True)
@@ -37,16 +33,12 @@ class ValidRange:
         if not (self.mean_limit > 0 and self.variance_limit > 0):
             raise ConfigError(f"valid range: expected limits above 0, got {self.mean_limit} and {self.variance_limit}")
 
-    def share(self, seen: Seen) -> float:
-        """Return how far out a batch is: up to 1 inside, above outside, infinite if not finite."""
-        mean, variance = (float(part[0]) for part in batch_distance(seen))
+    def share(self, mean: float, variance: float) -> float:
+        """Return how far out a batch with these parts is: up to 1 inside, above outside, infinite if not finite.
+
+        >>> ValidRange(4.0, 2.0).share(2.0, 3.0)
+        1.5
+        """
         if not math.isfinite(mean + variance):
             return math.inf
         return max(mean / self.mean_limit, variance / self.variance_limit)
-
-
-def batch_distance(seen: Seen) -> tuple[Tensor, Tensor]:
-    """Return (1) and (2) of each group, (groups,) each."""
-    mean = torch.stack([part.square().mean(dim=1) for part in seen.means]).mean(dim=0)
-    variance = torch.stack([part.log().square().mean(dim=1) for part in seen.variances]).mean(dim=0)
-    return mean, variance

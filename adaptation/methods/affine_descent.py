@@ -24,6 +24,7 @@ from adaptation.errors import ConfigError
 from adaptation.generators.affine_gradient import (
     Seen,
     affine_gradient,
+    batch_distance,
     discrepancy_weight,
     join,
     look,
@@ -188,7 +189,10 @@ class AffineDescent:
         return {**new, "windows": self._gathered, "gathered": torch.zeros((), dtype=torch.int64)}, updates
 
     def _is_outside(self, seen: Seen) -> bool:
-        return self._range is not None and self._range.share(seen) > 1.0
+        if self._range is None:
+            return False
+        mean, variance = batch_distance(seen)
+        return self._range.share(float(mean), float(variance)) > 1.0
 
     def _stepped(self, state: State, seen: Seen, gradient: Mapping[str, Tensor], outside: bool) -> tuple[State, int]:
         new = {**state, "outside": torch.tensor(int(outside))}

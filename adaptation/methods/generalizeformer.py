@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from adaptation.errors import ConfigError
-from adaptation.generators.affine_gradient import affine_gradient, look, source_features
+from adaptation.generators.affine_gradient import affine_gradient, batch_distance, look, source_features
 from adaptation.generators.generalizeformer import generated_tensors, named, tokens_of
 from adaptation.generators.generator import Generator
 from adaptation.guards.input_sanity import InputSanity
@@ -88,4 +88,5 @@ class GeneratedBatches:
         classifier = self._settings.classifier
         tokens = tokens_of(self._network, seen, gradients, self._source, self._former.width, classifier)
         generated = named(self._former(tokens), self._network, classifier)
-        return self._range.share(seen), generated
+        mean, variance = batch_distance(seen)
+        return self._range.share(float(mean), float(variance)), generated

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from adaptation.errors import ConfigError
-from adaptation.generators.affine_gradient import Seen
-from adaptation.generators.valid_range import ValidRange, batch_distance
+from adaptation.generators.affine_gradient import Seen, batch_distance
+from adaptation.generators.valid_range import ValidRange
 
 
 def seen(means: list[list[float]], variances: list[list[float]]) -> Seen:
@@ -35,14 +35,16 @@ def test_the_distance_is_the_mean_over_layers_of_the_mean_over_channels() -> Non
     ("limits", "share"), [((4.5, 1.0), 1.0), ((9.0, 1.0), 0.5), ((9.0, 0.125), 2.0), ((1.5, 1.0), 3.0)]
 )
 def test_the_part_that_is_farther_out_decides(limits: tuple[float, float], share: float) -> None:
-    assert ValidRange(*limits).share(BATCH) == pytest.approx(share)
+    mean, variance = batch_distance(BATCH)
+    assert ValidRange(*limits).share(float(mean), float(variance)) == pytest.approx(share)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("part", ["means", "variances"])
 def test_what_is_not_finite_lies_outside(value: float, part: str) -> None:
     broken = replace(BATCH, **{part: (torch.tensor([[value, 1.0]]), torch.tensor([[1.0]]))})
-    assert ValidRange(1e9, 1e9).share(broken) == math.inf
+    mean, variance = batch_distance(broken)
+    assert ValidRange(1e9, 1e9).share(float(mean), float(variance)) == math.inf
 
 
 @pytest.mark.parametrize("limits", [(0.0, 1.0), (1.0, -1.0), (math.nan, 1.0)])
