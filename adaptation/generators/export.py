@@ -30,10 +30,11 @@ _NORM_EPS = 1e-6
 def export_gradient(tensors: Arrays, spec: NetworkSpec, features: Arrays, weight: float) -> bytes:
     """Return the graph of one pass and its gradient.
 
-    Inputs: ``windows`` (n, C, L), n at least 2, and ``coordinates`` (P,): gamma and beta of the first layer, of the
-    second, and so on. Outputs: ``probabilities`` (n, K); ``gradient`` (P,) and ``head_gradient`` (K, F) of the mean
-    entropy plus ``weight`` times the discrepancy; ``means``, ``variances`` (D,) of every layer's input in source units;
-    ``features`` (F,), the mean input of the head; ``mean_part``, ``variance_part`` of the valid range.
+    Inputs: ``windows`` (n, C, L), n at least 2; ``coordinates`` (P,), which are gamma and beta of the first layer, of
+    the second, and so on; ``head_weight`` (K, F). Outputs: ``probabilities`` (n, K); ``gradient`` (P,) and
+    ``head_gradient`` (K, F) of the mean entropy plus ``weight`` times the discrepancy; ``means``, ``variances`` (D,) of
+    every layer's input in source units; ``features`` (F,), the mean input of the head; ``mean_part``,
+    ``variance_part`` of the valid range.
 
     Args:
         tensors: State dict as `adaptation.nets.to_tensors` gives it.
@@ -78,17 +79,15 @@ def export_gradient(tensors: Arrays, spec: NetworkSpec, features: Arrays, weight
         way.append({"unit": unit, "y": y, "seen": seen, "active": active, "pooled": x, "gamma": gamma})
         way[-1]["inverse"] = inverse
     features_out = g.op("ReduceMean", x, time, keepdims=0) if in_time else x  # (n, F)
-    head = g.constant(tensors["head.weight"])
-    logits = g.op(
-        "Add", g.op("MatMul", features_out, g.constant(tensors["head.weight"].T)), g.row(tensors["head.bias"])
-    )
+    by_class = g.op("MatMul", features_out, g.op("Transpose", "head_weight", perm=[1, 0]))
+    logits = g.op("Add", by_class, g.row(tensors["head.bias"]))
     log_p = g.op("LogSoftmax", logits, axis=1)
     p = g.op("Exp", log_p, name="probabilities")
     entropy = g.op("Neg", g.op("ReduceSum", g.op("Mul", p, log_p), one, keepdims=1))  # (n, 1)
     # dH / dlogits = -p (log p + H), and the loss is the mean over windows
     back = g.op("Div", g.op("Neg", g.op("Mul", p, g.op("Add", log_p, entropy))), count)  # (n, K)
     g.op("MatMul", g.op("Transpose", back, perm=[1, 0]), features_out, name="head_gradient")
-    d = g.op("MatMul", back, head)  # (n, F)
+    d = g.op("MatMul", back, "head_weight")  # (n, F)
     lengths = [spec.length >> index for index in range(spec.layers + 1)]
     if in_time:
         d = g.op("Unsqueeze", g.op("Div", d, g.number(float(lengths[-1]))), time)  # the same at every time
@@ -126,14 +125,19 @@ def export_gradient(tensors: Arrays, spec: NetworkSpec, features: Arrays, weight
     for name, values in (("mean_part", means), ("variance_part", [g.op("Log", each) for each in variances])):
         squares = [g.op("ReduceMean", g.op("Mul", each, each), keepdims=0) for each in values]
         g.op("Div", g.op("Sum", *squares), g.number(float(spec.layers)), name=name)
-    inputs: dict[str, Axes] = {"windows": ("n", spec.channels, spec.length), "coordinates": (2 * total,)}
+    head: Axes = (spec.classes, spec.features)
+    inputs: dict[str, Axes] = {
+        "windows": ("n", spec.channels, spec.length),
+        "coordinates": (2 * total,),
+        "head_weight": head,
+    }
     return g.to_bytes(
         "gradient",
         inputs,
         {
             "probabilities": ("n", spec.classes),
             "gradient": (2 * total,),
-            "head_gradient": (spec.classes, spec.features),
+            "head_gradient": head,
             "means": (total,),
             "variances": (total,),
             "features": (spec.features,),

@@ -50,7 +50,7 @@ __all__ = ["Check", "MetaState", "MetaTrained", "Share", "default_updates", "met
 MetaState = Mapping[str, Tensor]
 
 _BATCHES = (16, 32, 64)  # windows; one size per update
-_WINDOWS = 128  # of each update, GeneralizeFormer
+_WINDOWS = 256  # of each update, GeneralizeFormer
 _STREAMS, _STREAM_BATCHES, _STREAM_WINDOWS = 4, 16, 64  # of each update, MGG: episodes, their length, their windows
 _CHECK_EPISODES, _CHECK_BATCHES, _CHECK_WINDOWS = 16, 8, 32
 _PATIENCE = 8  # checks

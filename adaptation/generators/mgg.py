@@ -50,7 +50,9 @@ class MggSettings:
     """How an MGG is built, trained and used.
 
     Attributes:
-        alpha: Largest step of a coordinate, above 0, in meta-training and at test. Raising it adapts faster.
+        alpha: Largest step of a coordinate, above 0, in meta-training and at test. Raising it adapts faster. The paper
+            has 0.001 for transformers; of 0.003, 0.01 and 0.03 the last had the lowest loss on held-out source groups
+            of three recordings.
         core: ``memory`` is the paper's; ``lstm`` a baseline of the same size.
         carry_memory: Whether memory lives on from batch to batch; an ablation where not.
         layer_norm: Whether LN normalises; an ablation where not.
@@ -60,7 +62,7 @@ class MggSettings:
         zero_correction: See above.
     """
 
-    alpha: float = 1e-2
+    alpha: float = 3e-2
     core: Literal["memory", "lstm"] = "memory"
     carry_memory: bool = True
     layer_norm: bool = True

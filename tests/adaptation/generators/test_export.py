@@ -55,14 +55,14 @@ def test_the_gradient_graph_gives_what_automatic_differentiation_gives(
     drawn = torch.Generator().manual_seed(4)
     start = {
         name: (value + 0.3 * torch.randn(value.shape, generator=drawn))[None]
-        for name, value in generated_tensors(network, False).items()
-    } | {"head.weight": network.tensors["head.weight"][None]}
+        for name, value in generated_tensors(network, True).items()
+    }
     seen, gradients = affine_gradient(network, windows, start, source, weight)
     head_gradient = gradients.pop("head.weight")[0]
     features = {name: value.numpy() for name, value in vars(source).items()}
     graph = export_gradient(to_tensors(context.model), spec, features, weight)  # type: ignore[arg-type]
     coordinates = join({name: value[0] for name, value in start.items() if name != "head.weight"})
-    found = answers(graph, {"windows": windows, "coordinates": coordinates})
+    found = answers(graph, {"windows": windows, "coordinates": coordinates, "head_weight": start["head.weight"][0]})
     mean_part, variance_part = batch_distance(seen)
     expected = {
         "probabilities": torch.softmax(seen.logits, dim=1),
@@ -89,7 +89,8 @@ def test_where_two_neighbours_are_equal_the_gradient_goes_to_the_first_as_in_tor
     _, gradients = affine_gradient(network, windows, start, source, 0.0)
     features = {name: value.numpy() for name, value in vars(source).items()}
     graph = export_gradient(to_tensors(context.model), CONV, features, 0.0)  # type: ignore[arg-type]
-    found = answers(graph, {"windows": windows, "coordinates": join(start)})
+    head = network.tensors["head.weight"]
+    found = answers(graph, {"windows": windows, "coordinates": join(start), "head_weight": head})
     np.testing.assert_allclose(found["gradient"], join(gradients).numpy(), atol=1e-5)
 
 

@@ -453,7 +453,7 @@ def test_a_damaged_generator_and_one_of_other_settings_are_named(
     assert run(recordings, tmp_path / "out", *options) == 0
     path = generator_path(tmp_path / "out", "none", 0, "mgg")
     whole = path.read_bytes()
-    path.write_bytes(whole.replace(b'\\"alpha\\": 0.01', b'\\"alpha\\": 0.02'))
+    path.write_bytes(whole.replace(b'\\"alpha\\": 0.03', b'\\"alpha\\": 0.02'))
     assert path.read_bytes() != whole
     with pytest.raises(ContractError, match="--again mgg makes it anew"):
         read_generators(tmp_path / "out", "none", 0)
