@@ -22,6 +22,8 @@ __all__ = [
     "FileEntry",
     "Manifest",
     "PartFile",
+    "Strict",
+    "first_problem",
     "layer_names",
     "manifest_bytes",
     "parse_manifest",
@@ -42,18 +44,20 @@ _Size = Annotated[int, Field(ge=1, le=65_536)]
 _MAX_CARD_ENTRIES = 256
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """Base of what manifests hold: nothing unknown, nothing converted, nothing changed."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-class FileEntry(_Strict):
+class FileEntry(Strict):
     """Digest and size of one file."""
 
     sha256: _Digest
     size_bytes: Annotated[int, Field(ge=1)]
 
 
-class Network(_Strict):
+class Network(Strict):
     """The fields of `adaptation.spec.NetworkSpec`."""
 
     kind: Literal["conv1d", "mlp"]
@@ -65,13 +69,13 @@ class Network(_Strict):
     transform: Literal["none", "signedlog"]
 
 
-class Scaling(_Strict):
+class Scaling(Strict):
     """How raw values are scaled: ``scaling.mean`` and ``scaling.std`` of the weights, clipped to the limit."""
 
     limit: float
 
 
-class Lean(_Strict):
+class Lean(Strict):
     """The fields of `adaptation.lean_settings.LeanSettings`."""
 
     tau: float
@@ -82,7 +86,7 @@ class Lean(_Strict):
     threshold: float
 
 
-class Compatibility(_Strict):
+class Compatibility(Strict):
     """What an adapter made for this model must have been made for."""
 
     network_sha256: _Digest
@@ -90,7 +94,7 @@ class Compatibility(_Strict):
     layer_widths: tuple[_Size, ...]
 
 
-class Manifest(_Strict):
+class Manifest(Strict):
     """Describe one bundle; the checksum is the SHA-256 of the canonical JSON without it."""
 
     schema_version: Literal[1] = 1
@@ -152,7 +156,7 @@ def manifest_bytes(
             files=files,
         )
     except ValidationError as error:
-        raise ContractError(f"manifest.json: {_first_problem(error)}") from error
+        raise ContractError(f"manifest.json: {first_problem(error)}") from error
     raw = _canonical(manifest.model_copy(update={"checksum": _checksum(manifest)}))
     parse_manifest(raw)
     return raw
@@ -167,7 +171,7 @@ def parse_manifest(raw: bytes) -> Manifest:
     try:
         manifest = Manifest.model_validate_json(raw)
     except ValidationError as error:
-        raise ContractError(f"manifest.json: {_first_problem(error)}") from error
+        raise ContractError(f"manifest.json: {first_problem(error)}") from error
     if _canonical(manifest) != raw:
         raise ContractError("manifest.json: expected canonical JSON as written by acclimate, found another form of it")
     if _checksum(manifest) != manifest.checksum:
@@ -216,7 +220,8 @@ def _checksum(manifest: Manifest) -> str:
     return hashlib.sha256(_canonical(manifest.model_copy(update={"checksum": ""}))).hexdigest()
 
 
-def _first_problem(error: ValidationError) -> str:
+def first_problem(error: ValidationError) -> str:
+    """Say in one line what is wrong first, and where."""
     problem = error.errors(include_url=False, include_input=False)[0]
     where = ".".join(str(part) for part in problem["loc"]) or "the file"
     return f"{where[:200]}: {problem['msg'][:300]}"

@@ -13,6 +13,7 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS = {
     "broker": "start, stop and look at a local Apache Kafka",
     "train": "train a source model and write its bundle",
+    "meta-train": "teach a generator that adapts a source model",
     "evaluate": "compare methods on recorded and disturbed streams",
     "pilot": "find out on your own recordings what adaptation would do",
     "worker": "adapt what devices publish",
@@ -62,7 +63,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"streams.commands.{cmd_name}").command
+        command: click.Command = importlib.import_module(f"streams.commands.{cmd_name.replace('-', '_')}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -45,7 +45,7 @@ from adaptation.generators.valid_range import ValidRange
 from adaptation.methods.network import Network
 from adaptation.methods.optimizers import adam_start, adam_step, all_finite
 
-__all__ = ["Check", "MetaState", "MetaTrained", "Share", "default_updates", "meta_train"]
+__all__ = ["ALONE", "Check", "MetaState", "MetaTrained", "Share", "default_updates", "meta_train"]
 
 MetaState = Mapping[str, Tensor]
 
@@ -72,6 +72,9 @@ class Share:
     of: int = 1
     mean: Callable[[Tensor], Tensor] = lambda tensor: tensor
     largest: Callable[[Tensor], Tensor] = lambda tensor: tensor
+
+
+ALONE = Share()
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,7 @@ def meta_train(
     keep: Callable[[MetaState], None] = lambda state: None,
     progress: Progress | None = None,
     device: str = "cpu",
-    share: Share = Share(),
+    share: Share = ALONE,
 ) -> MetaTrained:
     """Meta-train a generator for a source model.
 

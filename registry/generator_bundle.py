@@ -1,0 +1,286 @@
+"""A generator bundle: a meta-trained generator as a folder, for one source bundle, ready to run without torch.
+
+    manifest.json           what it is, for which source bundle, and the digest of every other file
+    manifest.sig            signature over the exact bytes of the manifest (may be missing; not looked at here)
+    generator.safetensors   weights of the generator
+    start.safetensors       what a device starts from: gamma and beta, the head's weight, and what MGG remembers
+    canary.safetensors      a batch of windows and what must come of it
+    gradient.onnx           a pass and the gradient of the loss
+    generator.onnx          a step of MGG, or the parameters of GeneralizeFormer
+
+The graphs hold the source's weights, so a bundle serves the source bundle that it names and no other. The weights of an
+MGG alone fit any network (``network_sha256`` is then ``any``), by exporting it anew.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, ValidationError
+
+from adaptation.engine import CODE_CONTRACT_VERSION
+from adaptation.errors import ContractError
+from adaptation.generators.engine import GeneralizeFormerEngine, MggEngine
+from adaptation.generators.valid_range import ValidRange
+from adaptation.spec import NetworkSpec
+from registry.folder import check_names, read_file, write_folder
+from registry.manifest import FileEntry, Strict, first_problem
+from registry.tensor_file import read_tensors
+
+__all__ = [
+    "GENERATOR_FILES",
+    "Card",
+    "GeneratorBundle",
+    "GeneratorCompatibility",
+    "GeneratorManifest",
+    "Kind",
+    "generator_manifest_bytes",
+    "read_generator_bundle",
+    "write_generator_bundle",
+]
+
+Kind = Literal["mgg", "generalizeformer"]
+GeneratorFile = Literal[
+    "generator.safetensors", "start.safetensors", "canary.safetensors", "gradient.onnx", "generator.onnx"
+]
+GENERATOR_FILES: tuple[GeneratorFile, ...] = get_args(GeneratorFile)
+Card = dict[str, str | bool | int | float | None]
+FloatArray = npt.NDArray[np.float32]
+
+_MANIFEST, _SIGNATURE = "manifest.json", "manifest.sig"
+_MAX_MANIFEST_BYTES, _MAX_PART_BYTES = 1024**2, 256 * 1024**2
+_CANARY_TOLERANCE = 1e-3  # of gamma, beta and probabilities, on any machine's arithmetic
+
+_Name = Annotated[str, Field(min_length=1, max_length=200)]
+_Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+_Shape = tuple[Annotated[int, Field(ge=0, le=10_000_000)], ...]
+
+
+class GeneratorCompatibility(Strict):
+    """What a generator was made for.
+
+    Attributes:
+        source_sha256: Digest of the source bundle whose weights the graphs hold.
+        network_sha256: Of the network's description; ``any`` where the weights fit every network.
+        layer_names, layer_widths: BatchNorm layers, in order.
+        statistics_schema: Version of what the gradient graph gives; 1: gradient, head_gradient, means, variances,
+            features, mean_part, variance_part.
+    """
+
+    source_sha256: _Digest
+    network_sha256: Literal["any"] | _Digest
+    layer_names: tuple[_Name, ...]
+    layer_widths: tuple[Annotated[int, Field(ge=1, le=65_536)], ...]
+    statistics_schema: Literal[1] = 1
+
+
+class Range(Strict):
+    """The fields of `adaptation.generators.valid_range.ValidRange`."""
+
+    mean_limit: Annotated[float, Field(gt=0)]
+    variance_limit: Annotated[float, Field(gt=0)]
+
+
+class GeneratorManifest(Strict):
+    """Describe one generator; the checksum is the SHA-256 of the canonical JSON without it."""
+
+    schema_version: Literal[1] = 1
+    kind: Kind
+    code_contract_version: Annotated[int, Field(ge=1)] = CODE_CONTRACT_VERSION
+    settings: dict[_Name, str | bool | int | float]
+    compatibility: GeneratorCompatibility
+    valid_range: Range
+    card: Annotated[Card, Field(max_length=256)]
+    weights: Annotated[dict[_Name, _Shape], Field(max_length=256)]
+    start: Annotated[dict[_Name, _Shape], Field(max_length=32)]
+    files: dict[GeneratorFile, FileEntry]
+    checksum: _Digest = "0" * 64
+
+
+@dataclass(frozen=True)
+class GeneratorBundle:
+    """A generator bundle that was read and checked.
+
+    Args:
+        manifest: What it is.
+        digest: SHA-256 (hex) of the manifest's exact bytes, which covers all files.
+        weights, start, canary: Number arrays by name.
+        gradient_graph, generator_graph: ONNX files.
+    """
+
+    manifest: GeneratorManifest
+    digest: str
+    weights: Mapping[str, FloatArray]
+    start: Mapping[str, FloatArray]
+    canary: Mapping[str, FloatArray]
+    gradient_graph: bytes
+    generator_graph: bytes
+
+    @property
+    def valid_range(self) -> ValidRange:
+        """The shifts that it has met."""
+        return ValidRange(**self.manifest.valid_range.model_dump())
+
+    def check_source(self, digest: str, spec: NetworkSpec) -> None:
+        """Refuse any source bundle but the one that this was made for.
+
+        Raises:
+            ContractError: It is another.
+        """
+        contract = self.manifest.compatibility
+        if contract.source_sha256 != digest or contract.layer_widths != spec.widths:
+            raise ContractError(
+                f"this {self.manifest.kind} was made for source bundle {contract.source_sha256[:12]} with layers "
+                f"{list(contract.layer_widths)}, expected {digest[:12]} with {list(spec.widths)}; meta-train one for it"
+            )
+
+    def engine(self) -> MggEngine | GeneralizeFormerEngine:
+        """Return an engine that has passed the canary on this machine.
+
+        Raises:
+            ContractError: The graphs do not load, do not fit each other or miss what the canary expects.
+        """
+        engine: MggEngine | GeneralizeFormerEngine
+        windows = self.canary["windows"]
+        if self.manifest.kind == "mgg":
+            engine = MggEngine(self.gradient_graph, self.generator_graph, self.start, self.valid_range)
+            _, found = engine.step(engine.start(), windows)
+        else:
+            engine = GeneralizeFormerEngine(self.gradient_graph, self.generator_graph, self.start, self.valid_range)
+            found = engine.generate(windows)
+        for name in ("probabilities", "coordinates", "head_weight"):
+            value, expected = getattr(found, name), self.canary[name]
+            if value.shape != expected.shape or not np.abs(value - expected).max() <= _CANARY_TOLERANCE:
+                raise ContractError(f"canary: {name} is not what the generator gave when it was made, on this machine")
+        return engine
+
+
+def read_generator_bundle(folder: Path) -> GeneratorBundle:
+    """Return the generator bundle in a folder.
+
+    Raises:
+        ContractError: Anything is missing, unknown, a link, too large, damaged, inconsistent or newer than this code.
+    """
+    check_names(folder, required={_MANIFEST, *GENERATOR_FILES}, optional={_SIGNATURE})
+    raw = read_file(folder, _MANIFEST, _MAX_MANIFEST_BYTES)
+    manifest = _parsed(raw)
+    parts = {name: _part(folder, name, manifest.files[name]) for name in GENERATOR_FILES}
+    arrays = {
+        name: read_tensors(f"{name}.safetensors", parts[f"{name}.safetensors"], shapes)  # type: ignore[index]
+        for name, shapes in (("generator", manifest.weights), ("start", manifest.start))
+    }
+    head, p = manifest.start["head_weight"], manifest.start["coordinates"]
+    canary: dict[str, tuple[int | None, ...]] = {
+        "windows": (None, None, None),
+        "probabilities": (None, head[0]),
+        "coordinates": p,
+        "head_weight": head,
+    }
+    return GeneratorBundle(
+        manifest=manifest,
+        digest=hashlib.sha256(raw).hexdigest(),
+        weights=arrays["generator"],
+        start=arrays["start"],
+        canary=read_tensors("canary.safetensors", parts["canary.safetensors"], canary),
+        gradient_graph=parts["gradient.onnx"],
+        generator_graph=parts["generator.onnx"],
+    )
+
+
+def write_generator_bundle(folder: Path, manifest: bytes, parts: Mapping[GeneratorFile, bytes]) -> GeneratorBundle:
+    """Write a bundle in one step and return it as read back and tested; a crash leaves nothing or the whole bundle.
+
+    Raises:
+        ContractError: The folder exists, or the parts would be refused on reading.
+    """
+    if os.path.lexists(folder):
+        raise ContractError(f"{folder}: expected a new folder, found something; choose another")
+    contents = {_MANIFEST: manifest, **{str(name): content for name, content in parts.items()}}
+    write_folder(folder, contents, check=lambda written: read_generator_bundle(written).engine())
+    return read_generator_bundle(folder)
+
+
+def generator_manifest_bytes(
+    kind: Kind,
+    settings: Mapping[str, str | bool | int | float],
+    compatibility: GeneratorCompatibility,
+    valid_range: ValidRange,
+    card: Card,
+    shapes: Mapping[Literal["weights", "start"], Mapping[str, tuple[int, ...]]],
+    files: Mapping[GeneratorFile, FileEntry],
+) -> bytes:
+    """Return the exact bytes of the manifest of these parts.
+
+    Raises:
+        ContractError: A value does not fit; reading would refuse it.
+    """
+    try:
+        manifest = GeneratorManifest(
+            kind=kind,
+            settings=dict(settings),
+            compatibility=compatibility,
+            valid_range=Range(mean_limit=valid_range.mean_limit, variance_limit=valid_range.variance_limit),
+            card=card,
+            weights=dict(shapes["weights"]),
+            start=dict(shapes["start"]),
+            files=dict(files),
+        )
+    except ValidationError as error:
+        raise ContractError(f"manifest.json: {first_problem(error)}") from error
+    raw = _canonical(manifest.model_copy(update={"checksum": _checksum(manifest)}))
+    _parsed(raw)
+    return raw
+
+
+def _parsed(raw: bytes) -> GeneratorManifest:
+    try:
+        manifest = GeneratorManifest.model_validate_json(raw)
+    except ValidationError as error:
+        raise ContractError(f"manifest.json: {first_problem(error)}") from error
+    if _canonical(manifest) != raw:
+        raise ContractError("manifest.json: expected canonical JSON as written by acclimate, found another form of it")
+    if _checksum(manifest) != manifest.checksum:
+        raise ContractError("manifest.json: the checksum does not fit its content; the file is damaged")
+    if manifest.code_contract_version > CODE_CONTRACT_VERSION:
+        raise ContractError(
+            f"manifest.json: expected code contract version {CODE_CONTRACT_VERSION} or older, found "
+            f"{manifest.code_contract_version}; update acclimate to use this bundle"
+        )
+    contract, start = manifest.compatibility, manifest.start
+    coordinates = (2 * sum(contract.layer_widths),)
+    pairs = (
+        ("files", sorted(GENERATOR_FILES), sorted(manifest.files)),
+        ("layer names", len(contract.layer_widths), len(contract.layer_names)),
+        ("start: coordinates", coordinates, start.get("coordinates")),
+        ("start: axes of head_weight", 2, len(start.get("head_weight", ()))),
+    )
+    for what, expected, found in pairs:
+        if expected != found:
+            raise ContractError(f"manifest.json: {what}: expected {expected}, found {found}")
+    return manifest
+
+
+def _part(folder: Path, name: GeneratorFile, entry: FileEntry) -> bytes:
+    content = read_file(folder, name, _MAX_PART_BYTES)
+    digest = hashlib.sha256(content).hexdigest()
+    if len(content) != entry.size_bytes or digest != entry.sha256:
+        raise ContractError(
+            f"{name}: expected {entry.size_bytes} bytes with SHA-256 {entry.sha256}, found {len(content)} bytes with "
+            f"{digest}; the file is damaged"
+        )
+    return content
+
+
+def _canonical(manifest: GeneratorManifest) -> bytes:
+    text = json.dumps(manifest.model_dump(mode="json"), sort_keys=True, indent=1, ensure_ascii=True, allow_nan=False)
+    return text.encode() + b"\n"
+
+
+def _checksum(manifest: GeneratorManifest) -> str:
+    return hashlib.sha256(_canonical(manifest.model_copy(update={"checksum": ""}))).hexdigest()

@@ -1,0 +1,310 @@
+"""From a source bundle and recordings to a generator bundle, in a way that a kill does not undo.
+
+While it runs, ``OUT.checkpoint`` beside the bundle holds the last state, bound to everything that the result depends
+on; the same command goes on from there. It is removed when the bundle is in place.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from adaptation.corruptions import TUNING, TUNING_MIXTURES, applicable
+from adaptation.dataset import Dataset
+from adaptation.errors import ConfigError, ContractError
+from adaptation.generators.affine_gradient import discrepancy_weight, join, source_features
+from adaptation.generators.engine import GeneralizeFormerEngine, MggEngine
+from adaptation.generators.episodes import CLEAN_SHARE, Recordings
+from adaptation.generators.export import export_generalizeformer, export_gradient, export_mgg
+from adaptation.generators.generator import Settings
+from adaptation.generators.meta_train import (
+    ALONE,
+    MetaState,
+    MetaTrained,
+    Progress,
+    Share,
+    default_updates,
+    meta_train,
+)
+from adaptation.generators.mgg import MggSettings, moments_start
+from adaptation.methods.network import Network
+from adaptation.nets import from_tensors
+from adaptation.spec import spec_digest
+from registry.bundle import Bundle
+from registry.generator_bundle import (
+    Card,
+    GeneratorBundle,
+    GeneratorCompatibility,
+    GeneratorFile,
+    Kind,
+    generator_manifest_bytes,
+    write_generator_bundle,
+)
+from registry.manifest import FileEntry
+from registry.tensor_file import write_tensors
+from streams.evaluate.folder import replace_file
+
+__all__ = ["GeneratorModel", "checkpoint_path", "make_generator_bundle"]
+
+_CANARY_WINDOWS = 32
+_TIMED_BATCHES = 20
+
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class GeneratorModel:
+    """What was made.
+
+    Attributes:
+        bundle: As read back.
+        trained: Checks and figures.
+        resumed_at: Update of the checkpoint that the run went on from; 0 for a run from the start.
+    """
+
+    bundle: GeneratorBundle
+    trained: MetaTrained
+    resumed_at: int
+
+
+def checkpoint_path(folder: Path) -> Path:
+    """Return where a run keeps its state.
+
+    >>> str(checkpoint_path(Path("out/mgg")))
+    'out/mgg.checkpoint'
+    """
+    return folder.with_name(f"{folder.name}.checkpoint")
+
+
+def make_generator_bundle(
+    dataset: Dataset,
+    source: Bundle,
+    settings: Settings,
+    folder: Path,
+    seed: int,
+    clock: Callable[[], float],
+    *,
+    updates: int | None = None,
+    device: str = "cpu",
+    share: Share = ALONE,
+    progress: Progress | None = None,
+    force: bool = False,
+) -> GeneratorModel | None:
+    """Meta-train a generator for a source bundle and write its bundle; None in every process but the first.
+
+    Args:
+        dataset: Its source is what is learned from; channels and classes must be the bundle's.
+        source: Of the model that is to be adapted.
+        settings: What to train.
+        folder: Of the new bundle; must not exist.
+        seed: Of everything random.
+        clock: Gives seconds, for the cost in the card.
+        updates: At most so many.
+        device: Where torch trains.
+        share: The part of this process, where several train together.
+        progress: Called after every update.
+        force: Begin anew where a checkpoint of another training lies.
+
+    Raises:
+        ConfigError: The data do not fit the bundle, the folder exists, or a checkpoint is of another training.
+        DataError: The source is too small, or training leads to numbers that are not finite.
+        ContractError: The exported graphs differ from the generator.
+    """
+    _check_fit(dataset, source, folder)
+    updates = default_updates(settings) if updates is None else updates
+    model = from_tensors(source.spec, source.tensors)
+    recordings = Recordings(dataset.source.windows, dataset.source.labels, dataset.source.groups)
+    bound = _binding(recordings, source, settings, seed, updates)
+    path, started = checkpoint_path(folder), clock()
+    state, spent = _read_checkpoint(path, bound, force)
+    resumed_at = 0 if state is None else int(state["update"])
+
+    def keep(state: MetaState) -> None:
+        if share.rank == 0:
+            content = {
+                name: value.cpu().contiguous().clone() for name, value in state.items()
+            }  # the best may be the last
+            facts = {"binding": bound, "seconds": spent + clock() - started}
+            replace_file(path, save(content, metadata={"facts": json.dumps(facts)}))
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    trained = meta_train(model, recordings, settings, seed, updates, state, keep, progress, device, share)
+    if share.rank != 0:
+        return None
+    cost: Card = {"meta_training_seconds": round(spent + clock() - started, 1), "processes": share.of, "device": device}
+    bundle = _write(dataset, source, trained, folder, seed, cost, clock)
+    path.unlink(missing_ok=True)
+    return GeneratorModel(bundle, trained, resumed_at)
+
+
+def _check_fit(dataset: Dataset, source: Bundle, folder: Path) -> None:
+    spec = source.spec
+    found = (dataset.channels, dataset.length, dataset.classes, dataset.transform)
+    expected = (spec.channels, spec.length, spec.classes, spec.transform)
+    if found != expected:
+        raise ConfigError(
+            "the data do not fit the bundle: expected channels, length, classes, transform "
+            f"{expected}, found {found}; select the data that the source model was trained on"
+        )
+    if folder.exists():
+        raise ConfigError(f"{folder} exists; choose another --out, or remove it")
+
+
+def _binding(recordings: Recordings, source: Bundle, settings: Settings, seed: int, updates: int) -> dict[str, Any]:
+    """Return what the result depends on, as JSON gives it back."""
+    digest = hashlib.sha256()
+    for values in (recordings.windows, recordings.labels, recordings.groups):
+        digest.update(np.ascontiguousarray(values).tobytes())
+    return {
+        "source": source.digest,
+        "recordings": digest.hexdigest(),
+        "kind": _kind(settings),
+        "settings": asdict(settings),
+        "seed": seed,
+        "updates": updates,
+    }
+
+
+def _read_checkpoint(path: Path, bound: Mapping[str, Any], force: bool) -> tuple[dict[str, torch.Tensor] | None, float]:
+    if not path.exists():
+        return None, 0.0
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads(file.metadata()["facts"])
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ContractError(f"{path} is damaged ({error}); remove it and start again") from error
+    if facts["binding"] == bound:
+        return state, float(facts["seconds"])
+    if force:
+        path.unlink()
+        return None, 0.0
+    differing = [name for name, value in bound.items() if facts["binding"].get(name) != value]
+    raise ConfigError(
+        f"{path} is the checkpoint of another training (other {', '.join(differing)}); --force begins anew, or choose "
+        "another --out"
+    )
+
+
+def _write(
+    dataset: Dataset,
+    source: Bundle,
+    trained: MetaTrained,
+    folder: Path,
+    seed: int,
+    cost: Card,
+    clock: Callable[[], float],
+) -> GeneratorBundle:
+    generator, spec = trained.generator, source.spec
+    settings = generator.settings
+    kind = _kind(settings)
+    network = Network(from_tensors(spec, source.tensors))
+    rows = np.linspace(0, len(dataset.source) - 1, min(512, len(dataset.source))).astype(np.int64)
+    measured = source_features(network, torch.from_numpy(dataset.source.windows[rows]))
+    features = {name: value.numpy() for name, value in vars(measured).items()}
+    affine = {name: network.tensors[name] for name in network.affine}
+    start: dict[str, FloatArray] = {"coordinates": join(affine).numpy(), "head_weight": source.tensors["head.weight"]}
+    if isinstance(settings, MggSettings):
+        mgg, count = generator.mgg(), len(start["coordinates"])
+        with torch.no_grad():
+            learned = {**moments_start((count,)), **mgg.start(count)}
+        start |= {name: value.numpy().astype(np.float32) for name, value in learned.items()}
+        gradient = export_gradient(source.tensors, spec, features, discrepancy_weight(spec.classes))
+        graph = export_mgg(mgg, count)
+    else:
+        gradient = export_gradient(source.tensors, spec, features, 0.0)
+        graph = export_generalizeformer(generator.generalizeformer(), source.tensors, spec, features)
+    windows = dataset.source.windows[rows[:: max(1, len(rows) // _CANARY_WINDOWS)]][:_CANARY_WINDOWS]
+    engine: MggEngine | GeneralizeFormerEngine
+    if kind == "mgg":
+        engine = MggEngine(gradient, graph, start, generator.valid_range)
+    else:
+        engine = GeneralizeFormerEngine(gradient, graph, start, generator.valid_range)
+
+    def run() -> Any:
+        if isinstance(engine, MggEngine):
+            return engine.step(engine.start(), windows)[1]
+        return engine.generate(windows)
+
+    made = run()
+    times = []
+    for _ in range(_TIMED_BATCHES):
+        before = clock()
+        run()
+        times.append(clock() - before)
+    expected = {name: getattr(made, name) for name in ("probabilities", "coordinates", "head_weight")}
+    canary = {"windows": windows, **expected}
+    weights = {name: value.numpy() for name, value in generator.weights.items()}
+    parts: dict[GeneratorFile, bytes] = {
+        "generator.safetensors": write_tensors(weights),
+        "start.safetensors": write_tensors(start),
+        "canary.safetensors": write_tensors(canary),
+        "gradient.onnx": gradient,
+        "generator.onnx": graph,
+    }
+    card = _card(dataset, source, trained, seed)
+    card |= cost
+    card |= {
+        "milliseconds_per_batch": round(1000 * float(np.median(times)), 3),
+        "batch_windows": len(windows),
+        "generator_graph_bytes": len(graph),
+        "gradient_graph_bytes": len(gradient),
+        "weights": sum(value.size for value in weights.values()),
+        "state_bytes": sum(value.nbytes for value in start.values()) if kind == "mgg" else 0,
+        "onnxruntime": ort.__version__,
+    }
+    contract = source.manifest.compatibility
+    manifest = generator_manifest_bytes(
+        kind,
+        asdict(settings),
+        GeneratorCompatibility(
+            source_sha256=source.digest,
+            network_sha256="any" if kind == "mgg" else spec_digest(spec),
+            layer_names=contract.layer_names,
+            layer_widths=contract.layer_widths,
+        ),
+        generator.valid_range,
+        card,
+        {
+            "weights": {name: value.shape for name, value in weights.items()},
+            "start": {name: value.shape for name, value in start.items()},
+        },
+        {
+            name: FileEntry(sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content))
+            for name, content in parts.items()
+        },
+    )
+    return write_generator_bundle(folder, manifest, parts)
+
+
+def _kind(settings: Settings) -> Kind:
+    return "mgg" if isinstance(settings, MggSettings) else "generalizeformer"
+
+
+def _card(dataset: Dataset, source: Bundle, trained: MetaTrained, seed: int) -> Card:
+    kinds = [kind for kind in (*TUNING, *TUNING_MIXTURES) if applicable(kind, dataset.channels, dataset.length)]
+    return {
+        "data": dataset.name,
+        **{f"selection_{name}": value for name, value in dataset.selection.items()},
+        "windows": len(dataset.source),
+        "source_augmentation": source.manifest.training.get("augmentation"),
+        "shifts": ",".join(kinds),
+        "clean_share": CLEAN_SHARE,
+        "seed": seed,
+        "updates": trained.updates,
+        "best_update": trained.best.update,
+        "held_out_loss": trained.best.loss,
+        "held_out_source_loss": trained.best.source_loss,
+        "held_out_accuracy": trained.best.accuracy,
+        "held_out_source_accuracy": trained.best.source_accuracy,
+        "helps": trained.helps,
+    }
