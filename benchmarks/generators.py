@@ -1,0 +1,180 @@
+"""Generators in three tables: on unshifted data, in fewer bits, and on networks that they were not taught with.
+
+Run ``python -m benchmarks.generators --evaluation DIR --evaluation DIR ...`` with folders of `acclimate evaluate` that
+hold the generators ``mgg`` and ``generalizeformer``. All figures are changes in points of accuracy against the source
+of the same kind, means over seeds and groups, the worst group in brackets. docs/generators.md holds a run.
+
+unshifted   the source's own windows, device by device: in order and shuffled, in batches of 1, 8 and 64; what is lost
+            here is lost for nothing
+compressed  targets in order and shuffled in batches of 64, weights in 32, 16 and 8 bits
+transfer    every MGG on every evaluation's plain source: the generator of another data set, its network of another
+            width and depth among them, same seed
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from adaptation.dataset import Dataset, Split
+from adaptation.generators.compression import PRECISIONS, compressed, stored_bytes
+from adaptation.generators.generator import Generator
+from adaptation.methods.catalogue import make_method
+from adaptation.methods.method import SourceContext
+from adaptation.methods.source import Unadapted
+from benchmarks.lean_layers import accuracies, load_data
+from infra.allocator import keep_freed_memory
+from streams.evaluate.prepare import load_source, read_facts
+
+NAMES = ("mgg", "generalizeformer")
+_BATCH = 64
+_MOST = 2000  # unshifted windows of each device: a look at harm needs no more
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One evaluation: its recordings and its sources with their generators."""
+
+    name: str
+    dataset: Dataset
+    contexts: Mapping[str, Sequence[SourceContext]]  # by recipe
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Generators: unshifted, compressed, transferred.")
+    parser.add_argument("--evaluation", type=Path, action="append", required=True, help="folder of an evaluation")
+    parser.add_argument("--seeds", type=int, default=3, help="how many of its seeds")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of Markdown")
+    arguments = parser.parse_args()
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    evaluated = [load(folder, arguments.seeds) for folder in arguments.evaluation]
+    tables = {"unshifted": list(unshifted(evaluated)), "compressed": list(compression(evaluated))}
+    tables["transfer"] = list(transfer(evaluated))
+    if arguments.json:
+        print(json.dumps(tables, indent=1))
+        return
+    for name, rows in tables.items():
+        print(f"## {name}\n\n{markdown(rows)}\n")
+
+
+def load(folder: Path, seeds: int) -> Evaluated:
+    """Load an evaluation's recordings and those of its sources that have generators."""
+    dataset = load_data(folder, None)
+    contexts: dict[str, list[SourceContext]] = {}
+    for facts in read_facts(folder):
+        if facts["seed"] < seeds:
+            context = load_source(folder, dataset, facts["recipe"], facts["seed"]).context
+            if set(NAMES) <= set(context.generators):
+                contexts.setdefault(facts["recipe"], []).append(context)
+    return Evaluated(folder.name.removeprefix("gen-"), dataset, contexts)
+
+
+def shuffled(split: Split, seed: int) -> Split:
+    """Return the windows of each group in random order."""
+    rng = np.random.default_rng(seed)
+    order = np.concatenate([rng.permutation(rows) for _, rows in split.streams()])
+    return Split(split.windows[order], split.labels[order], split.groups[order], split.rows[order])
+
+
+def first_windows(split: Split) -> Split:
+    """Return at most so many windows of each group, the first ones."""
+    keep = np.concatenate([rows[:_MOST] for _, rows in split.streams()])
+    return Split(split.windows[keep], split.labels[keep], split.groups[keep], split.rows[keep])
+
+
+def change(
+    contexts: Sequence[SourceContext], split: Callable[[int], Split], name: str, batch: int
+) -> tuple[float, float]:
+    """Return the change against the source, mean over seeds and groups and of the worst group, in points."""
+    found = []
+    for seed, context in enumerate(contexts):
+        stream = split(seed)
+        with_it = accuracies(make_method(name, context), stream, batch)
+        found.append(np.array(with_it) - np.array(accuracies(Unadapted(context), stream, 256)))
+    changes = 100 * np.array(found)
+    return float(changes.mean()), float(changes.mean(axis=0).min())
+
+
+def orders(split: Split) -> dict[str, Callable[[int], Split]]:
+    """Return the streams by name, each given a seed."""
+    return {"ordered": lambda _seed: split, "shuffled": lambda seed: shuffled(split, seed)}
+
+
+def unshifted(evaluated: Sequence[Evaluated]) -> Iterator[dict[str, str]]:
+    """Yield a row per evaluation, kind of source and generator."""
+    for each in evaluated:
+        own = first_windows(each.dataset.source)
+        for recipe, contexts in each.contexts.items():
+            for name in NAMES:
+                row = {"recordings": each.name, "source": recipe, "generator": name}
+                for order, stream in orders(own).items():
+                    for batch in (1, 8, 64):
+                        row[f"{order}, {batch}"] = points(*change(contexts, stream, name, batch))
+                yield row
+
+
+def compression(evaluated: Sequence[Evaluated]) -> Iterator[dict[str, str]]:
+    """Yield a row per evaluation, kind of source, generator and precision."""
+    for each in evaluated:
+        assert each.dataset.target is not None
+        for recipe, contexts in each.contexts.items():
+            for name in NAMES:
+                for precision in PRECISIONS:
+                    whole = [context.generator(name) for context in contexts]
+                    small = [
+                        with_generator(context, name, compressed(generator, precision))
+                        for context, generator in zip(contexts, whole, strict=True)
+                    ]
+                    size = stored_bytes(whole[0], precision)
+                    row = {"recordings": each.name, "source": recipe, "generator": name, "weights": precision}
+                    row["KiB"] = f"{size / 1024:.1f}"
+                    for order, stream in orders(each.dataset.target).items():
+                        row[order] = points(*change(small, stream, name, _BATCH))
+                    yield row
+
+
+def transfer(evaluated: Sequence[Evaluated]) -> Iterator[dict[str, str]]:
+    """Yield a row per evaluation and origin of the MGG."""
+    for each in evaluated:
+        assert each.dataset.target is not None
+        contexts = each.contexts["none"]
+        for origin in evaluated:
+            lent = [
+                with_generator(context, "mgg", other.generator("mgg"))
+                for context, other in zip(contexts, origin.contexts["none"], strict=True)
+            ]
+            spec = contexts[0].model.spec  # type: ignore[union-attr]
+            row = {"used on": f"{each.name} ({spec.kind}, {spec.widths})", "taught on": origin.name}  # type: ignore[union-attr]
+            for order, stream in orders(each.dataset.target).items():
+                row[order] = points(*change(lent, stream, "mgg", _BATCH))
+            yield row
+
+
+def with_generator(context: SourceContext, name: str, generator: Generator) -> SourceContext:
+    """Return the context with this generator in the place of its own."""
+    return replace(context, generators={**context.generators, name: generator})
+
+
+def points(mean: float, worst: float) -> str:
+    """Write a change and that of the worst group.
+
+    >>> points(1.25, -0.5)
+    '+1.2 (-0.5)'
+    """
+    return f"{mean:+.1f} ({worst:+.1f})"
+
+
+def markdown(rows: Sequence[Mapping[str, str]]) -> str:
+    """Return a table; all rows have the same columns."""
+    head = list(rows[0])
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    return "\n".join([*lines, *(f"| {' | '.join(row.values())} |" for row in rows)])
+
+
+if __name__ == "__main__":
+    main()
