@@ -45,7 +45,7 @@ from adaptation.robust import folds, spread_rows
 from adaptation.spec import NetworkSpec
 from adaptation.train import default_epochs, fit, hold_out
 
-__all__ = ["LEAST_DEVICES", "MOST_HARM", "STRONG", "TOLERATED", "by_age", "calibrate_policy", "decide"]
+__all__ = ["LEAST_DEVICES", "MOST_HARM", "STRONG", "TOLERATED", "by_age", "calibrate_policy", "decide", "lower_end"]
 
 Progress = Callable[[int, int, str], None]  # trainings done, in all, what is next
 
@@ -137,11 +137,21 @@ def decide(table: Sequence[RungScore]) -> Rung | None:
         gains = np.array([score.accuracy - score.source_accuracy for score in table if score.rung == rung])
         if gains.size < LEAST_DEVICES or gains.min() < -MOST_HARM:
             continue
-        t = _T_99[gains.size - 1] if gains.size <= len(_T_99) else _T_99_LARGE
-        lower = gains.mean() - t * gains.std(ddof=1) / math.sqrt(gains.size)
-        if lower > 0 and gains.mean() > best:
+        if lower_end(gains) > 0 and gains.mean() > best:
             best, chosen = float(gains.mean()), rung
     return chosen
+
+
+def lower_end(gains: NDArray[np.float64]) -> float:
+    """Return the lower end of the one-sided 99 % interval (t) of the mean gain over devices, (n,); -inf for one.
+
+    >>> round(lower_end(np.array([0.1, 0.2, 0.3])), 3)
+    -0.202
+    """
+    if gains.size < 2:
+        return -math.inf
+    t = _T_99[gains.size - 1] if gains.size <= len(_T_99) else _T_99_LARGE
+    return float(gains.mean() - t * gains.std(ddof=1) / math.sqrt(gains.size))
 
 
 def _by_simulation(
