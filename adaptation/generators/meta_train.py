@@ -17,6 +17,7 @@ to the same result, bit for bit on one machine. Several processes share the epis
 their gradients (`Share`), and so do what one process does, up to rounding.
 """
 
+import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -193,7 +194,7 @@ class _Base:
     """What both trainings hold: the frozen network on its device, episodes to train on, and fixed ones to judge by."""
 
     def __init__(self, model: nn.Module, source: Recordings, seed: int, device: str, share: Share) -> None:
-        self.network = Network(model)
+        self.network = Network(copy.deepcopy(model).to(device))
         self.device, self.share = device, share
         taught, held_out = part_groups(source, seed)
         self.episodes = Episodes(taught, source.windows, seed)
