@@ -161,6 +161,7 @@ class AffineDescent:
             seen, gradient = affine_gradient(self._network, batch, affine, self._source, self._weight)
             outside = self._is_outside(seen)
             new, updates = self._stepped(state, seen, gradient, outside)
+            selected = updates * len(batch)
             if not outside:
                 answers[rows] = torch.softmax(seen.logits, dim=1)
         else:
@@ -171,10 +172,11 @@ class AffineDescent:
             for window in batch:
                 new, stepped = self._gather(new, window)
                 updates += stepped
+            selected = updates * LEAST_WINDOWS
         used = 0 if outside else len(rows)
         verdict = "outside the range" if outside else "input refused"
         receipts = self._receipts(verdict, used, len(windows) - used)
-        return new, Step(answers, updates=updates, selected=updates and len(rows), receipts=receipts)
+        return new, Step(answers, updates=updates, selected=selected, receipts=receipts)
 
     def _gather(self, state: State, window: Tensor) -> tuple[State, int]:
         """Take one window in; with the last one that was missing, step."""
