@@ -55,7 +55,7 @@ from streams.evaluate.folder import replace_file
 
 __all__ = ["GeneratorModel", "checkpoint_path", "make_generator_bundle"]
 
-_CANARY_WINDOWS = 32
+_CANARY_WINDOWS = 64
 _TIMED_BATCHES = 20
 
 FloatArray = npt.NDArray[np.float32]
@@ -219,7 +219,7 @@ def _write(
             learned = {**moments_start((count,)), **mgg.start(count)}
         start |= {name: value.numpy().astype(np.float32) for name, value in learned.items()}
         gradient = export_gradient(source.tensors, spec, features, discrepancy_weight(spec.classes))
-        graph = export_mgg(mgg, count)
+        graph = export_mgg(mgg, count, generator.step_limit)
     else:
         gradient = export_gradient(source.tensors, spec, features, 0.0)
         graph = export_generalizeformer(generator.generalizeformer(), source.tensors, spec, features)
@@ -253,6 +253,8 @@ def _write(
     }
     card = _card(dataset, source, trained, seed)
     card |= cost
+    if kind == "mgg":
+        card |= {"alpha": generator.step_limit}
     card |= {
         "milliseconds_per_batch": round(1000 * float(np.median(times)), 3),
         "batch_windows": len(windows),

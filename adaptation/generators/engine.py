@@ -17,7 +17,7 @@ from adaptation.generators.valid_range import ValidRange
 
 __all__ = ["LEAST_WINDOWS", "GeneralizeFormerEngine", "Generated", "MggEngine", "load_graph", "run_graph"]
 
-LEAST_WINDOWS = {"mgg": 16, "generalizeformer": 8}
+LEAST_WINDOWS = 64
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -74,12 +74,12 @@ class MggEngine:
 
         Args:
             state: From `start` or an earlier step.
-            windows: (n, C, L) raw windows of one device, n at least 16.
+            windows: (n, C, L) raw windows of one device, n at least 64.
 
         Raises:
             DataError: There are too few windows, or they have another shape.
         """
-        _check(windows, LEAST_WINDOWS["mgg"], self._gradient)
+        _check(windows, LEAST_WINDOWS, self._gradient)
         given = {"windows": windows, "head_weight": self._head}
         seen = run_graph(self._gradient, {**given, "coordinates": state["coordinates"]})
         share = self._range.share(float(seen["mean_part"]), float(seen["variance_part"]))
@@ -116,12 +116,12 @@ class GeneralizeFormerEngine:
         """Give a batch its parameters and answer it; beyond the range, the source's.
 
         Args:
-            windows: (n, C, L) raw windows of one device, n at least 8.
+            windows: (n, C, L) raw windows of one device, n at least 64.
 
         Raises:
             DataError: There are too few windows, or they have another shape.
         """
-        _check(windows, LEAST_WINDOWS["generalizeformer"], self._gradient)
+        _check(windows, LEAST_WINDOWS, self._gradient)
         seen = run_graph(self._gradient, {"windows": windows, **self._source})
         share = self._range.share(float(seen["mean_part"]), float(seen["variance_part"]))
         if share <= 1.0:

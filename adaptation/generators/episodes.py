@@ -59,10 +59,17 @@ class Episodes:
         recordings: Labelled source windows.
         scale_from: All source windows, (n, C, L): the unit that shifts are measured in.
         seed: Of all draws.
+        clean_share: Share of episodes without shift, 0 to 1.
     """
 
-    def __init__(self, recordings: Recordings, scale_from: NDArray[np.float32], seed: int) -> None:
-        self._recordings, self._seed = recordings, seed
+    def __init__(
+        self,
+        recordings: Recordings,
+        scale_from: NDArray[np.float32],
+        seed: int,
+        clean_share: float = CLEAN_SHARE,
+    ) -> None:
+        self._recordings, self._seed, self._clean_share = recordings, seed, clean_share
         self._centre, self._scale = centre_and_scale(scale_from)
         _, channels, length = recordings.windows.shape
         self._kinds = tuple(kind for kind in (*TUNING, *TUNING_MIXTURES) if applicable(kind, channels, length))
@@ -84,7 +91,7 @@ class Episodes:
         else:
             rows = rng.choice(members, count, replace=count > members.size)
         windows = self._recordings.windows[rows]
-        if rng.random() >= CLEAN_SHARE:
+        if rng.random() >= self._clean_share:
             kind, severity = self._kinds[rng.integers(len(self._kinds))], rng.uniform(*_SEVERITIES)
             windows = corrupt(windows, kind, severity, self._scale, int(rng.integers(2**31)), centre=self._centre)
         return windows, self._recordings.labels[rows]

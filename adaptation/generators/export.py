@@ -172,11 +172,16 @@ def _discrepancy_gradient(g: Graph, seen: str, mean_s: FloatArray, std_s: FloatA
     return g.op("Mul", g.op("Add", by_mean, by_std), g.number(2.0))
 
 
-def export_mgg(mgg: Mgg, coordinates: int) -> bytes:
+def export_mgg(mgg: Mgg, coordinates: int, alpha: float) -> bytes:
     """Return the graph of one step, equations as in `adaptation.generators.mgg`.
 
     Inputs: ``coordinates``, ``gradient``, ``m``, ``v`` (P,), ``steps`` () so far, and the memory: ``W`` (P, 8, 8) and
     ``b`` (P, 8), or ``hidden`` and ``cell`` (P, 5). Outputs: the same but the gradient, ``_new`` after their names.
+
+    Args:
+        mgg: Trained.
+        coordinates: P.
+        alpha: Largest step.
     """
     g, f = Graph(), HIDDEN
     w = {name: value.detach().numpy() for name, value in mgg.state_dict().items()}
@@ -212,7 +217,7 @@ def export_mgg(mgg: Mgg, coordinates: int) -> bytes:
     if mgg.settings.zero_correction:
         nothing = g.op("Mul", x, g.number(0.0))
         u = g.op("Sub", u, cell(g, nothing, memory, w, mgg.settings.layer_norm)[0])
-    g.op("Sub", "coordinates", g.op("Mul", u, g.number(mgg.settings.alpha)), name="coordinates_new")  # (9)
+    g.op("Sub", "coordinates", g.op("Mul", u, g.number(alpha)), name="coordinates_new")  # (9)
     vectors: dict[str, Axes] = dict.fromkeys(("coordinates", "m", "v"), (coordinates,))
     state: dict[str, Axes] = {**vectors, "steps": (), **shapes}
     outputs: dict[str, Axes] = {f"{name}_new": axes for name, axes in state.items()}

@@ -45,11 +45,24 @@ class Generator:
         settings: Says which of the two it is.
         weights: Its state dict.
         valid_range: Of meta-training.
+        alpha: Largest step of an MGG at test, found out on held-out groups; None is that of its settings.
     """
 
     settings: Settings
     weights: Mapping[str, Tensor]
     valid_range: ValidRange
+    alpha: float | None = None
+
+    @property
+    def step_limit(self) -> float:
+        """Largest step of an MGG at test.
+
+        Raises:
+            ContractError: It is none.
+        """
+        if not isinstance(self.settings, MggSettings):
+            raise ContractError(f"expected an MGG, got a generator with {self.settings}")
+        return self.settings.alpha if self.alpha is None else self.alpha
 
     def mgg(self) -> Mgg:
         """Return the MGG, frozen.

@@ -10,7 +10,9 @@ Both generators are taught the same way: an update draws episodes, lets the gene
                       batch that was looked at, or in half of the updates the windows after it
 
 Every so many updates the generator is judged on fixed episodes of the held-out groups, by cross-entropy; the best
-weights are kept, and training ends when they have not changed for a while. Targets are never seen.
+weights are kept, and training ends when they have not changed for a while. At the end, episodes of these groups without
+any shift say how large MGG's steps may be at test: the largest of alpha, 0.3 alpha and 0.1 alpha that costs at most
+half a point of accuracy there, else the smallest. Targets are never seen.
 
 All that a run knows is a flat mapping of tensors (`MetaState`), so that a killed run goes on from its last checkpoint
 to the same result, bit for bit on one machine. Several processes share the episodes of each update and the mean of
@@ -53,7 +55,9 @@ MetaState = Mapping[str, Tensor]
 _BATCHES = (16, 32, 64)  # windows; one size per update
 _WINDOWS = 256  # of each update, GeneralizeFormer
 _STREAMS, _STREAM_BATCHES, _STREAM_WINDOWS = 4, 16, 64  # of each update, MGG: episodes, their length, their windows
-_CHECK_EPISODES, _CHECK_BATCHES, _CHECK_WINDOWS = 16, 8, 32
+_CHECK_EPISODES, _CHECK_BATCHES, _CHECK_WINDOWS = 8, 8, 64
+_STEPS = (1.0, 0.3, 0.1)  # of alpha, tried in this order
+_MOST_HARM = 0.005  # share of right answers that a step may cost where nothing is shifted
 _PATIENCE = 8  # checks
 _TENT_RATE = 1e-3
 _CLOSENESS = 1e-3
@@ -178,11 +182,13 @@ def meta_train(
         if progress is not None:
             progress(number + 1, updates, loss, check)
     checks = _checks(state)
+    alpha = training.safe_alpha(state) if isinstance(training, _MggTraining) else None
     return MetaTrained(
         Generator(
             settings,
             {name: value.cpu() for name, value in _part(state, "best/").items()},
             ValidRange(*state["range"].tolist()),
+            alpha,
         ),
         checks,
         min(checks, key=lambda check: check.loss),
@@ -199,8 +205,15 @@ class _Base:
         taught, held_out = part_groups(source, seed)
         self.episodes = Episodes(taught, source.windows, seed)
         length = _CHECK_BATCHES * _CHECK_WINDOWS
-        judged = Episodes(held_out, source.windows, seed + 1_000_003)
-        self.judged = tuple(part.to(device) for part in judged.draw(range(_CHECK_EPISODES), length))
+        self.judged, self.clean = (
+            tuple(
+                part.to(device)
+                for part in Episodes(held_out, source.windows, seed + 1_000_003, *share_of_clean).draw(
+                    range(_CHECK_EPISODES), length
+                )
+            )
+            for share_of_clean in ((), (1.0,))
+        )
         rows = torch.linspace(0, len(source.windows) - 1, min(512, len(source.windows))).long()
         self.source = source_features(self.network, torch.from_numpy(source.windows)[rows].to(device))
 
@@ -285,11 +298,24 @@ class _MggTraining(_Base):
             p = p + step.detach()
         return self.widened(state, distances), sum(losses) / len(losses)
 
-    @torch.no_grad()
     def check(self, state: MetaState, update: int) -> Check:
         """Stream the held-out episodes, answering before each step."""
         _load(self.mgg, state)
-        windows, labels = self.judged
+        return self._streamed(update, self.judged, self.settings.alpha)
+
+    def safe_alpha(self, state: MetaState) -> float:
+        """Return the largest step that costs held-out episodes without shift next to nothing, of the best weights."""
+        self.mgg.load_state_dict(_part(state, "best/"))
+        for share in _STEPS:
+            alpha = share * self.settings.alpha
+            found = self._streamed(0, self.clean, alpha)
+            if found.accuracy >= found.source_accuracy - _MOST_HARM:
+                break
+        return alpha
+
+    @torch.no_grad()
+    def _streamed(self, update: int, episodes: tuple[Tensor, ...], alpha: float) -> Check:
+        windows, labels = episodes
         groups = len(windows)
         p = join({name: value.expand(groups, -1) for name, value in self.start.items()})
         moments = {name: value.to(self.device) for name, value in moments_start(tuple(p.shape)).items()}
@@ -302,7 +328,7 @@ class _MggTraining(_Base):
             source.append(self.network.forward(flat).logits.reshape(groups, x.shape[1], -1))
             moments, shown = moments_step(moments, join(gradient))
             u, memory = self.mgg(shown.flatten(0, 1), memory)
-            p = p - self.settings.alpha * u.reshape(p.shape)
+            p = p - alpha * u.reshape(p.shape)
         return _compared(update, torch.cat(logits, dim=1), torch.cat(source, dim=1), labels)
 
 

@@ -51,6 +51,7 @@ def prepare_generator(
         "recipe": recipe,
         "settings": asdict(trained.generator.settings),
         "valid_range": asdict(trained.generator.valid_range),
+        "alpha": trained.generator.alpha,
         "updates": trained.updates,
         "best": asdict(trained.best),
         "helps": trained.helps,
@@ -81,7 +82,7 @@ def read_generators(folder: Path, recipe: str, seed: int) -> dict[str, Generator
             facts, weights = _read(path)
             if facts["settings"] != asdict(VARIANTS[name]):
                 raise ContractError(f"{path} has other settings than this code; --again {name} makes it anew")
-            found[name] = Generator(VARIANTS[name], weights, ValidRange(**facts["valid_range"]))
+            found[name] = Generator(VARIANTS[name], weights, ValidRange(**facts["valid_range"]), facts["alpha"])
     return found
 
 

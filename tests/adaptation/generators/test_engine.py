@@ -42,7 +42,7 @@ def mgg_engine(spec: NetworkSpec, generator: Generator) -> MggEngine:
     count = len(source["coordinates"])
     learned = {**moments_start((count,)), **generator.mgg().start(count)}
     start = {name: np.asarray(value, np.float32) for name, value in {**source, **learned}.items()}
-    return MggEngine(graph, export_mgg(generator.mgg(), count), start, generator.valid_range)
+    return MggEngine(graph, export_mgg(generator.mgg(), count, generator.step_limit), start, generator.valid_range)
 
 
 def former_engine(spec: NetworkSpec, generator: Generator) -> GeneralizeFormerEngine:
@@ -57,7 +57,7 @@ def test_mgg_follows_a_device_as_it_does_with_torch(spec: NetworkSpec, name: str
     generator = drawn_generators(spec, 0.3)[name]
     engine, method = mgg_engine(spec, generator), AffineDescent(source_for(spec), MggRule(generator), generator)
     state, other = engine.start(), method.reset()
-    for part in torch.split(shifted(spec, 96), 32):
+    for part in torch.split(shifted(spec, 192), 64):
         state, found = engine.step(state, part.numpy())
         other, step = method.adapt_batch(other, part)
         np.testing.assert_allclose(found.probabilities, step.probabilities.numpy(), atol=1e-4)
@@ -70,7 +70,7 @@ def test_mgg_follows_a_device_as_it_does_with_torch(spec: NetworkSpec, name: str
 def test_generalizeformer_answers_as_it_does_with_torch(spec: NetworkSpec, name: str) -> None:
     generator = drawn_generators(spec, 0.05)[name]
     engine, method = former_engine(spec, generator), GeneratedBatches(source_for(spec), generator)
-    for part in torch.split(shifted(spec, 40), 20):
+    for part in torch.split(shifted(spec, 128), 64):
         found, (_, step) = engine.generate(part.numpy()), method.adapt_batch({}, part)
         np.testing.assert_allclose(found.probabilities, step.probabilities.numpy(), atol=1e-4)
         assert found.share < 1
@@ -79,7 +79,7 @@ def test_generalizeformer_answers_as_it_does_with_torch(spec: NetworkSpec, name:
 def test_beyond_the_range_both_answer_as_the_source_and_move_nothing() -> None:
     narrow = ValidRange(1e-6, 1e-6)
     generators = {name: replace(each, valid_range=narrow) for name, each in drawn_generators(CONV, 0.3).items()}
-    windows = shifted(CONV, 32)
+    windows = shifted(CONV, 64)
     with torch.no_grad():
         source = torch.softmax(source_for(CONV).model(windows), dim=1).numpy()
     engine = mgg_engine(CONV, generators["mgg"])
@@ -94,7 +94,7 @@ def test_beyond_the_range_both_answer_as_the_source_and_move_nothing() -> None:
 
 def test_windows_that_are_not_finite_lie_outside_and_leave_the_state_alone() -> None:
     engine = mgg_engine(CONV, drawn_generators(CONV, 0.3)["mgg"])
-    windows = shifted(CONV, 32).numpy()
+    windows = shifted(CONV, 64).numpy()
     windows[3, 0, 0] = np.nan
     state, found = engine.step(engine.start(), windows)
     assert found.share == np.inf
@@ -104,13 +104,13 @@ def test_windows_that_are_not_finite_lie_outside_and_leave_the_state_alone() -> 
 def test_wrong_windows_graphs_and_states_are_refused() -> None:
     generators = drawn_generators(CONV, 0.3)
     engine, former = mgg_engine(CONV, generators["mgg"]), former_engine(CONV, generators["generalizeformer"])
-    for windows, least in ((shifted(CONV, 15), 16), (shifted(MLP, 20), 16)):
+    for windows, least in ((shifted(CONV, 63), 64), (shifted(MLP, 70), 64)):
         with pytest.raises(DataError, match=f"at least {least} windows of 3 x 20"):
             engine.step(engine.start(), windows.numpy())
-    with pytest.raises(DataError, match="at least 8 windows"):
+    with pytest.raises(DataError, match="at least 64 windows"):
         former.generate(shifted(CONV, 7).numpy())
     with pytest.raises(ContractError, match=r"gradient\.onnx: expected an ONNX graph"):
         GeneralizeFormerEngine(b"no graph", b"", {}, ValidRange(1.0, 1.0))
     graph, source, _, _ = parts(CONV, 1.0)
     with pytest.raises(ContractError, match="expected a state"):
-        MggEngine(graph, export_mgg(generators["mgg"].mgg(), 26), source, ValidRange(1.0, 1.0))
+        MggEngine(graph, export_mgg(generators["mgg"].mgg(), 26, 0.1), source, ValidRange(1.0, 1.0))

@@ -37,7 +37,7 @@ def by_source(context: SourceContext, windows: torch.Tensor) -> torch.Tensor:
 @SPECS
 @RULES
 def test_the_first_batch_gets_the_source_s_answer_and_moves_gamma_and_beta_alone(spec: NetworkSpec, rule: str) -> None:
-    context, windows = context_of(spec), shifted(spec, 32)
+    context, windows = context_of(spec), shifted(spec, LEAST_WINDOWS)
     method = make_method(rule, context)
     state, step = method.adapt_batch(method.reset(), windows)
     torch.testing.assert_close(step.probabilities, by_source(context, windows), atol=1e-5, rtol=0)
@@ -57,7 +57,7 @@ def test_no_coordinate_moves_by_more_than_alpha(spec: NetworkSpec) -> None:
         generator = context.generator(name)
         method = AffineDescent(context, MggRule(generator, alpha), generator)
         state = method.reset()
-        for part in torch.split(5 * shifted(spec, 96), 32):
+        for part in torch.split(5 * shifted(spec, 192), 64):
             before = affine(context, state)
             state, _ = method.adapt_batch(state, part)
             assert 0 < (affine(context, state) - before).abs().max() <= bound + 1e-7
@@ -65,10 +65,10 @@ def test_no_coordinate_moves_by_more_than_alpha(spec: NetworkSpec) -> None:
 
 @SPECS
 def test_with_alpha_0_nothing_moves_by_a_bit(spec: NetworkSpec) -> None:
-    context, windows = context_of(spec), shifted(spec, 64)
+    context, windows = context_of(spec), shifted(spec, 128)
     method = AffineDescent(context, MggRule(context.generator("mgg"), alpha=0.0), context.generator("mgg"))
     state = method.reset()
-    for part in torch.split(windows, 32):
+    for part in torch.split(windows, 64):
         state, step = method.adapt_batch(state, part)
         torch.testing.assert_close(step.probabilities, by_source(context, part), atol=1e-5, rtol=0)
     assert torch.equal(affine(context, state), affine(context, method.reset()))
@@ -77,7 +77,7 @@ def test_with_alpha_0_nothing_moves_by_a_bit(spec: NetworkSpec) -> None:
 @SPECS
 @pytest.mark.parametrize(("rule", "kind"), [(SgdRule(), "sgd"), (AdamRule(), "adam")])
 def test_plain_rules_follow_torch_s_own_optimizers(spec: NetworkSpec, rule: Rule, kind: str) -> None:
-    context, windows = source_for(spec), shifted(spec, 96)
+    context, windows = source_for(spec), shifted(spec, 192)
     method = AffineDescent(context, rule)
     state = method.reset()
     network = Network(context.model)
@@ -87,7 +87,7 @@ def test_plain_rules_follow_torch_s_own_optimizers(spec: NetworkSpec, rule: Rule
     optimizer: torch.optim.Optimizer = (
         torch.optim.SGD(values, 1e-3, momentum=0.9) if kind == "sgd" else torch.optim.Adam(values, 1e-3)
     )
-    for part in torch.split(windows, 32):
+    for part in torch.split(windows, 64):
         state, _ = method.adapt_batch(state, part)
         optimizer.zero_grad()
         weight = discrepancy_weight(network.classes)
@@ -104,7 +104,7 @@ def test_small_batches_are_gathered_and_step_as_one(spec: NetworkSpec, rule: str
     method = make_method(rule, context)
     whole, _ = method.adapt_batch(method.reset(), windows)
     state, updates = method.reset(), []
-    for part in torch.split(windows, [1, 3, 1, 7, 4]):
+    for part in torch.split(windows, [1, 3, 1, 7, 52]):
         state, step = method.adapt_batch(state, part)
         updates.append(step.updates)
     assert updates == [0, 0, 0, 0, 1]
@@ -117,13 +117,13 @@ def test_beyond_the_range_the_source_answers_nothing_moves_and_it_is_counted(spe
     context = context_of(spec)
     strict = replace(context.generator("mgg"), valid_range=ValidRange(1e-6, 1e-6))
     method = AffineDescent(context, MggRule(strict), strict)
-    windows = shifted(spec, 40)
-    state, step = method.adapt_batch(method.reset(), windows[:32])
-    assert step.receipts == ({"windows": 32, "rung": "source", "verdict": "outside the range"},)
+    windows = shifted(spec, 72)
+    state, step = method.adapt_batch(method.reset(), windows[:64])
+    assert step.receipts == ({"windows": 64, "rung": "source", "verdict": "outside the range"},)
     assert step.updates == 0
-    torch.testing.assert_close(step.probabilities, by_source(context, windows[:32]))
+    torch.testing.assert_close(step.probabilities, by_source(context, windows[:64]))
     assert torch.equal(affine(context, state), affine(context, method.reset()))
-    _, single = method.adapt_batch(state, windows[32:33])  # a window alone is judged by the last batch
+    _, single = method.adapt_batch(state, windows[64:65])  # a window alone is judged by the last batch
     assert single.receipts == ({"windows": 1, "rung": "source", "verdict": "outside the range"},)
 
 
@@ -131,7 +131,7 @@ def test_inside_the_range_again_it_answers_again() -> None:
     context = context_of(CONV)
     generator = replace(context.generator("mgg"), valid_range=ValidRange(5.0, 5.0))
     method = AffineDescent(context, MggRule(generator), generator)
-    near, far = context.windows[:32], 40 * context.windows[:32]
+    near, far = context.windows.repeat(2, 1, 1), 40 * context.windows.repeat(2, 1, 1)
     state, first = method.adapt_batch(method.reset(), far)
     state, again = method.adapt_batch(state, near)
     assert [step.receipts[0]["rung"] for step in (first, again)] == ["source", "mgg"]

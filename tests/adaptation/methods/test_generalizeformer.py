@@ -32,20 +32,20 @@ def by_source(context: SourceContext, windows: torch.Tensor) -> torch.Tensor:
 @SPECS
 @NAMES
 def test_an_answer_depends_on_its_batch_and_on_no_other(spec: NetworkSpec, name: str) -> None:
-    method, windows = make_method(name, context_of(spec)), shifted(spec, 48)
-    _, alone = method.adapt_batch({}, windows[16:32])
-    state, _ = method.adapt_batch(method.reset(), windows[:16])
-    state, after = method.adapt_batch(state, windows[16:32])
-    method.adapt_batch(state, windows[32:])
+    method, windows = make_method(name, context_of(spec)), shifted(spec, 192)
+    _, alone = method.adapt_batch({}, windows[64:128])
+    state, _ = method.adapt_batch(method.reset(), windows[:64])
+    state, after = method.adapt_batch(state, windows[64:128])
+    method.adapt_batch(state, windows[128:])
     assert state == {}
     assert torch.equal(alone.probabilities, after.probabilities)
-    assert not torch.allclose(alone.probabilities, by_source(context_of(spec), windows[16:32]), atol=1e-4)
+    assert not torch.allclose(alone.probabilities, by_source(context_of(spec), windows[64:128]), atol=1e-4)
 
 
 @SPECS
 @NAMES
 def test_the_order_of_windows_does_not_matter_but_the_neighbours_do(spec: NetworkSpec, name: str) -> None:
-    method, windows = make_method(name, context_of(spec)), shifted(spec, 16)
+    method, windows = make_method(name, context_of(spec)), shifted(spec, 64)
     _, given = method.adapt_batch({}, windows)
     _, turned = method.adapt_batch({}, windows.flip(0))
     torch.testing.assert_close(turned.probabilities.flip(0), given.probabilities, atol=1e-5, rtol=0)
@@ -67,7 +67,7 @@ def test_only_gamma_and_beta_are_generated_and_the_head_where_asked(spec: Networ
 def test_too_few_windows_are_the_source_s(spec: NetworkSpec, name: str) -> None:
     context = context_of(spec)
     method = make_method(name, context)
-    for count in (1, 7):
+    for count in (1, 63):
         windows = shifted(spec, count)
         _, step = method.adapt_batch({}, windows)
         assert torch.equal(step.probabilities, by_source(context, windows))
@@ -76,11 +76,11 @@ def test_too_few_windows_are_the_source_s(spec: NetworkSpec, name: str) -> None:
 
 @SPECS
 def test_beyond_the_range_the_source_answers_and_it_is_counted(spec: NetworkSpec) -> None:
-    context, windows = context_of(spec), shifted(spec, 16)
+    context, windows = context_of(spec), shifted(spec, 64)
     strict = replace(context.generator("generalizeformer"), valid_range=ValidRange(1e-6, 1e-6))
     _, step = GeneratedBatches(context, strict).adapt_batch({}, windows)
     assert torch.equal(step.probabilities, by_source(context, windows))
-    assert step.receipts == ({"windows": 16, "rung": "source", "verdict": "outside the range"},)
+    assert step.receipts == ({"windows": 64, "rung": "source", "verdict": "outside the range"},)
     assert step.selected == 0
 
 
@@ -88,35 +88,35 @@ def test_beyond_the_range_the_source_answers_and_it_is_counted(spec: NetworkSpec
 def test_constant_windows_are_refused_by_the_range_of_a_trained_generator(name: str) -> None:
     context = context_of(CONV)
     generator = replace(context.generator(name), valid_range=ValidRange(30.0, 30.0))
-    windows = torch.linspace(-1, 1, 3)[:, None].expand(16, 3, CONV.length).contiguous()
+    windows = torch.linspace(-1, 1, 3)[:, None].expand(64, 3, CONV.length).contiguous()
     _, step = GeneratedBatches(context, generator).adapt_batch({}, windows)
     assert [receipt["rung"] for receipt in step.receipts] == ["source"]
 
 
 @NAMES
 def test_broken_windows_get_the_source_s_answer_and_do_not_touch_their_neighbours(name: str) -> None:
-    method, windows = make_method(name, context_of(CONV)), shifted(CONV, 18)
+    method, windows = make_method(name, context_of(CONV)), shifted(CONV, 66)
     broken = windows.clone()
     broken[5] = torch.nan
     broken[11, 0, 0] = torch.inf
-    keep = torch.tensor([row not in (5, 11) for row in range(18)])
+    keep = torch.tensor([row not in (5, 11) for row in range(66)])
     _, found = method.adapt_batch({}, broken)
     _, expected = method.adapt_batch({}, windows[keep])
     assert torch.isfinite(found.probabilities).all()
     torch.testing.assert_close(found.probabilities[keep], expected.probabilities, atol=1e-6, rtol=0)
     assert [(receipt["rung"], receipt["windows"]) for receipt in found.receipts] == [
-        ("generalizeformer", 16),
+        ("generalizeformer", 64),
         ("source", 2),
     ]
 
 
 def test_parameters_that_give_nothing_finite_are_not_used() -> None:
-    context, windows = context_of(CONV), shifted(CONV, 16)
+    context, windows = context_of(CONV), shifted(CONV, 64)
     generator = context.generator("generalizeformer")
     weights = {**generator.weights, "head.bias": torch.full_like(generator.weights["head.bias"], torch.inf)}
     _, step = GeneratedBatches(context, replace(generator, weights=weights)).adapt_batch({}, windows)
     assert torch.equal(step.probabilities, by_source(context, windows))
-    assert step.receipts == ({"windows": 16, "rung": "source", "verdict": "not finite"},)
+    assert step.receipts == ({"windows": 64, "rung": "source", "verdict": "not finite"},)
 
 
 def test_a_generator_for_narrower_networks_or_of_another_kind_is_refused() -> None:

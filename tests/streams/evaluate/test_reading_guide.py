@@ -28,14 +28,14 @@ def narrow(spec: NetworkSpec) -> dict[str, Generator]:
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_is_listed_if_later_windows_of_a_batch_change_the_answer_to_its_first(name: str) -> None:
     windows, labels = tones(60, seed=2)
-    given = 1.7 * torch.from_numpy(tones(96, seed=8)[0]) + 0.3
+    given = 1.7 * torch.from_numpy(tones(384, seed=8)[0]) + 0.3
     model = trained_on_tones()[0]
     context = SourceContext(model, torch.from_numpy(windows), torch.from_numpy(labels), 1, ALWAYS, narrow(model.spec))
     method = make_method(name, context)
     state, ahead = method.reset(), False
-    for start in range(0, 64, 16):
-        batch = given[start : start + 16]
-        other = torch.cat([batch[:1], -2 * given[80:95]])
+    for start in range(0, 256, 64):
+        batch = given[start : start + 64]
+        other = torch.cat([batch[:1], -2 * given[320:383]])
         one, two = (method.adapt_batch(state, part)[1].probabilities[0] for part in (batch, other))
         ahead = ahead or not torch.equal(one, two)
         state, _ = method.adapt_batch(state, batch)
