@@ -239,3 +239,34 @@ def test_windows_that_lead_to_nothing_finite_are_refused() -> None:
         meta_train(trained_on_tones()[0], source, GeneralizeFormerSettings(), 0, 1)
     with pytest.raises(ConfigError, match="updates"):
         trained(MggSettings(), 0)
+
+
+@pytest.mark.parametrize(
+    ("lost", "chosen"), [([0.0, 0.0, 0.0], 1.0), ([0.02, 0.004, 0.0], 0.3), ([0.1, 0.1, 0.1], 0.1)]
+)
+def test_steps_at_test_are_the_largest_that_cost_unshifted_groups_next_to_nothing(
+    lost: list[float], chosen: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = MggSettings(alpha=0.02)
+    training = module._MggTraining(trained_on_tones()[0], recordings(), settings, 0, "cpu", Share())
+    by_alpha = {round(share * 0.02, 6): harm for share, harm in zip((1.0, 0.3, 0.1), lost, strict=True)}
+    asked: list[Tensor] = []
+
+    def streamed(self: object, update: int, episodes: tuple[Tensor, ...], alpha: float) -> Check:
+        asked.append(episodes[0])
+        return Check(update, 1.0, 1.0, 0.9 - by_alpha[round(alpha, 6)], 0.9)
+
+    monkeypatch.setattr(module._MggTraining, "_streamed", streamed)
+    assert training.safe_alpha(module._start(training, 0)) == pytest.approx(chosen * 0.02)
+    assert all(each is training.clean[0] for each in asked)
+    source = recordings()
+    known = {window.tobytes() for window in source.windows}
+    assert all(window.numpy().tobytes() in known for window in training.clean[0].flatten(0, 1))
+
+
+def test_the_generator_carries_the_step_that_was_found_and_falls_back_on_its_settings() -> None:
+    result = trained(MggSettings(), 1)
+    assert result.generator.alpha in (pytest.approx(0.03), pytest.approx(0.009), pytest.approx(0.003))
+    assert result.generator.step_limit == result.generator.alpha
+    assert replace(result.generator, alpha=None).step_limit == 0.03
+    assert trained(GeneralizeFormerSettings(), 1).generator.alpha is None
