@@ -22,7 +22,7 @@ from adaptation.corruptions import TUNING, TUNING_MIXTURES, applicable
 from adaptation.dataset import Dataset
 from adaptation.errors import ConfigError, ContractError
 from adaptation.generators.affine_gradient import discrepancy_weight, join, source_features
-from adaptation.generators.engine import GeneralizeFormerEngine, MggEngine
+from adaptation.generators.engine import LEAST_WINDOWS, GeneralizeFormerEngine, MggEngine
 from adaptation.generators.episodes import CLEAN_SHARE, Recordings
 from adaptation.generators.export import export_generalizeformer, export_gradient, export_mgg
 from adaptation.generators.generator import Settings
@@ -55,7 +55,7 @@ from streams.evaluate.folder import replace_file
 
 __all__ = ["GeneratorModel", "checkpoint_path", "make_generator_bundle"]
 
-_CANARY_WINDOWS = 64
+_CANARY_WINDOWS = LEAST_WINDOWS
 _TIMED_BATCHES = 20
 
 FloatArray = npt.NDArray[np.float32]
@@ -223,7 +223,7 @@ def _write(
     else:
         gradient = export_gradient(source.tensors, spec, features, 0.0)
         graph = export_generalizeformer(generator.generalizeformer(), source.tensors, spec, features)
-    windows = dataset.source.windows[rows[:: max(1, len(rows) // _CANARY_WINDOWS)]][:_CANARY_WINDOWS]
+    windows = dataset.source.windows[np.resize(rows[:: max(1, len(rows) // _CANARY_WINDOWS)], _CANARY_WINDOWS)]
     engine: MggEngine | GeneralizeFormerEngine
     if kind == "mgg":
         engine = MggEngine(gradient, graph, start, generator.valid_range)
