@@ -166,9 +166,14 @@ def test_two_processes_that_share_the_episodes_end_where_one_ends(settings: Sett
         barrier.wait()
         return both
 
+    # Threads stand in for processes; torch's global state, which initial weights come from, is one to them. So they
+    # begin with the weights of one.
+    kind = module._MggTraining if isinstance(settings, MggSettings) else module._GeneralizeFormerTraining
+    start = module._start(kind(trained_on_tones()[0], recordings(), settings, 0, "cpu", Share()), 0)  # type: ignore[arg-type]
+
     def work(rank: int) -> None:
         share = Share(rank, 2, lambda v: exchanged(rank, v).mean(dim=0), lambda v: exchanged(rank, v).amax(dim=0))
-        results[rank] = trained(settings, every, share=share)  # type: ignore[call-overload]
+        results[rank] = trained(settings, every, share=share, state=start)  # type: ignore[call-overload]
 
     threads = [threading.Thread(target=work, args=(rank,)) for rank in range(2)]
     for thread in threads:
