@@ -56,7 +56,7 @@ def draw(folders: Sequence[Path], method: str, out: Path) -> None:
                     batches = np.arange(1, found.shape[1] + 1)
                     axis.plot(batches, found.T, color=colour, lw=0.5, alpha=0.5)
                     axis.plot(batches, found.mean(axis=0), color=colour, lw=2, label=name)
-                axis.set_title(f"{folder.name.removeprefix('gen-')}, {stream}")
+                axis.set_title(f"{folder.name.rpartition('-')[2]}, {stream}")
                 axis.set_xlabel("batch of 64 windows")
                 if column == 0:
                     axis.set_ylabel("accuracy in it, %")

@@ -71,7 +71,7 @@ def load(folder: Path, seeds: int) -> Evaluated:
             context = load_source(folder, dataset, facts["recipe"], facts["seed"]).context
             if set(NAMES) <= set(context.generators):
                 contexts.setdefault(facts["recipe"], []).append(context)
-    return Evaluated(folder.name.removeprefix("gen-"), dataset, contexts)
+    return Evaluated(folder.name.rpartition("-")[2], dataset, contexts)
 
 
 def shuffled(split: Split, seed: int) -> Split:
