@@ -26,6 +26,7 @@ from adaptation.generators.generator import Generator
 from adaptation.methods.catalogue import make_method
 from adaptation.methods.method import SourceContext
 from adaptation.methods.source import Unadapted
+from adaptation.train import default_spec
 from benchmarks.lean_layers import accuracies, load_data
 from infra.allocator import keep_freed_memory
 from streams.evaluate.prepare import load_source, read_facts
@@ -148,8 +149,8 @@ def transfer(evaluated: Sequence[Evaluated]) -> Iterator[dict[str, str]]:
                 with_generator(context, "mgg", other.generator("mgg"))
                 for context, other in zip(contexts, origin.contexts["none"], strict=True)
             ]
-            spec = contexts[0].model.spec  # type: ignore[union-attr]
-            row = {"used on": f"{each.name} ({spec.kind}, {spec.widths})", "taught on": origin.name}  # type: ignore[union-attr]
+            spec = default_spec(each.dataset)
+            row = {"used on": f"{each.name} ({spec.kind}, {spec.widths})", "taught on": origin.name}
             for order, stream in orders(each.dataset.target).items():
                 row[order] = points(*change(lent, stream, "mgg", _BATCH))
             yield row

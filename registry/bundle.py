@@ -27,7 +27,7 @@ from adaptation.errors import ConfigError, ContractError
 from adaptation.lean_settings import LeanSettings
 from adaptation.shift_calibration import ShiftCalibration
 from adaptation.spec import NetworkSpec, expected_tensors
-from registry.folder import check_names, read_file, write_folder
+from registry.folder import check_names, read_file, read_part, write_folder
 from registry.manifest import PART_FILES, FileEntry, Manifest, PartFile, manifest_bytes, parse_manifest
 from registry.tensor_file import read_tensors, write_tensors
 
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 __all__ = ["MANIFEST_FILE", "SIGNATURE_FILE", "Bundle", "build_bundle", "read_bundle", "write_bundle"]
 
 _MAX_MANIFEST_BYTES = 1024**2
-_MAX_PART_BYTES = 256 * 1024**2
 
 MANIFEST_FILE = "manifest.json"
 SIGNATURE_FILE = "manifest.sig"
@@ -108,7 +107,7 @@ def read_bundle(folder: Path) -> Bundle:
     check_names(folder, required={MANIFEST_FILE, *PART_FILES}, optional={SIGNATURE_FILE})
     raw = read_file(folder, MANIFEST_FILE, _MAX_MANIFEST_BYTES)
     manifest = parse_manifest(raw)
-    parts = {name: _read_part(folder, name, manifest.files[name]) for name in PART_FILES}
+    parts = {name: read_part(folder, name, **manifest.files[name].model_dump()) for name in PART_FILES}
     spec = manifest.spec
     tensors = read_tensors("weights.safetensors", parts["weights.safetensors"], expected_tensors(spec))
     reference = read_tensors("reference.safetensors", parts["reference.safetensors"], _reference_shapes(spec))
@@ -259,16 +258,6 @@ def _check_signs(file: str, tensors: Mapping[str, FloatArray]) -> None:
             raise ContractError(f"{file}: {name}: expected values above 0, found {values.min()}")
         if name.endswith("running_var") and values.min() < 0:
             raise ContractError(f"{file}: {name}: expected values of at least 0, found {values.min()}")
-
-
-def _read_part(folder: Path, name: PartFile, entry: FileEntry) -> bytes:
-    content = read_file(folder, name, _MAX_PART_BYTES)
-    if len(content) != entry.size_bytes:
-        raise ContractError(f"{name}: expected {entry.size_bytes} bytes, found {len(content)}; the file is damaged")
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != entry.sha256:
-        raise ContractError(f"{name}: expected SHA-256 {entry.sha256}, found {digest}; the file is damaged")
-    return content
 
 
 def _holds(folder: Path, digest: str) -> bool:

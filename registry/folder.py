@@ -1,5 +1,6 @@
 """A folder with a fixed set of files: read without following links, written in one step."""
 
+import hashlib
 import os
 import shutil
 import stat
@@ -9,7 +10,9 @@ from pathlib import Path
 
 from adaptation.errors import ContractError
 
-__all__ = ["check_names", "read_file", "write_folder"]
+__all__ = ["check_names", "read_file", "read_part", "write_folder"]
+
+_MAX_PART_BYTES = 256 * 1024**2
 
 
 def check_names(folder: Path, required: Set[str], optional: Set[str]) -> None:
@@ -48,6 +51,21 @@ def read_file(folder: Path, name: str, limit: int) -> bytes:
         raise ContractError(f"{name}: expected a readable regular file, found: {error.strerror}") from error
     if len(content) > limit:  # it grew while being read
         raise ContractError(f"{name}: expected at most {limit} bytes, found more")
+    return content
+
+
+def read_part(folder: Path, name: str, sha256: str, size_bytes: int) -> bytes:
+    """Return a file's content, checked against size and SHA-256 (hex); see `read_file`.
+
+    Raises:
+        ContractError: It cannot be read, is larger than 256 MiB, or is not what it should be.
+    """
+    content = read_file(folder, name, _MAX_PART_BYTES)
+    if len(content) != size_bytes:
+        raise ContractError(f"{name}: expected {size_bytes} bytes, found {len(content)}; the file is damaged")
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != sha256:
+        raise ContractError(f"{name}: expected SHA-256 {sha256}, found {digest}; the file is damaged")
     return content
 
 

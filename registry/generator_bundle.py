@@ -13,7 +13,6 @@ MGG alone fit any network (``network_sha256`` is then ``any``), by exporting it 
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,13 +23,12 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, ValidationError
 
-from adaptation.engine import CODE_CONTRACT_VERSION
 from adaptation.errors import ContractError
-from adaptation.generators.engine import GeneralizeFormerEngine, MggEngine
+from adaptation.generators.engine import GeneralizeFormerEngine, Kind, MggEngine, make_engine
 from adaptation.generators.valid_range import ValidRange
 from adaptation.spec import NetworkSpec
-from registry.folder import check_names, read_file, write_folder
-from registry.manifest import FileEntry, Strict, first_problem
+from registry.folder import check_names, read_file, read_part, write_folder
+from registry.manifest import FileEntry, Sealed, Strict, check_pairs, first_problem, sealed, unsealed
 from registry.tensor_file import read_tensors
 
 __all__ = [
@@ -45,7 +43,6 @@ __all__ = [
     "write_generator_bundle",
 ]
 
-Kind = Literal["mgg", "generalizeformer"]
 GeneratorFile = Literal[
     "generator.safetensors", "start.safetensors", "canary.safetensors", "gradient.onnx", "generator.onnx"
 ]
@@ -54,7 +51,7 @@ Card = dict[str, str | bool | int | float | None]
 FloatArray = npt.NDArray[np.float32]
 
 _MANIFEST, _SIGNATURE = "manifest.json", "manifest.sig"
-_MAX_MANIFEST_BYTES, _MAX_PART_BYTES = 1024**2, 256 * 1024**2
+_MAX_MANIFEST_BYTES = 1024**2
 _CANARY_TOLERANCE = 1e-3  # of gamma, beta and probabilities, on any machine's arithmetic
 
 _Name = Annotated[str, Field(min_length=1, max_length=200)]
@@ -87,12 +84,11 @@ class Range(Strict):
     variance_limit: Annotated[float, Field(gt=0)]
 
 
-class GeneratorManifest(Strict):
-    """Describe one generator; the checksum is the SHA-256 of the canonical JSON without it."""
+class GeneratorManifest(Sealed):
+    """Describe one generator."""
 
     schema_version: Literal[1] = 1
     kind: Kind
-    code_contract_version: Annotated[int, Field(ge=1)] = CODE_CONTRACT_VERSION
     settings: dict[_Name, str | bool | int | float]
     compatibility: GeneratorCompatibility
     valid_range: Range
@@ -100,7 +96,6 @@ class GeneratorManifest(Strict):
     weights: Annotated[dict[_Name, _Shape], Field(max_length=256)]
     start: Annotated[dict[_Name, _Shape], Field(max_length=32)]
     files: dict[GeneratorFile, FileEntry]
-    checksum: _Digest = "0" * 64
 
 
 @dataclass(frozen=True)
@@ -146,14 +141,10 @@ class GeneratorBundle:
         Raises:
             ContractError: The graphs do not load, do not fit each other or miss what the canary expects.
         """
-        engine: MggEngine | GeneralizeFormerEngine
-        windows = self.canary["windows"]
-        if self.manifest.kind == "mgg":
-            engine = MggEngine(self.gradient_graph, self.generator_graph, self.start, self.valid_range)
-            _, found = engine.step(engine.start(), windows)
-        else:
-            engine = GeneralizeFormerEngine(self.gradient_graph, self.generator_graph, self.start, self.valid_range)
-            found = engine.generate(windows)
+        engine = make_engine(
+            self.manifest.kind, self.gradient_graph, self.generator_graph, self.start, self.valid_range
+        )
+        found = engine.first(self.canary["windows"])
         for name in ("probabilities", "coordinates", "head_weight"):
             value, expected = getattr(found, name), self.canary[name]
             if value.shape != expected.shape or not np.abs(value - expected).max() <= _CANARY_TOLERANCE:
@@ -170,11 +161,7 @@ def read_generator_bundle(folder: Path) -> GeneratorBundle:
     check_names(folder, required={_MANIFEST, *GENERATOR_FILES}, optional={_SIGNATURE})
     raw = read_file(folder, _MANIFEST, _MAX_MANIFEST_BYTES)
     manifest = _parsed(raw)
-    parts = {name: _part(folder, name, manifest.files[name]) for name in GENERATOR_FILES}
-    arrays = {
-        name: read_tensors(f"{name}.safetensors", parts[f"{name}.safetensors"], shapes)  # type: ignore[index]
-        for name, shapes in (("generator", manifest.weights), ("start", manifest.start))
-    }
+    parts = {name: read_part(folder, name, **manifest.files[name].model_dump()) for name in GENERATOR_FILES}
     head, p = manifest.start["head_weight"], manifest.start["coordinates"]
     canary: dict[str, tuple[int | None, ...]] = {
         "windows": (None, None, None),
@@ -185,8 +172,8 @@ def read_generator_bundle(folder: Path) -> GeneratorBundle:
     return GeneratorBundle(
         manifest=manifest,
         digest=hashlib.sha256(raw).hexdigest(),
-        weights=arrays["generator"],
-        start=arrays["start"],
+        weights=read_tensors("generator.safetensors", parts["generator.safetensors"], manifest.weights),
+        start=read_tensors("start.safetensors", parts["start.safetensors"], manifest.start),
         canary=read_tensors("canary.safetensors", parts["canary.safetensors"], canary),
         gradient_graph=parts["gradient.onnx"],
         generator_graph=parts["generator.onnx"],
@@ -233,25 +220,13 @@ def generator_manifest_bytes(
         )
     except ValidationError as error:
         raise ContractError(f"manifest.json: {first_problem(error)}") from error
-    raw = _canonical(manifest.model_copy(update={"checksum": _checksum(manifest)}))
+    raw = sealed(manifest)
     _parsed(raw)
     return raw
 
 
 def _parsed(raw: bytes) -> GeneratorManifest:
-    try:
-        manifest = GeneratorManifest.model_validate_json(raw)
-    except ValidationError as error:
-        raise ContractError(f"manifest.json: {first_problem(error)}") from error
-    if _canonical(manifest) != raw:
-        raise ContractError("manifest.json: expected canonical JSON as written by acclimate, found another form of it")
-    if _checksum(manifest) != manifest.checksum:
-        raise ContractError("manifest.json: the checksum does not fit its content; the file is damaged")
-    if manifest.code_contract_version > CODE_CONTRACT_VERSION:
-        raise ContractError(
-            f"manifest.json: expected code contract version {CODE_CONTRACT_VERSION} or older, found "
-            f"{manifest.code_contract_version}; update acclimate to use this bundle"
-        )
+    manifest = unsealed(GeneratorManifest, raw)
     contract, start = manifest.compatibility, manifest.start
     coordinates = (2 * sum(contract.layer_widths),)
     pairs = (
@@ -260,27 +235,5 @@ def _parsed(raw: bytes) -> GeneratorManifest:
         ("start: coordinates", coordinates, start.get("coordinates")),
         ("start: axes of head_weight", 2, len(start.get("head_weight", ()))),
     )
-    for what, expected, found in pairs:
-        if expected != found:
-            raise ContractError(f"manifest.json: {what}: expected {expected}, found {found}")
+    check_pairs(pairs)
     return manifest
-
-
-def _part(folder: Path, name: GeneratorFile, entry: FileEntry) -> bytes:
-    content = read_file(folder, name, _MAX_PART_BYTES)
-    digest = hashlib.sha256(content).hexdigest()
-    if len(content) != entry.size_bytes or digest != entry.sha256:
-        raise ContractError(
-            f"{name}: expected {entry.size_bytes} bytes with SHA-256 {entry.sha256}, found {len(content)} bytes with "
-            f"{digest}; the file is damaged"
-        )
-    return content
-
-
-def _canonical(manifest: GeneratorManifest) -> bytes:
-    text = json.dumps(manifest.model_dump(mode="json"), sort_keys=True, indent=1, ensure_ascii=True, allow_nan=False)
-    return text.encode() + b"\n"
-
-
-def _checksum(manifest: GeneratorManifest) -> str:
-    return hashlib.sha256(_canonical(manifest.model_copy(update={"checksum": ""}))).hexdigest()

@@ -6,8 +6,9 @@ manifest in any other form (repeated keys, other spacing) is refused. Its checks
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import asdict
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -22,11 +23,15 @@ __all__ = [
     "FileEntry",
     "Manifest",
     "PartFile",
+    "Sealed",
     "Strict",
+    "check_pairs",
     "first_problem",
     "layer_names",
     "manifest_bytes",
     "parse_manifest",
+    "sealed",
+    "unsealed",
 ]
 
 PartFile = Literal["weights.safetensors", "reference.safetensors", "canary.safetensors", "source.onnx", "adapted.onnx"]
@@ -94,12 +99,21 @@ class Compatibility(Strict):
     layer_widths: tuple[_Size, ...]
 
 
-class Manifest(Strict):
-    """Describe one bundle; the checksum is the SHA-256 of the canonical JSON without it."""
+class Sealed(Strict):
+    """Base of manifests: their version of the code, and a checksum, the SHA-256 of the canonical JSON without it."""
+
+    code_contract_version: Annotated[int, Field(ge=1)] = CODE_CONTRACT_VERSION
+    checksum: _Digest = "0" * 64
+
+
+_Manifest = TypeVar("_Manifest", bound=Sealed)
+
+
+class Manifest(Sealed):
+    """Describe one bundle."""
 
     schema_version: Literal[1] = 1
     kind: Literal["source"] = "source"
-    code_contract_version: Annotated[int, Field(ge=1)] = CODE_CONTRACT_VERSION
     network: Network
     channel_names: tuple[_Name, ...]
     class_names: tuple[_Name, ...]
@@ -108,7 +122,6 @@ class Manifest(Strict):
     compatibility: Compatibility
     training: Annotated[dict[_Name, str | bool | int | float | None], Field(max_length=_MAX_CARD_ENTRIES)]
     files: dict[PartFile, FileEntry]
-    checksum: _Digest = "0" * 64
 
     @property
     def spec(self) -> NetworkSpec:
@@ -157,7 +170,7 @@ def manifest_bytes(
         )
     except ValidationError as error:
         raise ContractError(f"manifest.json: {first_problem(error)}") from error
-    raw = _canonical(manifest.model_copy(update={"checksum": _checksum(manifest)}))
+    raw = sealed(manifest)
     parse_manifest(raw)
     return raw
 
@@ -168,8 +181,46 @@ def parse_manifest(raw: bytes) -> Manifest:
     Raises:
         ContractError: It is damaged, not canonical, newer than this code or contradicts itself.
     """
+    manifest = unsealed(Manifest, raw)
+    _check_consistency(manifest)
+    return manifest
+
+
+def _check_consistency(manifest: Manifest) -> None:
     try:
-        manifest = Manifest.model_validate_json(raw)
+        spec, settings = manifest.spec, manifest.settings
+    except ConfigError as error:
+        raise ContractError(f"manifest.json: {error}") from error
+    contract = manifest.compatibility
+    pairs = (
+        ("number of channel names", spec.channels, len(set(manifest.channel_names))),
+        ("number of class names", spec.classes, len(set(manifest.class_names))),
+        ("lean layers", spec.layers, len(settings.layers)),
+        ("scaling limit", SCALED_LIMIT, manifest.scaling.limit),
+        ("compatibility network_sha256", spec_digest(spec), contract.network_sha256),
+        ("compatibility layer_names", layer_names(spec), contract.layer_names),
+        ("compatibility layer_widths", spec.widths, contract.layer_widths),
+        ("files", sorted(PART_FILES), sorted(manifest.files)),
+    )
+    check_pairs(pairs)
+    for names in (manifest.channel_names, manifest.class_names):
+        if len(set(names)) != len(names):
+            raise ContractError(f"manifest.json: expected distinct names, found {list(names)}")
+
+
+def sealed(manifest: Sealed) -> bytes:
+    """Return the exact bytes of a manifest, with its checksum filled in."""
+    return _canonical(manifest.model_copy(update={"checksum": _checksum(manifest)}))
+
+
+def unsealed(kind: type[_Manifest], raw: bytes) -> _Manifest:
+    """Return the manifest of this kind with these bytes; whether its parts fit each other is the caller's to check.
+
+    Raises:
+        ContractError: It is damaged, not canonical or newer than this code.
+    """
+    try:
+        manifest = kind.model_validate_json(raw)
     except ValidationError as error:
         raise ContractError(f"manifest.json: {first_problem(error)}") from error
     if _canonical(manifest) != raw:
@@ -183,40 +234,26 @@ def parse_manifest(raw: bytes) -> Manifest:
             f"manifest.json: expected code contract version {CODE_CONTRACT_VERSION} or older, found "
             f"{manifest.code_contract_version}; update acclimate to use this bundle"
         )
-    _check_consistency(manifest)
     return manifest
 
 
-def _check_consistency(manifest: Manifest) -> None:
-    try:
-        spec, settings = manifest.spec, manifest.settings
-    except ConfigError as error:
-        raise ContractError(f"manifest.json: {error}") from error
-    contract = manifest.compatibility
-    pairs: tuple[tuple[str, Any, Any], ...] = (
-        ("number of channel names", spec.channels, len(set(manifest.channel_names))),
-        ("number of class names", spec.classes, len(set(manifest.class_names))),
-        ("lean layers", spec.layers, len(settings.layers)),
-        ("scaling limit", SCALED_LIMIT, manifest.scaling.limit),
-        ("compatibility network_sha256", spec_digest(spec), contract.network_sha256),
-        ("compatibility layer_names", layer_names(spec), contract.layer_names),
-        ("compatibility layer_widths", spec.widths, contract.layer_widths),
-        ("files", sorted(PART_FILES), sorted(manifest.files)),
-    )
+def check_pairs(pairs: Iterable[tuple[str, Any, Any]]) -> None:
+    """Compare what a manifest should say with what it says: (what, expected, found).
+
+    Raises:
+        ContractError: Two differ.
+    """
     for what, expected, found in pairs:
         if expected != found:
             raise ContractError(f"manifest.json: {what}: expected {expected}, found {found}")
-    for names in (manifest.channel_names, manifest.class_names):
-        if len(set(names)) != len(names):
-            raise ContractError(f"manifest.json: expected distinct names, found {list(names)}")
 
 
-def _canonical(manifest: Manifest) -> bytes:
+def _canonical(manifest: Sealed) -> bytes:
     text = json.dumps(manifest.model_dump(mode="json"), sort_keys=True, indent=1, ensure_ascii=True, allow_nan=False)
     return text.encode() + b"\n"
 
 
-def _checksum(manifest: Manifest) -> str:
+def _checksum(manifest: Sealed) -> str:
     return hashlib.sha256(_canonical(manifest.model_copy(update={"checksum": ""}))).hexdigest()
 
 

@@ -22,10 +22,10 @@ from adaptation.corruptions import TUNING, TUNING_MIXTURES, applicable
 from adaptation.dataset import Dataset
 from adaptation.errors import ConfigError, ContractError
 from adaptation.generators.affine_gradient import discrepancy_weight, join, source_features
-from adaptation.generators.engine import LEAST_WINDOWS, GeneralizeFormerEngine, MggEngine
+from adaptation.generators.engine import LEAST_WINDOWS, Kind, make_engine
 from adaptation.generators.episodes import CLEAN_SHARE, Recordings
 from adaptation.generators.export import export_generalizeformer, export_gradient, export_mgg
-from adaptation.generators.generator import Settings
+from adaptation.generators.generator import Generator, Settings
 from adaptation.generators.meta_train import (
     ALONE,
     MetaState,
@@ -38,14 +38,12 @@ from adaptation.generators.meta_train import (
 from adaptation.generators.mgg import MggSettings, moments_start
 from adaptation.methods.network import Network
 from adaptation.nets import from_tensors
-from adaptation.spec import spec_digest
 from registry.bundle import Bundle
 from registry.generator_bundle import (
     Card,
     GeneratorBundle,
     GeneratorCompatibility,
     GeneratorFile,
-    Kind,
     generator_manifest_bytes,
     write_generator_bundle,
 )
@@ -130,9 +128,8 @@ def make_generator_bundle(
 
     def keep(state: MetaState) -> None:
         if share.rank == 0:
-            content = {
-                name: value.cpu().contiguous().clone() for name, value in state.items()
-            }  # the best may be the last
+            # Clones, for the best weights may be the last ones.
+            content = {name: value.cpu().contiguous().clone() for name, value in state.items()}
             facts = {"binding": bound, "seconds": spent + clock() - started}
             replace_file(path, save(content, metadata={"facts": json.dumps(facts)}))
 
@@ -185,8 +182,7 @@ def _read_checkpoint(path: Path, bound: Mapping[str, Any], force: bool) -> tuple
         raise ContractError(f"{path} is damaged ({error}); remove it and start again") from error
     if facts["binding"] == bound:
         return state, float(facts["seconds"])
-    if force:
-        path.unlink()
+    if force:  # the first check writes over it; every process reads it, so none may remove it here
         return None, 0.0
     differing = [name for name, value in bound.items() if facts["binding"].get(name) != value]
     raise ConfigError(
@@ -204,42 +200,15 @@ def _write(
     cost: Card,
     clock: Callable[[], float],
 ) -> GeneratorBundle:
-    generator, spec = trained.generator, source.spec
-    settings = generator.settings
-    kind = _kind(settings)
-    network = Network(from_tensors(spec, source.tensors))
+    generator, kind = trained.generator, _kind(trained.generator.settings)
     rows = np.linspace(0, len(dataset.source) - 1, min(512, len(dataset.source))).astype(np.int64)
-    measured = source_features(network, torch.from_numpy(dataset.source.windows[rows]))
-    features = {name: value.numpy() for name, value in vars(measured).items()}
-    affine = {name: network.tensors[name] for name in network.affine}
-    start: dict[str, FloatArray] = {"coordinates": join(affine).numpy(), "head_weight": source.tensors["head.weight"]}
-    if isinstance(settings, MggSettings):
-        mgg, count = generator.mgg(), len(start["coordinates"])
-        with torch.no_grad():
-            learned = {**moments_start((count,)), **mgg.start(count)}
-        start |= {name: value.numpy().astype(np.float32) for name, value in learned.items()}
-        gradient = export_gradient(source.tensors, spec, features, discrepancy_weight(spec.classes))
-        graph = export_mgg(mgg, count, generator.step_limit)
-    else:
-        gradient = export_gradient(source.tensors, spec, features, 0.0)
-        graph = export_generalizeformer(generator.generalizeformer(), source.tensors, spec, features)
+    gradient, graph, start = _exported(generator, source, dataset.source.windows[rows])
     windows = dataset.source.windows[np.resize(rows[:: max(1, len(rows) // _CANARY_WINDOWS)], _CANARY_WINDOWS)]
-    engine: MggEngine | GeneralizeFormerEngine
-    if kind == "mgg":
-        engine = MggEngine(gradient, graph, start, generator.valid_range)
-    else:
-        engine = GeneralizeFormerEngine(gradient, graph, start, generator.valid_range)
-
-    def run() -> Any:
-        if isinstance(engine, MggEngine):
-            return engine.step(engine.start(), windows)[1]
-        return engine.generate(windows)
-
-    made = run()
-    times = []
+    engine = make_engine(kind, gradient, graph, start, generator.valid_range)
+    made, times = engine.first(windows), []
     for _ in range(_TIMED_BATCHES):
         before = clock()
-        run()
+        engine.first(windows)
         times.append(clock() - before)
     expected = {name: getattr(made, name) for name in ("probabilities", "coordinates", "head_weight")}
     canary = {"windows": windows, **expected}
@@ -267,10 +236,10 @@ def _write(
     contract = source.manifest.compatibility
     manifest = generator_manifest_bytes(
         kind,
-        asdict(settings),
+        asdict(generator.settings),
         GeneratorCompatibility(
             source_sha256=source.digest,
-            network_sha256="any" if kind == "mgg" else spec_digest(spec),
+            network_sha256="any" if kind == "mgg" else contract.network_sha256,
             layer_names=contract.layer_names,
             layer_widths=contract.layer_widths,
         ),
@@ -286,6 +255,25 @@ def _write(
         },
     )
     return write_generator_bundle(folder, manifest, parts)
+
+
+def _exported(generator: Generator, source: Bundle, windows: FloatArray) -> tuple[bytes, bytes, dict[str, FloatArray]]:
+    """Return both graphs for a source, and what a device starts from; windows (m, C, L) tell the source's features."""
+    spec, tensors = source.spec, source.tensors
+    network = Network(from_tensors(spec, tensors))
+    features = {
+        name: value.numpy() for name, value in vars(source_features(network, torch.from_numpy(windows))).items()
+    }
+    affine = {name: network.tensors[name] for name in network.affine}
+    start: dict[str, FloatArray] = {"coordinates": join(affine).numpy(), "head_weight": tensors["head.weight"]}
+    if not isinstance(generator.settings, MggSettings):
+        graph = export_generalizeformer(generator.generalizeformer(), tensors, spec, features)
+        return export_gradient(tensors, spec, features, 0.0), graph, start
+    mgg, count = generator.mgg(), len(start["coordinates"])
+    learned = {**moments_start((count,)), **mgg.start(count)}
+    start |= {name: value.numpy().astype(np.float32) for name, value in learned.items()}
+    gradient = export_gradient(tensors, spec, features, discrepancy_weight(spec.classes))
+    return gradient, export_mgg(mgg, count, generator.step_limit), start
 
 
 def _kind(settings: Settings) -> Kind:

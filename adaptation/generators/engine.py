@@ -7,6 +7,7 @@ the graphs of `adaptation.generators.export`. Windows that no working sensor sen
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +16,21 @@ import onnxruntime as ort
 from adaptation.errors import ContractError, DataError
 from adaptation.generators.valid_range import ValidRange
 
-__all__ = ["LEAST_WINDOWS", "GeneralizeFormerEngine", "Generated", "MggEngine", "load_graph", "run_graph"]
+__all__ = [
+    "LEAST_WINDOWS",
+    "GeneralizeFormerEngine",
+    "Generated",
+    "Kind",
+    "MggEngine",
+    "load_graph",
+    "make_engine",
+    "run_graph",
+]
 
 LEAST_WINDOWS = 64
 
 FloatArray = npt.NDArray[np.float32]
+Kind = Literal["mgg", "generalizeformer"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +80,10 @@ class MggEngine:
         """Return the state of a device that was never seen."""
         return dict(self._start)
 
+    def first(self, windows: FloatArray) -> Generated:
+        """Return what comes of the first batch of a device."""
+        return self.step(self.start(), windows)[1]
+
     def step(self, state: Mapping[str, FloatArray], windows: FloatArray) -> tuple[dict[str, FloatArray], Generated]:
         """Answer a batch with the state, then step; beyond the range nothing moves and the source answers.
 
@@ -112,6 +127,10 @@ class GeneralizeFormerEngine:
         self._former = load_graph("generator.onnx", generator_graph)
         self._source, self._range = dict(source), valid_range
 
+    def first(self, windows: FloatArray) -> Generated:
+        """Return what comes of the first batch of a device, which is what comes of any."""
+        return self.generate(windows)
+
     def generate(self, windows: FloatArray) -> Generated:
         """Give a batch its parameters and answer it; beyond the range, the source's.
 
@@ -131,6 +150,18 @@ class GeneralizeFormerEngine:
                 return Generated(made["coordinates"], made["head_weight"], share, answered["probabilities"])
             share = math.inf
         return Generated(self._source["coordinates"], self._source["head_weight"], share, seen["probabilities"])
+
+
+def make_engine(
+    kind: Kind,
+    gradient_graph: bytes,
+    generator_graph: bytes,
+    start: Mapping[str, FloatArray],
+    valid_range: ValidRange,
+) -> MggEngine | GeneralizeFormerEngine:
+    """Return the engine of this kind; see `MggEngine` and `GeneralizeFormerEngine` for what ``start`` holds."""
+    engine = MggEngine if kind == "mgg" else GeneralizeFormerEngine
+    return engine(gradient_graph, generator_graph, start, valid_range)
 
 
 def load_graph(name: str, graph: bytes) -> ort.InferenceSession:

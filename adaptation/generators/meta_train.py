@@ -39,7 +39,7 @@ from adaptation.generators.affine_gradient import (
     source_features,
     split,
 )
-from adaptation.generators.episodes import Episodes, Recordings, part_groups
+from adaptation.generators.episodes import CLEAN_SHARE, Episodes, Recordings, part_groups
 from adaptation.generators.generalizeformer import GeneralizeFormer, GeneralizeFormerSettings, named, tokens_of
 from adaptation.generators.generalizeformer import generated_tensors as generated
 from adaptation.generators.generator import Generator, Settings
@@ -54,7 +54,7 @@ MetaState = Mapping[str, Tensor]
 
 _BATCHES = (16, 32, 64)  # windows; one size per update
 _WINDOWS = 256  # of each update, GeneralizeFormer
-_STREAMS, _STREAM_BATCHES, _STREAM_WINDOWS = 4, 16, 64  # of each update, MGG: episodes, their length, their windows
+_STREAMS, _STREAM_BATCHES = 4, 16  # of each update, MGG: episodes, and their batches
 _CHECK_EPISODES, _CHECK_BATCHES, _CHECK_WINDOWS = 8, 8, 64
 _STEPS = (1.0, 0.3, 0.1)  # of alpha, tried in this order
 _MOST_HARM = 0.005  # share of right answers that a step may cost where nothing is shifted
@@ -156,12 +156,14 @@ def meta_train(
         share: See `Share`; by default this process does everything.
 
     Raises:
-        ConfigError: ``updates`` is below 1, or the state is of another training.
+        ConfigError: ``updates`` is below 1, the state is of another training, or processes cannot share evenly.
         DataError: The source is too small, or training leads to numbers that are not finite.
     """
     updates = default_updates(settings) if updates is None else updates
     if updates < 1:
         raise ConfigError(f"updates: expected at least 1, got {updates}")
+    if _STREAMS % share.of:
+        raise ConfigError(f"processes: expected 1, 2 or 4, to share {_STREAMS} episodes evenly, got {share.of}")
     if not np.isfinite(source.windows).all():
         raise DataError("expected finite windows to meta-train on, found missing or infinite samples", "not_finite")
     training: _Training
@@ -204,18 +206,16 @@ class _Base:
         self.device, self.share = device, share
         taught, held_out = part_groups(source, seed)
         self.episodes = Episodes(taught, source.windows, seed)
-        length = _CHECK_BATCHES * _CHECK_WINDOWS
-        self.judged, self.clean = (
-            tuple(
-                part.to(device)
-                for part in Episodes(held_out, source.windows, seed + 1_000_003, *share_of_clean).draw(
-                    range(_CHECK_EPISODES), length
-                )
-            )
-            for share_of_clean in ((), (1.0,))
-        )
+        self.held_out = held_out, source.windows, seed + 1_000_003
+        self.judged = self.fixed(CLEAN_SHARE)
         rows = torch.linspace(0, len(source.windows) - 1, min(512, len(source.windows))).long()
         self.source = source_features(self.network, torch.from_numpy(source.windows)[rows].to(device))
+
+    def fixed(self, clean_share: float) -> tuple[Tensor, Tensor]:
+        """Return episodes of the held-out groups, the same on every call: windows (e, n, C, L), labels (e, n)."""
+        episodes = Episodes(*self.held_out, clean_share)
+        windows, labels = episodes.draw(range(_CHECK_EPISODES), _CHECK_BATCHES * _CHECK_WINDOWS)
+        return windows.to(self.device), labels.to(self.device)
 
     def drawn(self, number: int, episodes: int, windows: int) -> tuple[Tensor, Tensor]:
         """Return this process's share of the episodes of an update."""
@@ -306,9 +306,10 @@ class _MggTraining(_Base):
     def safe_alpha(self, state: MetaState) -> float:
         """Return the largest step that costs held-out episodes without shift next to nothing, of the best weights."""
         self.mgg.load_state_dict(_part(state, "best/"))
+        clean = self.fixed(clean_share=1.0)
         for share in _STEPS:
             alpha = share * self.settings.alpha
-            found = self._streamed(0, self.clean, alpha)
+            found = self._streamed(0, clean, alpha)
             if found.accuracy >= found.source_accuracy - _MOST_HARM:
                 break
         return alpha

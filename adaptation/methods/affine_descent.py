@@ -165,26 +165,26 @@ class AffineDescent:
             if not outside:
                 answers[rows] = torch.softmax(seen.logits, dim=1)
         else:
-            outside, updates = bool(state["outside"]), 0
+            outside = bool(state["outside"])
             if not outside:
                 answers[rows] = torch.softmax(look(self._network, batch, affine).logits, dim=1)
-            new = state
-            for window in batch:
-                new, stepped = self._gather(new, window)
-                updates += stepped
+            room = LEAST_WINDOWS - int(state["gathered"])
+            new, updates = self._gather(state, batch[:room])
+            if len(batch) > room:
+                new, _ = self._gather(new, batch[room:])
             selected = updates * LEAST_WINDOWS
         used = 0 if outside else len(rows)
         verdict = "outside the range" if outside else "input refused"
         receipts = self._receipts(verdict, used, len(windows) - used)
         return new, Step(answers, updates=updates, selected=selected, receipts=receipts)
 
-    def _gather(self, state: State, window: Tensor) -> tuple[State, int]:
-        """Take one window in; with the last one that was missing, step."""
+    def _gather(self, state: State, windows: Tensor) -> tuple[State, int]:
+        """Take windows in, no more than are missing; with the last of these, step."""
         count = int(state["gathered"])
         gathered = state["windows"].clone()
-        gathered[count] = window
-        if count + 1 < LEAST_WINDOWS:
-            return {**state, "windows": gathered, "gathered": state["gathered"] + 1}, 0
+        gathered[count : count + len(windows)] = windows
+        if count + len(windows) < LEAST_WINDOWS:
+            return {**state, "windows": gathered, "gathered": state["gathered"] + len(windows)}, 0
         affine = {name: state[name] for name in self.adapts}
         seen, gradient = affine_gradient(self._network, gathered, affine, self._source, self._weight)
         new, updates = self._stepped(state, seen, gradient, self._is_outside(seen))

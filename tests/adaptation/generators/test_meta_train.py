@@ -246,6 +246,13 @@ def test_windows_that_lead_to_nothing_finite_are_refused() -> None:
         trained(MggSettings(), 0)
 
 
+@BOTH
+@pytest.mark.parametrize("processes", [3, 8])
+def test_processes_that_could_not_share_the_episodes_evenly_are_refused(settings: Settings, processes: int) -> None:
+    with pytest.raises(ConfigError, match="expected 1, 2 or 4"):
+        trained(settings, 1, share=Share(0, processes))
+
+
 @pytest.mark.parametrize(
     ("lost", "chosen"), [([0.0, 0.0, 0.0], 1.0), ([0.02, 0.004, 0.0], 0.3), ([0.1, 0.1, 0.1], 0.1)]
 )
@@ -263,10 +270,10 @@ def test_steps_at_test_are_the_largest_that_cost_unshifted_groups_next_to_nothin
 
     monkeypatch.setattr(module._MggTraining, "_streamed", streamed)
     assert training.safe_alpha(module._start(training, 0)) == pytest.approx(chosen * 0.02)
-    assert all(each is training.clean[0] for each in asked)
+    assert all(torch.equal(each, asked[0]) for each in asked)
     source = recordings()
     known = {window.tobytes() for window in source.windows}
-    assert all(window.numpy().tobytes() in known for window in training.clean[0].flatten(0, 1))
+    assert all(window.numpy().tobytes() in known for window in asked[0].flatten(0, 1))
 
 
 def test_the_generator_carries_the_step_that_was_found_and_falls_back_on_its_settings() -> None:
