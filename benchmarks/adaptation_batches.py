@@ -3,7 +3,8 @@
 Run ``python -m benchmarks.adaptation_batches --evaluation DIR --method mgg --out FILE.svg`` with folders of `acclimate
 evaluate` (give several for a panel each). The k-th batch of every group and seed is pooled, on the plain source; a
 stream ends where its group does, and a point is drawn while at least half of the groups still send. The thin line is
-one seed's mean, the thick one the mean over seeds.
+one seed's mean, the thick one the mean over seeds. Prints what is drawn of the first batch; ``--source`` takes another
+kind of source than the plain one.
 """
 
 import argparse
@@ -42,7 +43,7 @@ def curves(folder: Path, method: str, stream: str, recipe: str = "none") -> NDAr
     )
 
 
-def draw(folders: Sequence[Path], method: str, out: Path) -> None:
+def draw(folders: Sequence[Path], method: str, out: Path, recipe: str = "none") -> None:
     """Draw a panel per folder and stream."""
     streams = ("ordered", "shuffled")
     with mpl.rc_context(plot_style("#1f2328", "#59636e", "#d1d9e0")):
@@ -52,10 +53,11 @@ def draw(folders: Sequence[Path], method: str, out: Path) -> None:
             for row, stream in enumerate(streams):
                 axis = axes[row][column]
                 for name, colour in (("source", "#8c959f"), ("same-loss-sgd", "#bc4c00"), (method, "#0969da")):
-                    found = 100 * curves(folder, name, stream)
+                    found = 100 * curves(folder, name, stream, recipe)
                     batches = np.arange(1, found.shape[1] + 1)
                     axis.plot(batches, found.T, color=colour, lw=0.5, alpha=0.5)
                     axis.plot(batches, found.mean(axis=0), color=colour, lw=2, label=name)
+                    print(f"{folder.name}, {stream}, first batch: {name} {found[:, 0].mean():.1f} %")
                 axis.set_title(f"{folder.name.rpartition('-')[2]}, {stream}")
                 axis.set_xlabel("batch of 64 windows")
                 if column == 0:
@@ -68,9 +70,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Accuracy against the number of adaptation batches.")
     parser.add_argument("--evaluation", type=Path, action="append", required=True, help="folder of an evaluation")
     parser.add_argument("--method", required=True, help="beside the source and SGD on the same loss")
+    parser.add_argument("--source", default="none", help="recipe of the source, as the evaluation was given it")
     parser.add_argument("--out", type=Path, required=True, help="SVG file")
     arguments = parser.parse_args()
-    draw(arguments.evaluation, arguments.method, arguments.out)
+    draw(arguments.evaluation, arguments.method, arguments.out, arguments.source)
 
 
 if __name__ == "__main__":
