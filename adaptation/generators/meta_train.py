@@ -10,9 +10,9 @@ Both generators are taught the same way: an update draws episodes, lets the gene
                       batch that was looked at, or in half of the updates the windows after it
 
 Every so many updates the generator is judged on fixed episodes of the held-out groups, by cross-entropy; the best
-weights are kept, and training ends when they have not changed for a while. At the end, episodes of these groups without
-any shift say how large MGG's steps may be at test: the largest of alpha, 0.3 alpha and 0.1 alpha that costs at most
-half a point of accuracy there, else the smallest. Targets are never seen.
+weights are kept, and training ends when they have not changed for a while. At the end, long episodes of the whole
+source without any shift say how large MGG's steps may be at test: alpha, halved up to three times until it costs at
+most a quarter of a point of accuracy there. Targets are never seen.
 
 All that a run knows is a flat mapping of tensors (`MetaState`), so that a killed run goes on from its last checkpoint
 to the same result, bit for bit on one machine. Several processes share the episodes of each update and the mean of
@@ -39,7 +39,7 @@ from adaptation.generators.affine_gradient import (
     source_features,
     split,
 )
-from adaptation.generators.episodes import CLEAN_SHARE, Episodes, Recordings, part_groups
+from adaptation.generators.episodes import Episodes, Recordings, part_groups
 from adaptation.generators.generalizeformer import GeneralizeFormer, GeneralizeFormerSettings, named, tokens_of
 from adaptation.generators.generalizeformer import generated_tensors as generated
 from adaptation.generators.generator import Generator, Settings
@@ -56,8 +56,8 @@ _BATCHES = (16, 32, 64)  # windows; one size per update
 _WINDOWS = 256  # of each update, GeneralizeFormer
 _STREAMS, _STREAM_BATCHES = 4, 16  # of each update, MGG: episodes, and their batches
 _CHECK_EPISODES, _CHECK_BATCHES, _CHECK_WINDOWS = 8, 8, 64
-_STEPS = (1.0, 0.3, 0.1)  # of alpha, tried in this order
-_MOST_HARM = 0.005  # share of right answers that a step may cost where nothing is shifted
+_STEPS = (1.0, 0.5, 0.25, 0.125)  # of alpha, tried in this order
+_MOST_HARM = 0.0025  # share of right answers that a step may cost where nothing is shifted
 _PATIENCE = 8  # checks
 _TENT_RATE = 1e-3
 _CLOSENESS = 1e-3
@@ -206,15 +206,13 @@ class _Base:
         self.device, self.share = device, share
         taught, held_out = part_groups(source, seed)
         self.episodes = Episodes(taught, source.windows, seed)
-        self.held_out = held_out, source.windows, seed + 1_000_003
-        self.judged = self.fixed(CLEAN_SHARE)
+        self.judged = self.fixed(Episodes(held_out, source.windows, seed + 1_000_003), _CHECK_BATCHES)
         rows = torch.linspace(0, len(source.windows) - 1, min(512, len(source.windows))).long()
         self.source = source_features(self.network, torch.from_numpy(source.windows)[rows].to(device))
 
-    def fixed(self, clean_share: float) -> tuple[Tensor, Tensor]:
-        """Return episodes of the held-out groups, the same on every call: windows (e, n, C, L), labels (e, n)."""
-        episodes = Episodes(*self.held_out, clean_share)
-        windows, labels = episodes.draw(range(_CHECK_EPISODES), _CHECK_BATCHES * _CHECK_WINDOWS)
+    def fixed(self, episodes: Episodes, batches: int) -> tuple[Tensor, Tensor]:
+        """Return the first episodes, of so many batches: windows (e, n, C, L), labels (e, n)."""
+        windows, labels = episodes.draw(range(_CHECK_EPISODES), batches * _CHECK_WINDOWS)
         return windows.to(self.device), labels.to(self.device)
 
     def drawn(self, number: int, episodes: int, windows: int) -> tuple[Tensor, Tensor]:
@@ -258,6 +256,7 @@ class _MggTraining(_Base):
     ) -> None:
         super().__init__(model, source, seed, device, share)
         self.settings = settings
+        self.unshifted = Episodes(source, source.windows, seed + 2_000_003, clean_share=1.0)
         self.mgg = Mgg(settings, seed).to(device)
         self.weights = {name: value.detach().clone() for name, value in self.mgg.named_parameters()}
         self.start = {name: self.network.tensors[name] for name in self.network.affine}
@@ -304,9 +303,9 @@ class _MggTraining(_Base):
         return self._streamed(update, self.judged, self.settings.alpha)
 
     def safe_alpha(self, state: MetaState) -> float:
-        """Return the largest step that costs held-out episodes without shift next to nothing, of the best weights."""
+        """Return the largest step that costs unshifted episodes next to nothing, of the best weights."""
         self.mgg.load_state_dict(_part(state, "best/"))
-        clean = self.fixed(clean_share=1.0)
+        clean = self.fixed(self.unshifted, _STREAM_BATCHES)
         for share in _STEPS:
             alpha = share * self.settings.alpha
             found = self._streamed(0, clean, alpha)
