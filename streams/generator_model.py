@@ -24,7 +24,9 @@ from adaptation.errors import ConfigError, ContractError
 from adaptation.generators.affine_gradient import discrepancy_weight, join, source_features
 from adaptation.generators.engine import LEAST_WINDOWS, Kind, make_engine
 from adaptation.generators.episodes import CLEAN_SHARE, Recordings
-from adaptation.generators.export import export_generalizeformer, export_gradient, export_mgg
+from adaptation.generators.export_generalizeformer import export_generalizeformer
+from adaptation.generators.export_gradient import export_gradient
+from adaptation.generators.export_mgg import export_mgg
 from adaptation.generators.generator import Generator, Settings
 from adaptation.generators.meta_train import (
     ALONE,

@@ -1,7 +1,8 @@
 """Run a generator on ONNX Runtime and numpy alone: on devices and in adapter agents, without torch.
 
 What `adaptation.methods.affine_descent` and `adaptation.methods.generalizeformer` do with batches of enough windows, by
-the graphs of `adaptation.generators.export`. Windows that no working sensor sends are the caller's to leave out.
+the graphs of `adaptation.generators.export_gradient`, `.export_mgg` and `.export_generalizeformer`. Windows that no
+working sensor sends are the caller's to leave out.
 """
 
 import math

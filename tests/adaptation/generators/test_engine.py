@@ -10,7 +10,9 @@ import torch
 from adaptation.errors import ContractError, DataError
 from adaptation.generators.affine_gradient import discrepancy_weight, join, source_features
 from adaptation.generators.engine import GeneralizeFormerEngine, MggEngine
-from adaptation.generators.export import export_generalizeformer, export_gradient, export_mgg
+from adaptation.generators.export_generalizeformer import export_generalizeformer
+from adaptation.generators.export_gradient import export_gradient
+from adaptation.generators.export_mgg import export_mgg
 from adaptation.generators.generator import Generator
 from adaptation.generators.mgg import moments_start
 from adaptation.generators.valid_range import ValidRange
