@@ -2,13 +2,16 @@
 
 import functools
 
+import numpy as np
 import torch
 
+from adaptation.generators.episodes import Recordings
 from adaptation.generators.generalizeformer import GeneralizeFormer
 from adaptation.generators.generator import VARIANTS, Generator
 from adaptation.generators.mgg import Mgg, MggSettings
 from adaptation.generators.valid_range import ValidRange
 from adaptation.spec import NetworkSpec
+from tests.adaptation.tiny_nets import tones
 
 EVERYWHERE = ValidRange(1e30, 1e30)
 
@@ -34,3 +37,9 @@ def drawn_generators(spec: NetworkSpec, size: float = 0.05) -> dict[str, Generat
             module = GeneralizeFormer(settings, max(spec.widths), seed)
         found[name] = Generator(settings, disturbed(module, seed, size), EVERYWHERE)
     return found
+
+
+def recordings(seed: int = 2) -> Recordings:
+    """Return 600 windows of six groups to meta-train on."""
+    windows, labels = tones(600, seed)
+    return Recordings(windows, labels, np.repeat([f"g{i}" for i in range(6)], 100))

@@ -1,0 +1,83 @@
+"""How GeneralizeFormer is taught: right answers with the parameters that it generates.
+
+(1) CE(query; p_new) + h Huber(p_new, p_tent) + 0.001 |p_new - p_source|^2
+    h from 1 to 0 over the first third; p_tent is one TENT step of Adam at 1e-3; the query is the batch that was
+    looked at, or in half of the updates the windows after it
+"""
+
+import torch
+from torch import Tensor, nn
+
+from adaptation.generators.affine_gradient import affine_gradient, batch_distance, look
+from adaptation.generators.generalizeformer import (
+    GeneralizeFormer,
+    GeneralizeFormerSettings,
+    generated_tensors,
+    named,
+    tokens_of,
+)
+from adaptation.generators.meta_task import CHECK_WINDOWS, Check, MetaState, MetaTask, compared, cosine, state_part
+
+__all__ = ["GeneralizeFormerTraining"]
+
+_BATCHES = (16, 32, 64)  # windows; one size per update
+_WINDOWS = 256  # of each update
+_TENT_RATE = 1e-3
+_CLOSENESS = 1e-3
+
+
+class GeneralizeFormerTraining:
+    """Teach GeneralizeFormer; an update is a step of AdamW.
+
+    Args:
+        task: What it is taught on.
+        settings: Of GeneralizeFormer.
+    """
+
+    check_every = 25
+
+    def __init__(self, task: MetaTask, settings: GeneralizeFormerSettings) -> None:
+        self.task, self.settings = task, settings
+        self.start = generated_tensors(task.network, settings.classifier)
+        width = max(task.network.features, *(value.shape[-1] for value in self.start.values()))
+        self.former = GeneralizeFormer(settings, width, task.seed).to(task.device)
+        self.weights = {name: value.detach().clone() for name, value in self.former.named_parameters()}
+
+    def advance(self, state: MetaState, number: int, done: float) -> tuple[MetaState, float]:
+        """Make one step of AdamW down (1)."""
+        self.former.load_state_dict(state_part(state, "weights/"))
+        each = _BATCHES[number % len(_BATCHES)]
+        windows, labels = self.task.drawn(number, _WINDOWS // each, 2 * each)
+        groups = len(windows)
+        shown = windows[:, :each].flatten(0, 1)
+        p_new, gradients, distance = self._generated(shown, groups)
+        asked = slice(each) if number % 2 else slice(each, None)
+        logits = look(self.task.network, windows[:, asked].flatten(0, 1), p_new, groups).logits
+        answer = nn.functional.cross_entropy(logits, labels[:, asked].flatten())
+        imitation, away = torch.zeros((), device=self.task.device), torch.zeros((), device=self.task.device)
+        for name, value in p_new.items():
+            tent = self.start[name] - _TENT_RATE * gradients[name].sign()  # Adam's first step
+            imitation = imitation + nn.functional.huber_loss(value, tent, reduction="sum") / groups
+            away = away + (value - self.start[name]).square().sum() / groups
+        loss = answer + max(0.0, 1 - 3 * done) * imitation + _CLOSENESS * away  # (1)
+        state = self.task.stepped(state, self.former, loss, 1e-3 * cosine(done), decay=5e-4)
+        return self.task.widened(state, [distance]), float(answer.detach())
+
+    def _generated(self, windows: Tensor, groups: int) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
+        start = {name: value.expand(groups, *value.shape) for name, value in self.start.items()}
+        seen, gradients = affine_gradient(self.task.network, windows, start, self.task.source, 0.0, groups)
+        tokens = tokens_of(
+            self.task.network, seen, gradients, self.task.source, self.former.width, self.settings.classifier
+        )
+        p_new = named(self.former(tokens), self.task.network, self.settings.classifier)
+        return p_new, gradients, torch.stack(batch_distance(seen))
+
+    @torch.no_grad()
+    def check(self, state: MetaState, update: int) -> Check:
+        """Answer batches of the held-out episodes, each from itself."""
+        self.former.load_state_dict(state_part(state, "weights/"))
+        windows, labels = (each[:, :CHECK_WINDOWS] for each in self.task.judged)
+        flat, groups = windows.flatten(0, 1), len(windows)
+        p_new, _, _ = self._generated(flat, groups)
+        logits = look(self.task.network, flat, p_new, groups).logits
+        return compared(update, logits, self.task.network.forward(flat).logits, labels)
