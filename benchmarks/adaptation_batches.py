@@ -1,10 +1,9 @@
 """Accuracy against the number of batches that a device has sent, with a method and without it.
 
 Run ``python -m benchmarks.adaptation_batches --evaluation DIR --method mgg --out FILE.svg`` with folders of `acclimate
-evaluate` (give several for a panel each). The k-th batch of every group and seed is pooled, on the plain source; a
-stream ends where its group does, and a point is drawn while at least half of the groups still send. The thin line is
-one seed's mean, the thick one the mean over seeds. Prints what is drawn of the first batch; ``--source`` takes another
-kind of source than the plain one.
+evaluate`, several for more panels; a folder has one for each kind of source. The k-th batch of every group and seed is
+pooled; a stream ends where its group does, and a point is drawn while at least half of the groups still send. The thin
+line is one seed's mean, the thick one the mean over seeds. Prints what is drawn of the first batch.
 """
 
 import argparse
@@ -23,7 +22,7 @@ from streams.evaluate.tasks import FINISHED_FILE, read_finished
 _BATCH = 64
 
 
-def curves(folder: Path, method: str, stream: str, recipe: str = "none") -> NDArray[np.float64]:
+def curves(folder: Path, method: str, stream: str, recipe: str) -> NDArray[np.float64]:
     """Return the accuracy of each seed's k-th batch, (seeds, batches), the mean over groups still sending."""
     finished, _ = read_finished(folder / FINISHED_FILE)
     by_seed: dict[int, list[list[float]]] = {}
@@ -43,13 +42,23 @@ def curves(folder: Path, method: str, stream: str, recipe: str = "none") -> NDAr
     )
 
 
-def draw(folders: Sequence[Path], method: str, out: Path, recipe: str = "none") -> None:
-    """Draw a panel per folder and stream."""
-    streams = ("ordered", "shuffled")
+def panels(folders: Sequence[Path]) -> list[tuple[Path, str]]:
+    """Return every folder with each kind of source in it, the plain one first."""
+    found = []
+    for folder in folders:
+        recipes = {task.source for task in read_finished(folder / FINISHED_FILE)[0]}
+        found += [(folder, recipe) for recipe in sorted(recipes, key=lambda recipe: (recipe != "none", recipe))]
+    return found
+
+
+def draw(folders: Sequence[Path], method: str, out: Path) -> None:
+    """Draw a column per folder and kind of source, a row per stream."""
+    streams, columns = ("ordered", "shuffled"), panels(folders)
     with mpl.rc_context(plot_style("#1f2328", "#59636e", "#d1d9e0")):
-        figure = Figure(figsize=(3.2 * len(folders), 5.2), layout="constrained")
-        axes = figure.subplots(len(streams), len(folders), squeeze=False, sharey="col")
-        for column, folder in enumerate(folders):
+        figure = Figure(figsize=(2.5 * len(columns), 5.2), layout="constrained")
+        axes = figure.subplots(len(streams), len(columns), squeeze=False, sharey="col")
+        for column, (folder, recipe) in enumerate(columns):
+            kind = folder.name.rpartition("-")[2] + ("" if recipe == "none" else ", robust source")
             for row, stream in enumerate(streams):
                 axis = axes[row][column]
                 for name, colour in (("source", "#8c959f"), ("same-loss-sgd", "#bc4c00"), (method, "#0969da")):
@@ -57,8 +66,8 @@ def draw(folders: Sequence[Path], method: str, out: Path, recipe: str = "none") 
                     batches = np.arange(1, found.shape[1] + 1)
                     axis.plot(batches, found.T, color=colour, lw=0.5, alpha=0.5)
                     axis.plot(batches, found.mean(axis=0), color=colour, lw=2, label=name)
-                    print(f"{folder.name}, {stream}, first batch: {name} {found[:, 0].mean():.1f} %")
-                axis.set_title(f"{folder.name.rpartition('-')[2]}, {stream}")
+                    print(f"{kind}, {stream}, first batch: {name} {found[:, 0].mean():.1f} %")
+                axis.set_title(f"{kind},\n{stream}" if recipe != "none" else f"{kind}, {stream}", fontsize=9)
                 axis.set_xlabel("batch of 64 windows")
                 if column == 0:
                     axis.set_ylabel("accuracy in it, %")
@@ -70,10 +79,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Accuracy against the number of adaptation batches.")
     parser.add_argument("--evaluation", type=Path, action="append", required=True, help="folder of an evaluation")
     parser.add_argument("--method", required=True, help="beside the source and SGD on the same loss")
-    parser.add_argument("--source", default="none", help="recipe of the source, as the evaluation was given it")
     parser.add_argument("--out", type=Path, required=True, help="SVG file")
     arguments = parser.parse_args()
-    draw(arguments.evaluation, arguments.method, arguments.out, arguments.source)
+    draw(arguments.evaluation, arguments.method, arguments.out)
 
 
 if __name__ == "__main__":

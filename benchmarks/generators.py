@@ -7,8 +7,8 @@ of the same kind, means over seeds and groups, the worst group in brackets. docs
 unshifted   the source's own windows, device by device: in order and shuffled, in batches of 1, 8 and 64; what is lost
             here is lost for nothing
 compressed  targets in order and shuffled in batches of 64, weights in 32, 16 and 8 bits
-transfer    every MGG on every evaluation's plain source: the generator of another data set, its network of another
-            width and depth among them, same seed
+transfer    every MGG, taught on a plain source, on the sources of every evaluation: the generator of another data set,
+            its network of another width and depth among them, same seed
 """
 
 import argparse
@@ -140,20 +140,21 @@ def compression(evaluated: Sequence[Evaluated]) -> Iterator[dict[str, str]]:
 
 
 def transfer(evaluated: Sequence[Evaluated]) -> Iterator[dict[str, str]]:
-    """Yield a row per evaluation and origin of the MGG."""
+    """Yield a row per evaluation, kind of source and origin of the MGG."""
     for each in evaluated:
         assert each.dataset.target is not None
-        contexts = each.contexts["none"]
-        for origin in evaluated:
-            lent = [
-                with_generator(context, "mgg", other.generator("mgg"))
-                for context, other in zip(contexts, origin.contexts["none"], strict=True)
-            ]
-            spec = default_spec(each.dataset)
-            row = {"used on": f"{each.name} ({spec.kind}, {spec.widths})", "taught on": origin.name}
-            for order, stream in orders(each.dataset.target).items():
-                row[order] = points(*change(lent, stream, "mgg", _BATCH))
-            yield row
+        spec = default_spec(each.dataset)
+        for recipe, contexts in each.contexts.items():
+            for origin in evaluated:
+                lent = [
+                    with_generator(context, "mgg", other.generator("mgg"))
+                    for context, other in zip(contexts, origin.contexts["none"], strict=True)
+                ]
+                row = {"used on": f"{each.name} ({spec.kind}, {spec.widths})", "source": recipe}
+                row["taught on"] = origin.name
+                for order, stream in orders(each.dataset.target).items():
+                    row[order] = points(*change(lent, stream, "mgg", _BATCH))
+                yield row
 
 
 def with_generator(context: SourceContext, name: str, generator: Generator) -> SourceContext:

@@ -9,7 +9,7 @@ import pytest
 
 from adaptation.dataset import Dataset, Split
 from adaptation.spec import NetworkSpec
-from benchmarks.adaptation_batches import curves, draw
+from benchmarks.adaptation_batches import curves, draw, panels
 from benchmarks.generators import Evaluated, compression, first_windows, markdown, points, shuffled, transfer, unshifted
 from streams.evaluate.task_runner import _pack
 from tests.adaptation.methods.numpy_net import source_for
@@ -79,7 +79,8 @@ def test_a_curve_is_the_mean_over_groups_of_the_k_th_batch(tmp_path: Path) -> No
                     }
                     lines.append(json.dumps({"task": {**task, "group": group}, "groups": [entry]}))
     (tmp_path / "finished.jsonl").write_text("\n".join(lines) + "\n")
-    found = curves(tmp_path, "mgg", "ordered")
+    found = curves(tmp_path, "mgg", "ordered", "none")
     assert found == pytest.approx(np.array([[2.5 / 3, 0.0]] * 2))
+    assert panels([tmp_path]) == [(tmp_path, "none")]
     draw([tmp_path], "mgg", tmp_path / "curve.svg")
     assert "batch of 64 windows" in (tmp_path / "curve.svg").read_text()
