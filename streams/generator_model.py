@@ -298,5 +298,7 @@ def _card(dataset: Dataset, source: Bundle, trained: MetaTrained, seed: int) -> 
         "held_out_source_loss": trained.best.source_loss,
         "held_out_accuracy": trained.best.accuracy,
         "held_out_source_accuracy": trained.best.source_accuracy,
+        "unshifted_accuracy": trained.unshifted.accuracy,
+        "unshifted_source_accuracy": trained.unshifted.source_accuracy,
         "helps": trained.helps,
     }

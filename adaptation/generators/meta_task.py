@@ -44,7 +44,7 @@ ALONE = Share()
 
 @dataclass(frozen=True)
 class Check:
-    """How the generator did on episodes of the held-out groups.
+    """How the generator did on fixed episodes.
 
     Attributes:
         update: After which update.
@@ -133,7 +133,7 @@ def cosine(done: float) -> float:
 
 
 def compared(update: int, logits: Tensor, source: Tensor, labels: Tensor) -> Check:
-    """Compare logits, (e, n, K) or (e * n, K), to the source's on labels (e, n)."""
+    """Compare logits (e, n, K) to the source's on labels (e, n)."""
     truth = labels.flatten()
     pairs = [each.reshape(len(truth), -1) for each in (logits, source)]
     losses = [float(nn.functional.cross_entropy(each, truth)) for each in pairs]

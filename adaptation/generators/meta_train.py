@@ -38,14 +38,16 @@ class MetaTrained:
 
     Attributes:
         generator: With the best weights.
-        checks: All, in order.
+        checks: All on shifted episodes of held-out groups, in order.
         best: The check whose weights were kept.
+        unshifted: Of these weights, on episodes of the whole source without shift.
         updates: How many were made.
     """
 
     generator: Generator
     checks: tuple[Check, ...]
     best: Check
+    unshifted: Check
     updates: int
 
     @property
@@ -116,7 +118,8 @@ def meta_train(
         if progress is not None:
             progress(number + 1, updates, loss, check)
     checks = _checks(state)
-    alpha = training.safe_alpha(state) if isinstance(training, MggTraining) else None
+    best = min(checks, key=lambda check: check.loss)
+    alpha, unshifted = training.finished(state, best.update)
     return MetaTrained(
         Generator(
             settings,
@@ -125,7 +128,8 @@ def meta_train(
             alpha,
         ),
         checks,
-        min(checks, key=lambda check: check.loss),
+        best,
+        unshifted,
         int(state["update"]),
     )
 

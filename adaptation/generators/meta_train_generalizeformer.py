@@ -72,12 +72,25 @@ class GeneralizeFormerTraining:
         p_new = named(self.former(tokens), self.task.network, self.settings.classifier)
         return p_new, gradients, torch.stack(batch_distance(seen))
 
-    @torch.no_grad()
     def check(self, state: MetaState, update: int) -> Check:
-        """Answer batches of the held-out episodes, each from itself."""
+        """Answer the first batch of each held-out episode, each from itself."""
         self.former.load_state_dict(state_part(state, "weights/"))
         windows, labels = (each[:, :CHECK_WINDOWS] for each in self.task.judged)
-        flat, groups = windows.flatten(0, 1), len(windows)
-        p_new, _, _ = self._generated(flat, groups)
-        logits = look(self.task.network, flat, p_new, groups).logits
-        return compared(update, logits, self.task.network.forward(flat).logits, labels)
+        return self._answered(update, windows, labels)
+
+    def finished(self, state: MetaState, update: int) -> tuple[None, Check]:
+        """Return what the best weights, of this update, cost the unshifted source; there is no step to limit."""
+        self.former.load_state_dict(state_part(state, "best/"))
+        return None, self._answered(update, *self.task.unshifted())
+
+    @torch.no_grad()
+    def _answered(self, update: int, windows: Tensor, labels: Tensor) -> Check:
+        logits: list[Tensor] = []
+        source: list[Tensor] = []
+        for x in torch.split(windows, CHECK_WINDOWS, dim=1):
+            flat, groups = x.flatten(0, 1), len(x)
+            p_new, _, _ = self._generated(flat, groups)
+            found = look(self.task.network, flat, p_new, groups).logits, self.task.network.forward(flat).logits
+            for kept, each in zip((logits, source), found, strict=True):
+                kept.append(each.reshape(groups, x.shape[1], -1))
+        return compared(update, torch.cat(logits, dim=1), torch.cat(source, dim=1), labels)

@@ -90,16 +90,16 @@ class MggTraining:
         self.mgg.load_state_dict(state_part(state, "weights/"))
         return self._streamed(update, self.task.judged, self.settings.alpha)
 
-    def safe_alpha(self, state: MetaState) -> float:
-        """Return the largest step that costs unshifted episodes next to nothing, of the best weights."""
+    def finished(self, state: MetaState, update: int) -> tuple[float, Check]:
+        """Return the largest step of the best weights that costs the unshifted source next to nothing, and its cost."""
         self.mgg.load_state_dict(state_part(state, "best/"))
         unshifted = self.task.unshifted()
         for share in _STEPS:
             alpha = share * self.settings.alpha
-            found = self._streamed(0, unshifted, alpha)
+            found = self._streamed(update, unshifted, alpha)
             if found.accuracy >= found.source_accuracy - _MOST_HARM:
                 break
-        return alpha
+        return alpha, found
 
     @torch.no_grad()
     def _streamed(self, update: int, episodes: tuple[Tensor, ...], alpha: float) -> Check:

@@ -32,3 +32,22 @@ def test_cross_entropy_reaches_every_weight_of_the_transformer_from_the_second_u
     gradients = torch.autograd.grad(loss, list(training.former.parameters()), allow_unused=True)
     without = [name for name, g in zip(before, gradients, strict=True) if g is None or not g.abs().max() > 0]
     assert without == []
+
+
+def test_what_it_costs_the_unshifted_source_is_nothing_before_any_update_and_is_seen_when_weights_are_wild() -> None:
+    task = MetaTask(trained_on_tones()[0], recordings(), 0, "cpu", ALONE)
+    training = GeneralizeFormerTraining(task, GeneralizeFormerSettings())
+    before = start_state(training, 0)
+    alpha, cost = training.finished(before, 7)
+    assert alpha is None
+    assert (cost.update, cost.accuracy) == (7, cost.source_accuracy)
+    windows, labels = task.unshifted()
+    with torch.no_grad():
+        right = trained_on_tones()[0](windows.flatten(0, 1)).argmax(dim=1) == labels.flatten()
+    assert cost.source_accuracy == pytest.approx(float(right.float().mean()))
+    drawn = torch.Generator().manual_seed(0)
+    wild = {
+        name: value + torch.randn(value.shape, generator=drawn) if name.startswith("best/") else value
+        for name, value in before.items()
+    }
+    assert training.finished(wild, 7)[1].accuracy < cost.accuracy - 0.2

@@ -114,7 +114,10 @@ def test_steps_at_test_are_the_largest_that_cost_the_unshifted_source_next_to_no
         return Check(update, 1.0, 1.0, 0.9 - by_alpha[round(alpha, 6)], 0.9)
 
     monkeypatch.setattr(MggTraining, "_streamed", streamed)
-    assert training.safe_alpha(best) == pytest.approx(chosen * 0.02)
+    alpha, cost = training.finished(best, 3)
+    assert alpha == pytest.approx(chosen * 0.02)
+    assert cost.update == 3
+    assert 0.9 - cost.accuracy == pytest.approx(by_alpha[round(alpha, 6)])
     assert all(torch.equal(each, asked[0]) for each in asked)
     source = recordings()
     known = {window.tobytes() for window in source.windows}
