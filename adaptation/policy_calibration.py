@@ -45,7 +45,17 @@ from adaptation.robust import folds, spread_rows
 from adaptation.spec import NetworkSpec
 from adaptation.train import default_epochs, fit, hold_out
 
-__all__ = ["LEAST_DEVICES", "MOST_HARM", "STRONG", "TOLERATED", "by_age", "calibrate_policy", "decide", "lower_end"]
+__all__ = [
+    "LEAST_DEVICES",
+    "MOST_HARM",
+    "STRONG",
+    "TOLERATED",
+    "by_age",
+    "calibrate_policy",
+    "decide",
+    "lower_end",
+    "trained_on",
+]
 
 Progress = Callable[[int, int, str], None]  # trainings done, in all, what is next
 
@@ -113,7 +123,7 @@ def calibrate_policy(
     for number, (name, test) in enumerate(usable):
         if progress is not None:
             progress(number, len(usable), f"policy: without {name}")
-        context = _trained_on(np.flatnonzero(~test), windows, labels, spec, seed, augmentation)
+        context = trained_on(np.flatnonzero(~test), windows, labels, spec, seed, augmentation)
         for device in np.unique(devices[test]):
             own = np.flatnonzero(devices == device)
             for rung in _PROVABLE:
@@ -167,7 +177,7 @@ def _by_simulation(
     if progress is not None:
         progress(0, 1, "policy: one device, simulated shifts")
     held_out, _ = hold_out(labels, devices, seed)
-    context = _trained_on(np.flatnonzero(~held_out), windows, labels, spec, seed, augmentation)
+    context = trained_on(np.flatnonzero(~held_out), windows, labels, spec, seed, augmentation)
     # Thinned, not cut: a recording shows one class after the other.
     rows = spread_rows(np.flatnonzero(held_out & (devices == devices[0])), _SHIFTED_WINDOWS)
     centre, scale = centre_and_scale(windows)
@@ -187,7 +197,7 @@ def _by_simulation(
     return PolicySettings("source", True, *limits, _GATED_PSEUDO_WINDOWS, weak=True, table=tuple(table))
 
 
-def _trained_on(
+def trained_on(
     rows: NDArray[np.int64],
     windows: Windows,
     labels: Labels,
@@ -195,7 +205,7 @@ def _trained_on(
     seed: int,
     augmentation: Augmentation | None,
 ) -> SourceContext:
-    """Train on at most so many of these rows, for at most so long."""
+    """Return the source that the policy is asked with: trained on at most 3000 of these rows, for at most so long."""
     sample = rows[balanced_rows(labels[rows], _SAMPLE, seed)]
     rows = spread_rows(rows, _MAX_WINDOWS)
     epochs = min(default_epochs(rows.size), max(_LEAST_EPOCHS, _FIT_WINDOWS // rows.size))

@@ -1,10 +1,10 @@
 """Would the source's own devices let a generator answer always?
 
 Run ``python -m benchmarks.generator_rungs --data FILE.npz --source KEY=VALUES``. The question that the policy puts to
-its rungs (`adaptation.policy_calibration`) is put to MGG and GeneralizeFormer: a device is left out, a net trained and
-both generators meta-trained on the others, and the device streamed in time order in batches of 64, from what the
-generator is and knows then. Prints every device and what the policy's own rule says: the lower end of the one-sided
-99 % interval of the mean gain above 0, at least 4 devices, none that loses more than 2 points. No target is used.
+its rungs (`adaptation.policy_calibration`) is put to MGG and GeneralizeFormer: a device is left out, a network trained
+as the policy does it and both generators meta-trained on the others, and the device streamed in time order in batches
+of 64. Prints every device and what the policy's own rule says: the lower end of the one-sided 99 % interval of the mean
+gain above 0, at least 4 devices, none that loses more than 2 points. No target is used.
 """
 
 import json
@@ -15,6 +15,7 @@ from typing import Any
 import click
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from adaptation.augment import Augmentation, parse_augmentation
 from adaptation.dataset import Split
@@ -23,17 +24,15 @@ from adaptation.generators.episodes import Recordings
 from adaptation.generators.generator import VARIANTS
 from adaptation.generators.meta_train import meta_train
 from adaptation.methods.catalogue import make_method
-from adaptation.methods.method import SourceContext
-from adaptation.policy_calibration import LEAST_DEVICES, MOST_HARM, lower_end
+from adaptation.policy_calibration import LEAST_DEVICES, MOST_HARM, lower_end, trained_on
 from adaptation.robust import folds
 from adaptation.spec import NetworkSpec
-from adaptation.train import default_epochs, default_spec, fit
+from adaptation.train import default_spec
 from infra.allocator import keep_freed_memory
 from streams.commands.data_options import data_options, selected_dataset
 
 NAMES = ("mgg", "generalizeformer")
 _BATCH = 64
-_SAMPLE = 512
 
 
 def left_out(
@@ -41,12 +40,11 @@ def left_out(
 ) -> Iterator[tuple[str, str, float, float]]:
     """Yield device, generator, and the accuracy without and with it, 0 to 1."""
     for _, test in folds(source.labels, source.groups):
-        windows, labels, groups = source.windows[~test], source.labels[~test], source.groups[~test]
-        model = fit(windows, labels, spec, seed, default_epochs(len(windows)), augmentation).model
-        rows = np.linspace(0, len(windows) - 1, min(_SAMPLE, len(windows))).astype(np.int64)
-        context = SourceContext(model, torch.from_numpy(windows[rows]), torch.from_numpy(labels[rows]), seed)
+        rows = np.flatnonzero(~test)
+        context = trained_on(rows, source.windows, source.labels, spec, seed, augmentation)
+        others = Recordings(source.windows[rows], source.labels[rows], source.groups[rows])
         for name in NAMES:
-            taught = meta_train(model, Recordings(windows, labels, groups), VARIANTS[name], seed).generator
+            taught = meta_train(context.model, others, VARIANTS[name], seed).generator
             method = make_method(name, replace(context, generators={name: taught}))
             for device in np.unique(source.groups[test]):
                 own = source.groups == device
@@ -56,6 +54,17 @@ def left_out(
                 ]
                 without, with_it = (float((answers == source.labels[own]).mean()) for answers in found)
                 yield str(device), name, without, with_it
+
+
+def verdict(gains: NDArray[np.float64]) -> dict[str, float | bool]:
+    """Return what the policy's rule says of these gains, one per device.
+
+    >>> verdict(np.array([0.05, 0.06, 0.05, 0.06]))["proven"], verdict(np.array([0.5, 0.5, 0.5, -0.03]))["proven"]
+    (True, False)
+    """
+    lower = lower_end(gains)
+    proven = bool(gains.size >= LEAST_DEVICES and gains.min() >= -MOST_HARM and lower > 0)
+    return {"gain": float(gains.mean()), "lower": lower, "worst": float(gains.min()), "proven": proven}
 
 
 @click.command(help=__doc__)
@@ -69,24 +78,21 @@ def main(augment: str, seed: int, as_json: bool, **selection: Any) -> None:
     torch.set_num_threads(1)
     dataset = selected_dataset(0, **selection)
     augmentation = None if augment == "none" else parse_augmentation(augment)
-    rows = []
+    rows: list[tuple[str, str, float, float]] = []
     for device, name, without, with_it in left_out(dataset.source, default_spec(dataset), seed, augmentation):
-        rows.append({"device": device, "generator": name, "source": without, "with": with_it})
+        rows.append((device, name, without, with_it))
         if not as_json:
             click.echo(f"{name} on {device}: {100 * without:.1f} % to {100 * with_it:.1f} %")
-    verdicts = []
-    for name in NAMES:
-        gains = np.array([row["with"] - row["source"] for row in rows if row["generator"] == name], dtype=np.float64)
-        lower = lower_end(gains)
-        proven = bool(gains.size >= LEAST_DEVICES and gains.min() >= -MOST_HARM and lower > 0)
-        figures = {"gain": float(gains.mean()), "lower": lower, "worst": float(gains.min())}
-        verdicts.append({"generator": name, **figures, "proven": proven})
-        if not as_json:
-            mean, low, worst = (f"{100 * value:+.1f}" for value in figures.values())
-            says = "may answer always" if proven else "not proven"
-            click.echo(f"{name}: {mean} points on {gains.size} devices, lower end {low}, worst {worst}: {says}")
+    gains = {name: np.array([with_it - without for _, of, without, with_it in rows if of == name]) for name in NAMES}
+    verdicts = {name: verdict(each) for name, each in gains.items()}
     if as_json:
-        click.echo(json.dumps({"devices": rows, "verdicts": verdicts}))
+        devices = [dict(zip(("device", "generator", "source", "with"), row, strict=True)) for row in rows]
+        click.echo(json.dumps({"devices": devices, "verdicts": verdicts}))
+        return
+    for name, found in verdicts.items():
+        mean, low, worst = (f"{100 * found[key]:+.1f}" for key in ("gain", "lower", "worst"))
+        says = "may answer always" if found["proven"] else "not proven"
+        click.echo(f"{name}: {mean} points on {gains[name].size} devices, lower end {low}, worst {worst}: {says}")
 
 
 if __name__ == "__main__":
