@@ -26,8 +26,21 @@ def test_each_device_is_judged_by_what_was_taught_without_it(monkeypatch: pytest
     monkeypatch.setattr(module, "meta_train", meta_train)
     monkeypatch.setattr(module, "trained_on", lambda *_: source_for(CONV))
     rows = list(left_out(source, CONV, 0, None))
-    assert [row[:2] for row in rows] == [(device, name) for device in "abcd" for name in ("mgg", "generalizeformer")]
+    names = ("mgg", "generalizeformer", "statistics", "prototypes", "statistics+prototypes")
+    assert [row[:2] for row in rows] == [(device, name) for device in "abcd" for name in names]
     assert seen[::2] == seen[1::2] == [("b", "c", "d"), ("a", "c", "d"), ("a", "b", "d"), ("a", "b", "c")]
+
+
+def test_shifted_devices_count_once_for_each_kind_of_shift(monkeypatch: pytest.MonkeyPatch) -> None:
+    windows, labels = windows_for(CONV, 200), np.arange(200) % CONV.classes
+    source = Split(windows, labels, np.repeat(["a", "b"], 100), np.arange(200))
+    taught = drawn_generators(CONV, 0.0)
+    found = iter([taught["mgg"], taught["generalizeformer"]] * 2)
+    monkeypatch.setattr(module, "meta_train", lambda *_: type("Trained", (), {"generator": next(found)}))
+    monkeypatch.setattr(module, "trained_on", lambda *_: source_for(CONV))
+    kinds = {row[0] for row in left_out(source, CONV, 0, None, 4.0)}
+    assert {"a, gain", "b, gain", "a, gain+offset+noise"} <= kinds
+    assert "a" not in kinds
 
 
 def test_a_gain_that_is_clear_and_hurts_nobody_is_proven() -> None:
