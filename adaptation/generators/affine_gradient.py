@@ -25,7 +25,7 @@ from torch import Tensor
 
 from adaptation.methods.groups import group_statistics
 from adaptation.methods.losses import entropies
-from adaptation.methods.network import Layer, Network
+from adaptation.methods.network import Layer, Network, Normalise, Pass
 
 __all__ = [
     "Seen",
@@ -34,6 +34,7 @@ __all__ = [
     "batch_distance",
     "discrepancy_weight",
     "join",
+    "logits_with",
     "look",
     "loss_without_labels",
     "source_features",
@@ -92,7 +93,6 @@ def look(network: Network, windows: Tensor, affine: Mapping[str, Tensor], groups
             replaced as well; missing names keep the source's. Gradients flow into them.
         groups: Batches that are strangers to each other, of equal size.
     """
-    each = len(windows) // groups
     activations, means, variances = [], [], []
 
     def rule(layer: Layer, x: Tensor) -> Tensor:
@@ -100,23 +100,39 @@ def look(network: Network, windows: Tensor, affine: Mapping[str, Tensor], groups
         mean, var = group_statistics(x, groups) or (x.reshape(groups, -1), layer.var.expand(groups, -1))
         means.append((mean - layer.mean) * torch.rsqrt(spread))
         variances.append((var + layer.eps) / spread)
-        tail = (1,) * (x.dim() - 2)
-        scale = (layer.gamma * torch.rsqrt(spread)).reshape(-1, layer.mean.numel())  # (groups or 1, C)
-        shift = layer.beta - layer.mean * scale
-        if len(scale) > 1:
-            scale, shift = (value.repeat_interleave(each, dim=0) for value in (scale, shift))
-        y = x * scale.reshape(*scale.shape, *tail) + shift.reshape(*scale.shape, *tail)  # (1)
-        activations.append(y.flatten(2).mean(dim=2) if tail else y)  # (2)
+        y = _normalised(layer, x, groups)
+        activations.append(y.flatten(2).mean(dim=2) if y.dim() > 2 else y)  # (2)
         return y
 
+    passed = _pass(network, windows, affine, groups, rule)
+    seen = torch.cat(activations, dim=1).reshape(groups, len(windows) // groups, -1)
+    return Seen(passed.logits, passed.features, seen, tuple(means), tuple(variances))
+
+
+def logits_with(network: Network, windows: Tensor, affine: Mapping[str, Tensor], groups: int = 1) -> Tensor:
+    """Return the logits (groups * n, K) of `look`, measuring nothing, which costs a quarter less."""
+    return _pass(network, windows, affine, groups, lambda layer, x: _normalised(layer, x, groups)).logits
+
+
+def _normalised(layer: Layer, x: Tensor, groups: int) -> Tensor:
+    """Return (1) for x (groups * n, C, ...), with gamma and beta (C,) or (groups, C)."""
+    tail = (1,) * (x.dim() - 2)
+    scale = (layer.gamma * torch.rsqrt(layer.var + layer.eps)).reshape(-1, layer.mean.numel())  # (groups or 1, C)
+    shift = layer.beta - layer.mean * scale
+    if len(scale) > 1:
+        scale, shift = (value.repeat_interleave(len(x) // groups, dim=0) for value in (scale, shift))
+    return x * scale.reshape(*scale.shape, *tail) + shift.reshape(*scale.shape, *tail)
+
+
+def _pass(network: Network, windows: Tensor, affine: Mapping[str, Tensor], groups: int, rule: Normalise) -> Pass:
+    """Run the windows by this rule, and with the head's weight of each group where one is given."""
     norms = {name: value for name, value in affine.items() if name in network.affine}
-    passed = network.forward(windows, norms, rule)
-    logits, head = passed.logits, affine.get(f"{network.head}.weight")
-    if head is not None:
-        logits = (passed.features.reshape(groups, each, -1) @ head.mT).flatten(0, 1)
-        logits = logits + network.tensors.get(f"{network.head}.bias", torch.zeros((), device=logits.device))
-    seen = torch.cat(activations, dim=1).reshape(groups, each, -1)
-    return Seen(logits, passed.features, seen, tuple(means), tuple(variances))
+    passed, head = network.forward(windows, norms, rule), affine.get(f"{network.head}.weight")
+    if head is None:
+        return passed
+    logits = (passed.features.reshape(groups, len(windows) // groups, -1) @ head.mT).flatten(0, 1)
+    bias = network.tensors.get(f"{network.head}.bias", torch.zeros((), device=logits.device))
+    return Pass(logits + bias, passed.features)
 
 
 def batch_distance(seen: Seen) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@
 import torch
 from torch import Tensor, nn
 
-from adaptation.generators.affine_gradient import affine_gradient, batch_distance, look
+from adaptation.generators.affine_gradient import affine_gradient, batch_distance, logits_with
 from adaptation.generators.generalizeformer import (
     GeneralizeFormer,
     GeneralizeFormerSettings,
@@ -52,7 +52,7 @@ class GeneralizeFormerTraining:
         shown = windows[:, :each].flatten(0, 1)
         p_new, gradients, distance = self._generated(shown, groups)
         asked = slice(each) if number % 2 else slice(each, None)
-        logits = look(self.task.network, windows[:, asked].flatten(0, 1), p_new, groups).logits
+        logits = logits_with(self.task.network, windows[:, asked].flatten(0, 1), p_new, groups)
         answer = nn.functional.cross_entropy(logits, labels[:, asked].flatten())
         imitation, away = torch.zeros((), device=self.task.device), torch.zeros((), device=self.task.device)
         for name, value in p_new.items():
@@ -90,7 +90,7 @@ class GeneralizeFormerTraining:
         for x in torch.split(windows, CHECK_WINDOWS, dim=1):
             flat, groups = x.flatten(0, 1), len(x)
             p_new, _, _ = self._generated(flat, groups)
-            found = look(self.task.network, flat, p_new, groups).logits, self.task.network.forward(flat).logits
+            found = logits_with(self.task.network, flat, p_new, groups), self.task.network.forward(flat).logits
             for kept, each in zip((logits, source), found, strict=True):
                 kept.append(each.reshape(groups, x.shape[1], -1))
         return compared(update, torch.cat(logits, dim=1), torch.cat(source, dim=1), labels)

@@ -27,7 +27,7 @@ from adaptation.generators.affine_gradient import (
     batch_distance,
     discrepancy_weight,
     join,
-    look,
+    logits_with,
     source_features,
     split,
 )
@@ -167,7 +167,7 @@ class AffineDescent:
         else:
             outside = bool(state["outside"])
             if not outside:
-                answers[rows] = torch.softmax(look(self._network, batch, affine).logits, dim=1)
+                answers[rows] = torch.softmax(logits_with(self._network, batch, affine), dim=1)
             room = LEAST_WINDOWS - int(state["gathered"])
             new, updates = self._gather(state, batch[:room])
             if len(batch) > room:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from adaptation.errors import ConfigError
-from adaptation.generators.affine_gradient import affine_gradient, batch_distance, look, source_features
+from adaptation.generators.affine_gradient import affine_gradient, batch_distance, logits_with, source_features
 from adaptation.generators.generalizeformer import generated_tensors, named, tokens_of
 from adaptation.generators.generator import Generator
 from adaptation.guards.input_sanity import InputSanity
@@ -68,7 +68,7 @@ class GeneratedBatches:
             if share > 1.0:
                 verdict = "outside the range"
             else:
-                logits = look(self._network, batch, generated).logits  # (3)
+                logits = logits_with(self._network, batch, generated)  # (3)
                 if bool(torch.isfinite(logits).all()):
                     answers[rows], used = torch.softmax(logits, dim=1), len(rows)
                 else:

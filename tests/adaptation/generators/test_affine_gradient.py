@@ -11,6 +11,7 @@ from adaptation.generators.affine_gradient import (
     affine_gradient,
     discrepancy_weight,
     join,
+    logits_with,
     look,
     loss_without_labels,
     source_features,
@@ -145,3 +146,13 @@ def test_the_source_itself_has_no_discrepancy() -> None:
 def test_the_published_strength_is_rescaled_to_the_number_of_classes() -> None:
     assert discrepancy_weight(1000) == pytest.approx(0.4 * 9216 / 64)
     assert discrepancy_weight(10) == pytest.approx(discrepancy_weight(1000) / 3)
+
+
+@pytest.mark.parametrize("spec", [CONV, MLP])
+def test_logits_without_measuring_are_those_of_a_look_bit_by_bit(spec: NetworkSpec) -> None:
+    network, windows = Network(source_for(spec).model), shifted(spec, 8)
+    head = network.tensors["head.weight"]
+    affine = {name: torch.stack((network.tensors[name], 2 * network.tensors[name])) for name in network.affine}
+    for replaced in ({}, affine, {**affine, "head.weight": torch.stack((head, -head))}):
+        found = logits_with(network, windows, replaced, groups=2)
+        assert torch.equal(found, look(network, windows, replaced, groups=2).logits)
