@@ -5,10 +5,10 @@ hold the generators ``mgg`` and ``generalizeformer``. All figures are changes in
 of the same kind, means over seeds and groups, the worst group in brackets. docs/generators.md holds a run.
 
 unshifted   the source's own windows, device by device: in order and shuffled, in batches of 1, 8 and 64; what is lost
-            here is lost for nothing
+            here is lost for nothing; beside them SGD and Adam on MGG's loss
 compressed  targets in order and shuffled in batches of 64, weights in 32, 16 and 8 bits
 transfer    every MGG, taught on a plain source, on the sources of every evaluation: the generator of another data set,
-            its network of another width and depth among them, same seed
+            its network of another width and depth among them, same seed; beside it SGD and Adam on its loss
 """
 
 import argparse
@@ -32,6 +32,7 @@ from infra.allocator import keep_freed_memory
 from streams.evaluate.prepare import load_source, read_facts
 
 NAMES = ("mgg", "generalizeformer")
+PLAIN = ("same-loss-sgd", "same-loss-adam")  # what a learned rule is to be held against
 _BATCH = 64
 _MOST = 640  # unshifted windows of each device: a look at harm needs no more
 
@@ -49,13 +50,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Generators: unshifted, compressed, transferred.")
     parser.add_argument("--evaluation", type=Path, action="append", required=True, help="folder of an evaluation")
     parser.add_argument("--seeds", type=int, default=3, help="how many of its seeds")
+    parser.add_argument("--table", choices=_TABLES, action="append", help="one of the three; default: all")
     parser.add_argument("--json", action="store_true", help="print JSON instead of Markdown")
     arguments = parser.parse_args()
     keep_freed_memory()
     torch.set_num_threads(1)
     evaluated = [load(folder, arguments.seeds) for folder in arguments.evaluation]
-    tables = {"unshifted": list(unshifted(evaluated)), "compressed": list(compression(evaluated))}
-    tables["transfer"] = list(transfer(evaluated))
+    tables = {name: list(_TABLES[name](evaluated)) for name in arguments.table or _TABLES}
     if arguments.json:
         print(json.dumps(tables, indent=1))
         return
@@ -107,12 +108,12 @@ def orders(split: Split) -> dict[str, Callable[[int], Split]]:
 
 
 def unshifted(evaluated: Sequence[Evaluated]) -> Iterator[dict[str, str]]:
-    """Yield a row per evaluation, kind of source and generator."""
+    """Yield a row per evaluation, kind of source and method."""
     for each in evaluated:
         own = first_windows(each.dataset.source)
         for recipe, contexts in each.contexts.items():
-            for name in NAMES:
-                row = {"recordings": each.name, "source": recipe, "generator": name}
+            for name in (*PLAIN, *NAMES):
+                row = {"recordings": each.name, "source": recipe, "method": name}
                 for order, stream in orders(own).items():
                     for batch in (1, 8, 64):
                         row[f"{order}, {batch}"] = points(*change(contexts, stream, name, batch))
@@ -142,19 +143,30 @@ def compression(evaluated: Sequence[Evaluated]) -> Iterator[dict[str, str]]:
 def transfer(evaluated: Sequence[Evaluated]) -> Iterator[dict[str, str]]:
     """Yield a row per evaluation, kind of source and origin of the MGG."""
     for each in evaluated:
-        assert each.dataset.target is not None
-        spec = default_spec(each.dataset)
         for recipe, contexts in each.contexts.items():
             for origin in evaluated:
                 lent = [
                     with_generator(context, "mgg", other.generator("mgg"))
                     for context, other in zip(contexts, origin.contexts["none"], strict=True)
                 ]
-                row = {"used on": f"{each.name} ({spec.kind}, {spec.widths})", "source": recipe}
-                row["taught on"] = origin.name
-                for order, stream in orders(each.dataset.target).items():
-                    row[order] = points(*change(lent, stream, "mgg", _BATCH))
-                yield row
+                yield _target_row(each, recipe, "mgg", origin.name, lent)
+            for name in PLAIN:
+                yield _target_row(each, recipe, name, "", contexts)
+
+
+def _target_row(
+    each: Evaluated, recipe: str, name: str, taught_on: str, contexts: Sequence[SourceContext]
+) -> dict[str, str]:
+    spec = default_spec(each.dataset)
+    row = {"used on": f"{each.name} ({spec.kind}, {spec.widths})", "source": recipe, "method": name}
+    row["taught on"] = taught_on
+    assert each.dataset.target is not None
+    for order, stream in orders(each.dataset.target).items():
+        row[order] = points(*change(contexts, stream, name, _BATCH))
+    return row
+
+
+_TABLES = {"unshifted": unshifted, "compressed": compression, "transfer": transfer}
 
 
 def with_generator(context: SourceContext, name: str, generator: Generator) -> SourceContext:

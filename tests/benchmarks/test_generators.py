@@ -32,7 +32,7 @@ def evaluated(spec: NetworkSpec, name: str, size: float = 0.0) -> Evaluated:
 
 
 def test_a_generator_that_does_nothing_loses_nothing_on_unshifted_data() -> None:
-    rows = [row for row in unshifted([evaluated(CONV, "tiny")]) if row["generator"] == "generalizeformer"]
+    rows = [row for row in unshifted([evaluated(CONV, "tiny")]) if row["method"] == "generalizeformer"]
     assert [set(row.values()) for row in rows] == [{"tiny", "none", "generalizeformer", "+0.0 (+0.0)"}]
     assert [key for key in rows[0] if key.startswith("ordered")] == ["ordered, 1", "ordered, 8", "ordered, 64"]
 
@@ -42,10 +42,12 @@ def test_fewer_bits_are_compared_on_targets_and_every_mgg_is_lent_to_every_netwo
     small = list(compression(both))
     assert [row["weights"] for row in small] == ["fp32", "fp16", "int8"] * 4
     lent = list(transfer(both))
-    assert [(row["used on"].split()[0], row["taught on"]) for row in lent] == [
-        *(("conv", "conv"), ("conv", "mlp"), ("mlp", "conv"), ("mlp", "mlp")),
+    assert [(row["used on"].split()[0], row["method"], row["taught on"]) for row in lent] == [
+        (used, *how)
+        for used in ("conv", "mlp")
+        for how in (("mgg", "conv"), ("mgg", "mlp"), ("same-loss-sgd", ""), ("same-loss-adam", ""))
     ]
-    assert markdown(lent).count("\n") == 5
+    assert markdown(lent).count("\n") == 9
 
 
 def test_a_shuffled_split_keeps_every_window_with_its_label_and_group() -> None:
