@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, ValidationError
 
-from adaptation.errors import ContractError
+from adaptation.errors import ContractError, DataError
 from adaptation.generators.engine import GeneralizeFormerEngine, Kind, MggEngine, make_engine
 from adaptation.generators.valid_range import ValidRange
 from adaptation.spec import NetworkSpec
@@ -144,7 +144,10 @@ class GeneratorBundle:
         engine = make_engine(
             self.manifest.kind, self.gradient_graph, self.generator_graph, self.start, self.valid_range
         )
-        found = engine.first(self.canary["windows"])
+        try:
+            found = engine.first(self.canary["windows"])
+        except DataError as error:
+            raise ContractError(f"canary: {error}") from error
         for name in ("probabilities", "coordinates", "head_weight"):
             value, expected = getattr(found, name), self.canary[name]
             if value.shape != expected.shape or not np.abs(value - expected).max() <= _CANARY_TOLERANCE:

@@ -102,6 +102,9 @@ def test_an_engine_that_gives_something_else_than_when_it_was_made_is_refused(ki
     changed = {**bundle.canary, "coordinates": bundle.canary["coordinates"] + np.float32(0.01)}
     with pytest.raises(ContractError, match="canary: coordinates"):
         GeneratorBundle(**{**vars(bundle), "canary": changed}).engine()
+    few = {**bundle.canary, "windows": bundle.canary["windows"][:8]}
+    with pytest.raises(ContractError, match="canary: expected at least 64 windows"):
+        GeneratorBundle(**{**vars(bundle), "canary": few}).engine()
 
 
 def test_a_generator_of_another_source_is_refused(made: dict[str, Path], source: Path) -> None:
