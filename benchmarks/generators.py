@@ -5,7 +5,8 @@ hold the generators ``mgg`` and ``generalizeformer``. All figures are changes in
 of the same kind, means over seeds and groups, the worst group in brackets. docs/generators.md holds a run.
 
 unshifted   the source's own windows, device by device: in order and shuffled, in batches of 1, 8 and 64; what is lost
-            here is lost for nothing; beside them SGD and Adam on MGG's loss
+            here is lost for nothing; ten stretches of 64 windows, spread over each recording, so that every activity or
+            state has its share; beside them SGD and Adam on MGG's loss
 compressed  targets in order and shuffled in batches of 64, weights in 32, 16 and 8 bits
 transfer    every MGG, taught on a plain source, on the sources of every evaluation: the generator of another data set,
             its network of another width and depth among them, same seed; beside it SGD and Adam on its loss
@@ -34,7 +35,7 @@ from streams.evaluate.prepare import load_source, read_facts
 NAMES = ("mgg", "generalizeformer")
 PLAIN = ("same-loss-sgd", "same-loss-adam")  # what a learned rule is to be held against
 _BATCH = 64
-_MOST = 640  # unshifted windows of each device: a look at harm needs no more
+_STRETCHES = 10  # of unshifted windows, for each device: a look at harm needs no more
 
 
 @dataclass(frozen=True)
@@ -83,9 +84,16 @@ def shuffled(split: Split, seed: int) -> Split:
     return Split(split.windows[order], split.labels[order], split.groups[order], split.rows[order])
 
 
-def first_windows(split: Split) -> Split:
-    """Return at most so many windows of each group, the first ones."""
-    keep = np.concatenate([np.arange(len(split))[part][:_MOST] for _, part in split.streams()])
+def stretches(split: Split) -> Split:
+    """Return stretches of 64 windows, spread evenly over each group; all windows of a group that has no more."""
+    kept = []
+    for _, part in split.streams():
+        rows = np.arange(len(split))[part]
+        if len(rows) > _STRETCHES * _BATCH:
+            starts = np.linspace(0, len(rows) - _BATCH, _STRETCHES).astype(np.int64)
+            rows = rows[(starts[:, None] + np.arange(_BATCH)).ravel()]
+        kept.append(rows)
+    keep = np.concatenate(kept)
     return Split(split.windows[keep], split.labels[keep], split.groups[keep], split.rows[keep])
 
 
@@ -110,7 +118,7 @@ def orders(split: Split) -> dict[str, Callable[[int], Split]]:
 def unshifted(evaluated: Sequence[Evaluated]) -> Iterator[dict[str, str]]:
     """Yield a row per evaluation, kind of source and method."""
     for each in evaluated:
-        own = first_windows(each.dataset.source)
+        own = stretches(each.dataset.source)
         for recipe, contexts in each.contexts.items():
             for name in (*PLAIN, *NAMES):
                 row = {"recordings": each.name, "source": recipe, "method": name}
