@@ -22,7 +22,7 @@ from adaptation.corruptions import TUNING, TUNING_MIXTURES, applicable
 from adaptation.dataset import Dataset
 from adaptation.errors import ConfigError, ContractError
 from adaptation.generators.affine_gradient import discrepancy_weight, join, source_features
-from adaptation.generators.engine import LEAST_WINDOWS, Kind, make_engine
+from adaptation.generators.engine import Kind, make_engine
 from adaptation.generators.episodes import CLEAN_SHARE, Recordings
 from adaptation.generators.export_generalizeformer import export_generalizeformer
 from adaptation.generators.export_gradient import export_gradient
@@ -38,6 +38,7 @@ from adaptation.generators.meta_train import (
     meta_train,
 )
 from adaptation.generators.mgg import MggSettings, moments_start
+from adaptation.generators.valid_range import LEAST_WINDOWS
 from adaptation.methods.network import Network
 from adaptation.nets import from_tensors
 from registry.bundle import Bundle

@@ -15,10 +15,9 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from adaptation.errors import ContractError, DataError
-from adaptation.generators.valid_range import ValidRange
+from adaptation.generators.valid_range import LEAST_WINDOWS, ValidRange
 
 __all__ = [
-    "LEAST_WINDOWS",
     "GeneralizeFormerEngine",
     "Generated",
     "Kind",
@@ -27,8 +26,6 @@ __all__ = [
     "make_engine",
     "run_graph",
 ]
-
-LEAST_WINDOWS = 64
 
 FloatArray = npt.NDArray[np.float32]
 Kind = Literal["mgg", "generalizeformer"]

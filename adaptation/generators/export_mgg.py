@@ -5,15 +5,12 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from adaptation.generators.mgg import HIDDEN, LSTM_HIDDEN, Mgg
+from adaptation.generators.mgg import BETA1, BETA2, HIDDEN, LSTM_HIDDEN, MOMENT_EPS, NORM_EPS, Mgg
 from adaptation.onnx_graph import Axes, Graph
 
 __all__ = ["export_mgg"]
 
 Arrays = Mapping[str, npt.NDArray[np.float32]]
-
-_BETA1, _BETA2, _MOMENT_EPS = 0.9, 0.99, 1e-8
-_NORM_EPS = 1e-6
 
 
 def export_mgg(mgg: Mgg, coordinates: int, alpha: float) -> bytes:
@@ -29,7 +26,7 @@ def export_mgg(mgg: Mgg, coordinates: int, alpha: float) -> bytes:
     """
     g, f = Graph(), HIDDEN
     w = {name: value.detach().numpy() for name, value in mgg.state_dict().items()}
-    for name, rate in (("m", _BETA1), ("v", _BETA2)):
+    for name, rate in (("m", BETA1), ("v", BETA2)):
         grown = "gradient" if name == "m" else g.op("Mul", "gradient", "gradient")
         g.op(
             "Add", g.op("Mul", name, g.number(rate)), g.op("Mul", grown, g.number(1 - rate)), name=f"{name}_new"
@@ -41,9 +38,9 @@ def export_mgg(mgg: Mgg, coordinates: int, alpha: float) -> bytes:
         shrink = g.op("Sub", g.number(1.0), g.op("Pow", g.number(rate), exponent))
         return g.op("Div", f"{name}_new", shrink)  # (2)
 
-    scale = g.op("Add", g.op("Sqrt", corrected("v", _BETA2)), g.number(_MOMENT_EPS))
+    scale = g.op("Add", g.op("Sqrt", corrected("v", BETA2)), g.number(MOMENT_EPS))
     last = g.axes(1)
-    pair = [g.op("Unsqueeze", g.op("Div", each, scale), last) for each in (corrected("m", _BETA1), "gradient")]
+    pair = [g.op("Unsqueeze", g.op("Div", each, scale), last) for each in (corrected("m", BETA1), "gradient")]
     x = g.op("Concat", *pair, axis=1)  # (P, 2): (3)
     lstm = mgg.settings.core == "lstm"
     shapes: dict[str, Axes] = (
@@ -85,7 +82,7 @@ def _memory(g: Graph, x: str, memory: Mapping[str, str], w: Arrays, layer_norm: 
         centred = g.op("Sub", z, g.op("ReduceMean", z, last, keepdims=1))
         sd = g.op(
             "Sqrt",
-            g.op("Add", g.op("ReduceMean", g.op("Mul", centred, centred), last, keepdims=1), g.number(_NORM_EPS)),
+            g.op("Add", g.op("ReduceMean", g.op("Mul", centred, centred), last, keepdims=1), g.number(NORM_EPS)),
         )
         h = g.op("Div", centred, sd)
         scale = g.row(w["inner_scale"])
@@ -102,7 +99,7 @@ def _memory(g: Graph, x: str, memory: Mapping[str, str], w: Arrays, layer_norm: 
         if not layer_norm:
             return value
         scale, shift = g.constant(w[f"{name}_scale"]), g.constant(w[f"{name}_shift"])
-        return g.op("LayerNormalization", value, scale, shift, axis=-1, epsilon=_NORM_EPS)
+        return g.op("LayerNormalization", value, scale, shift, axis=-1, epsilon=NORM_EPS)
 
     z = g.op("Add", q, norm(through(q, new["W"], new["b"]), "inner"))  # (8)
     u = g.op("Tanh", g.op("MatMul", norm(z, "post"), g.constant(w["out"][:, None])))

@@ -45,7 +45,7 @@ class Generator:
         settings: Says which of the two it is.
         weights: Its state dict.
         valid_range: Of meta-training.
-        alpha: Largest step of an MGG at test, found out on held-out groups; None is that of its settings.
+        alpha: Largest step of an MGG at test, that the unshifted source can bear; None is that of its settings.
     """
 
     settings: Settings

@@ -1,8 +1,10 @@
 """How GeneralizeFormer is taught: right answers with the parameters that it generates.
 
-(1) CE(query; p_new) + h Huber(p_new, p_tent) + 0.001 |p_new - p_source|^2
-    h from 1 to 0 over the first third; p_tent is one TENT step of Adam at 1e-3; the query is the batch that was
-    looked at, or in half of the updates the windows after it
+An update goes down
+
+    (1) CE(query; p_new) + h Huber(p_new, p_tent) + 0.001 |p_new - p_source|^2
+        h from 1 to 0 over the first third; p_tent is one TENT step of Adam at 1e-3; the query is the batch that was
+        looked at, or in half of the updates the windows after it
 """
 
 import torch

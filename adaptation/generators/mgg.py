@@ -35,11 +35,24 @@ from torch import Tensor, nn
 
 from adaptation.errors import ConfigError
 
-__all__ = ["HIDDEN", "LSTM_HIDDEN", "Memory", "Mgg", "MggSettings", "memory_step", "moments_start", "moments_step"]
+__all__ = [
+    "BETA1",
+    "BETA2",
+    "HIDDEN",
+    "LSTM_HIDDEN",
+    "MOMENT_EPS",
+    "NORM_EPS",
+    "Memory",
+    "Mgg",
+    "MggSettings",
+    "memory_step",
+    "moments_start",
+    "moments_step",
+]
 
 HIDDEN = 8
-_BETA1, _BETA2, _EPS = 0.9, 0.99, 1e-8
-_NORM_EPS = 1e-6
+BETA1, BETA2, MOMENT_EPS = 0.9, 0.99, 1e-8
+NORM_EPS = 1e-6
 LSTM_HIDDEN = 5  # 4 f (2 + f) + 4 f + f = 165 numbers beside the 164 of the memory
 
 Memory = Mapping[str, Tensor]  # first axis: coordinates
@@ -91,10 +104,10 @@ def moments_start(coordinates: tuple[int, ...]) -> dict[str, Tensor]:
 def moments_step(state: Mapping[str, Tensor], gradient: Tensor) -> tuple[dict[str, Tensor], Tensor]:
     """Return (1), and (3) as (..., 2), for gradients of any shape."""
     exponent = int(state["steps"]) + 2  # t + 1
-    m = _BETA1 * state["m"] + (1 - _BETA1) * gradient
-    v = _BETA2 * state["v"] + (1 - _BETA2) * gradient.square()
-    scale = (v / (1 - _BETA2**exponent)).sqrt() + _EPS  # (2)
-    x = torch.stack((m / (1 - _BETA1**exponent) / scale, gradient / scale), dim=-1)  # (3)
+    m = BETA1 * state["m"] + (1 - BETA1) * gradient
+    v = BETA2 * state["v"] + (1 - BETA2) * gradient.square()
+    scale = (v / (1 - BETA2**exponent)).sqrt() + MOMENT_EPS  # (2)
+    x = torch.stack((m / (1 - BETA1**exponent) / scale, gradient / scale), dim=-1)  # (3)
     return {"m": m, "v": v, "steps": state["steps"] + 1}, x
 
 
@@ -114,7 +127,7 @@ def memory_step(
     z = torch.einsum("pi,pij->pj", k, memory["W"]) + memory["b"]  # (P, f)
     if layer_norm:
         deviation = z - z.mean(dim=1, keepdim=True)
-        sd = (deviation.square().mean(dim=1, keepdim=True) + _NORM_EPS).sqrt()
+        sd = (deviation.square().mean(dim=1, keepdim=True) + NORM_EPS).sqrt()
         h = deviation / sd
         e = (scale * h + shift - target) * scale
         gradient = (e - e.mean(dim=1, keepdim=True) - h * (e * h).mean(dim=1, keepdim=True)) / sd
@@ -202,4 +215,4 @@ class Mgg(nn.Module):
     def _norm(self, z: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         if not self.settings.layer_norm:
             return z
-        return nn.functional.layer_norm(z, (HIDDEN,), scale, shift, _NORM_EPS)
+        return nn.functional.layer_norm(z, (HIDDEN,), scale, shift, NORM_EPS)

@@ -33,14 +33,13 @@ from adaptation.generators.affine_gradient import (
 )
 from adaptation.generators.generator import Generator
 from adaptation.generators.mgg import moments_start, moments_step
+from adaptation.generators.valid_range import LEAST_WINDOWS
 from adaptation.guards.input_sanity import InputSanity
 from adaptation.methods.method import SourceContext, State, Step, require_adapted
 from adaptation.methods.network import Network
 from adaptation.methods.optimizers import adam_start, adam_step, all_finite, sgd_start, sgd_step
 
-__all__ = ["LEAST_WINDOWS", "AdamRule", "AffineDescent", "MggRule", "Rule", "SgdRule"]
-
-LEAST_WINDOWS = 64  # with 16, MGG lost up to 20 points on windows of the source itself
+__all__ = ["AdamRule", "AffineDescent", "MggRule", "Rule", "SgdRule"]
 
 
 class Rule(Protocol):

@@ -7,8 +7,8 @@ import torch
 
 from adaptation.errors import ConfigError, ContractError
 from adaptation.generators.affine_gradient import discrepancy_weight, look, loss_without_labels, source_features
-from adaptation.generators.valid_range import ValidRange
-from adaptation.methods.affine_descent import LEAST_WINDOWS, AdamRule, AffineDescent, MggRule, Rule, SgdRule
+from adaptation.generators.valid_range import LEAST_WINDOWS, ValidRange
+from adaptation.methods.affine_descent import AdamRule, AffineDescent, MggRule, Rule, SgdRule
 from adaptation.methods.catalogue import make_method
 from adaptation.methods.method import SourceContext, State
 from adaptation.methods.network import Network
