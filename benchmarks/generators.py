@@ -23,6 +23,7 @@ import torch
 
 from adaptation.dataset import Dataset, Split
 from adaptation.generators.compression import PRECISIONS, compressed, stored_bytes
+from adaptation.generators.episodes import STRETCHES, stretches
 from adaptation.generators.generator import Generator
 from adaptation.methods.catalogue import make_method
 from adaptation.methods.method import SourceContext
@@ -35,7 +36,6 @@ from streams.evaluate.prepare import load_source, read_facts
 NAMES = ("mgg", "generalizeformer")
 PLAIN = ("same-loss-sgd", "same-loss-adam")  # what a learned rule is to be held against
 _BATCH = 64
-_STRETCHES = 10  # of unshifted windows, for each device: a look at harm needs no more
 
 
 @dataclass(frozen=True)
@@ -84,15 +84,12 @@ def shuffled(split: Split, seed: int) -> Split:
     return Split(split.windows[order], split.labels[order], split.groups[order], split.rows[order])
 
 
-def stretches(split: Split) -> Split:
-    """Return stretches of 64 windows, spread evenly over each group; all windows of a group that has no more."""
+def spread(split: Split) -> Split:
+    """Return ten stretches of 64 windows, spread evenly over each group; all windows of a group that has no more."""
     kept = []
     for _, part in split.streams():
         rows = np.arange(len(split))[part]
-        if len(rows) > _STRETCHES * _BATCH:
-            starts = np.linspace(0, len(rows) - _BATCH, _STRETCHES).astype(np.int64)
-            rows = rows[(starts[:, None] + np.arange(_BATCH)).ravel()]
-        kept.append(rows)
+        kept.append(rows[stretches(len(rows), _BATCH)] if len(rows) > STRETCHES * _BATCH else rows)
     keep = np.concatenate(kept)
     return Split(split.windows[keep], split.labels[keep], split.groups[keep], split.rows[keep])
 
@@ -118,7 +115,7 @@ def orders(split: Split) -> dict[str, Callable[[int], Split]]:
 def unshifted(evaluated: Sequence[Evaluated]) -> Iterator[dict[str, str]]:
     """Yield a row per evaluation, kind of source and method."""
     for each in evaluated:
-        own = stretches(each.dataset.source)
+        own = spread(each.dataset.source)
         for recipe, contexts in each.contexts.items():
             for name in (*PLAIN, *NAMES):
                 row = {"recordings": each.name, "source": recipe, "method": name}

@@ -225,8 +225,6 @@ def _write(
     }
     card = _card(dataset, source, trained, seed)
     card |= cost
-    if kind == "mgg":
-        card |= {"alpha": generator.step_limit}
     card |= {
         "milliseconds_per_batch": round(1000 * float(np.median(times)), 3),
         "batch_windows": len(windows),
@@ -276,7 +274,7 @@ def _exported(generator: Generator, source: Bundle, windows: FloatArray) -> tupl
     learned = {**moments_start((count,)), **mgg.start(count)}
     start |= {name: value.numpy().astype(np.float32) for name, value in learned.items()}
     gradient = export_gradient(tensors, spec, features, discrepancy_weight(spec.classes))
-    return gradient, export_mgg(mgg, count, generator.step_limit), start
+    return gradient, export_mgg(mgg, count), start
 
 
 def _kind(settings: Settings) -> Kind:
@@ -301,5 +299,6 @@ def _card(dataset: Dataset, source: Bundle, trained: MetaTrained, seed: int) -> 
         "held_out_source_accuracy": trained.best.source_accuracy,
         "unshifted_accuracy": trained.unshifted.accuracy,
         "unshifted_source_accuracy": trained.unshifted.source_accuracy,
+        "step_share": trained.generator.step_share,
         "helps": trained.helps,
     }

@@ -6,6 +6,8 @@ sensors speak, half are windows in random order. What is drawn depends on the se
 run that was killed goes on with the very episodes that it would have met.
 
 RECONSTRUCTED: the papers draw images of known domains; stretches in order and the shares are ours.
+
+What a generator costs where nothing has shifted is seen on streams that stand fixed: `unshifted_streams`.
 """
 
 from collections.abc import Iterable
@@ -20,11 +22,13 @@ from adaptation.corruptions import TUNING, TUNING_MIXTURES, applicable, centre_a
 from adaptation.errors import DataError
 from adaptation.train import hold_out
 
-__all__ = ["CLEAN_SHARE", "Episodes", "Recordings", "part_groups"]
+__all__ = ["CLEAN_SHARE", "STRETCHES", "Episodes", "Recordings", "part_groups", "stretches", "unshifted_streams"]
 
 CLEAN_SHARE = 0.2
 _ORDERED_SHARE = 0.5
 _SEVERITIES = (1.0, 5.0)
+STRETCHES = 10  # of one device, for a look at harm
+_MOST_DEVICES = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,21 +63,14 @@ class Episodes:
         recordings: Labelled source windows.
         scale_from: All source windows, (n, C, L): the unit that shifts are measured in.
         seed: Of all draws.
-        clean_share: Share of episodes without shift, 0 to 1.
     """
 
-    def __init__(
-        self,
-        recordings: Recordings,
-        scale_from: NDArray[np.float32],
-        seed: int,
-        clean_share: float = CLEAN_SHARE,
-    ) -> None:
-        self._recordings, self._seed, self._clean_share = recordings, seed, clean_share
+    def __init__(self, recordings: Recordings, scale_from: NDArray[np.float32], seed: int) -> None:
+        self._recordings, self._seed = recordings, seed
         self._centre, self._scale = centre_and_scale(scale_from)
         _, channels, length = recordings.windows.shape
         self._kinds = tuple(kind for kind in (*TUNING, *TUNING_MIXTURES) if applicable(kind, channels, length))
-        self._members = [np.flatnonzero(recordings.groups == name) for name in np.unique(recordings.groups)]
+        self._members = _members(recordings)
 
     def draw(self, numbers: Iterable[int], windows: int) -> tuple[Tensor, Tensor]:
         """Return the episodes of these numbers: windows (e, n, C, L) and labels (e, n), n windows each."""
@@ -91,7 +88,40 @@ class Episodes:
         else:
             rows = rng.choice(members, count, replace=count > members.size)
         windows = self._recordings.windows[rows]
-        if rng.random() >= self._clean_share:
+        if rng.random() >= CLEAN_SHARE:
             kind, severity = self._kinds[rng.integers(len(self._kinds))], rng.uniform(*_SEVERITIES)
             windows = corrupt(windows, kind, severity, self._scale, int(rng.integers(2**31)), centre=self._centre)
         return windows, self._recordings.labels[rows]
+
+
+def unshifted_streams(recordings: Recordings, seed: int, length: int) -> tuple[Tensor, Tensor]:
+    """Return windows (2 d, n, C, L) and labels (2 d, n) as recorded, of all devices, or 16 spread over more.
+
+    Args:
+        recordings: Labelled source windows.
+        seed: Of the order in the second half.
+        length: Windows of a stretch; n = 10 length.
+
+    Returns:
+        First each of d devices in recorded order, by ten stretches, then each shuffled.
+    """
+    members = _members(recordings)
+    chosen = np.unique(np.linspace(0, len(members) - 1, min(len(members), _MOST_DEVICES)).astype(np.int64))
+    ordered = [members[device][stretches(members[device].size, length)] for device in chosen]
+    rows = np.stack([*ordered, *(np.random.default_rng([seed, 31, i]).permutation(r) for i, r in enumerate(ordered))])
+    return torch.from_numpy(recordings.windows[rows]), torch.from_numpy(recordings.labels[rows])
+
+
+def stretches(count: int, length: int) -> NDArray[np.int64]:
+    """Return the rows of ten stretches of a length, spread evenly over a count of rows; round where it is shorter.
+
+    >>> stretches(100, 3)[:7].tolist()
+    [0, 1, 2, 10, 11, 12, 21]
+    """
+    starts = np.linspace(0, max(count - length, 0), STRETCHES).astype(np.int64)
+    rows: NDArray[np.int64] = (starts[:, None] + np.arange(length)).ravel() % count
+    return rows
+
+
+def _members(recordings: Recordings) -> list[NDArray[np.int64]]:
+    return [np.flatnonzero(recordings.groups == name) for name in np.unique(recordings.groups)]

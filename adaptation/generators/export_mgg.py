@@ -13,7 +13,7 @@ __all__ = ["export_mgg"]
 Arrays = Mapping[str, npt.NDArray[np.float32]]
 
 
-def export_mgg(mgg: Mgg, coordinates: int, alpha: float) -> bytes:
+def export_mgg(mgg: Mgg, coordinates: int) -> bytes:
     """Return the graph of one step.
 
     Inputs: ``coordinates``, ``gradient``, ``m``, ``v`` (P,), ``steps`` () so far, and the memory: ``W`` (P, 8, 8) and
@@ -22,7 +22,6 @@ def export_mgg(mgg: Mgg, coordinates: int, alpha: float) -> bytes:
     Args:
         mgg: Trained.
         coordinates: P.
-        alpha: Largest step.
     """
     g, f = Graph(), HIDDEN
     w = {name: value.detach().numpy() for name, value in mgg.state_dict().items()}
@@ -58,7 +57,7 @@ def export_mgg(mgg: Mgg, coordinates: int, alpha: float) -> bytes:
     if mgg.settings.zero_correction:
         nothing = g.op("Mul", x, g.number(0.0))
         u = g.op("Sub", u, cell(g, nothing, memory, w, mgg.settings.layer_norm)[0])
-    g.op("Sub", "coordinates", g.op("Mul", u, g.number(alpha)), name="coordinates_new")  # (9)
+    g.op("Sub", "coordinates", g.op("Mul", u, g.number(mgg.settings.alpha)), name="coordinates_new")  # (9)
     vectors: dict[str, Axes] = dict.fromkeys(("coordinates", "m", "v"), (coordinates,))
     state: dict[str, Axes] = {**vectors, "steps": (), **shapes}
     outputs: dict[str, Axes] = {f"{name}_new": axes for name, axes in state.items()}

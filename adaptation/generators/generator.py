@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from torch import Tensor
@@ -45,37 +45,26 @@ class Generator:
         settings: Says which of the two it is.
         weights: Its state dict.
         valid_range: Of meta-training.
-        alpha: Largest step of an MGG at test, that the unshifted source can bear; None is that of its settings.
+        step_share: What is left of its steps at test, above 0 to 1, so that the unshifted source can bear them.
     """
 
     settings: Settings
     weights: Mapping[str, Tensor]
     valid_range: ValidRange
-    alpha: float | None = None
-
-    @property
-    def step_limit(self) -> float:
-        """Largest step of an MGG at test.
-
-        Raises:
-            ContractError: It is none.
-        """
-        if not isinstance(self.settings, MggSettings):
-            raise ContractError(f"expected an MGG, got a generator with {self.settings}")
-        return self.settings.alpha if self.alpha is None else self.alpha
+    step_share: float = 1.0
 
     def mgg(self) -> Mgg:
-        """Return the MGG, frozen.
+        """Return the MGG, frozen; alpha of its settings is that at test.
 
         Raises:
             ContractError: It is none, or the weights do not fit the settings.
         """
         if not isinstance(self.settings, MggSettings):
             raise ContractError(f"expected an MGG, got a generator with {self.settings}")
-        return _loaded(Mgg(self.settings), self.weights)
+        return _loaded(Mgg(replace(self.settings, alpha=self.step_share * self.settings.alpha)), self.weights)
 
     def generalizeformer(self) -> GeneralizeFormer:
-        """Return the GeneralizeFormer, frozen.
+        """Return the GeneralizeFormer, frozen; its changes are those at test.
 
         Raises:
             ContractError: It is none, or the weights do not fit the settings.
@@ -85,7 +74,9 @@ class Generator:
         head = self.weights.get("head.bias")
         if head is None:
             raise ContractError("generator: head.bias is missing from the weights")
-        return _loaded(GeneralizeFormer(self.settings, head.numel()), self.weights)
+        former = _loaded(GeneralizeFormer(self.settings, head.numel()), self.weights)
+        former.scale.mul_(self.step_share)  # every step is in proportion to it
+        return former
 
 
 def _loaded(module: _Module, weights: Mapping[str, Tensor]) -> _Module:

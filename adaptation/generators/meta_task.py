@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,16 +10,17 @@ from torch import Tensor, nn
 
 from adaptation.errors import ConfigError, DataError
 from adaptation.generators.affine_gradient import source_features
-from adaptation.generators.episodes import Episodes, Recordings, part_groups
+from adaptation.generators.episodes import Episodes, Recordings, part_groups, unshifted_streams
 from adaptation.methods.network import Network
 from adaptation.methods.optimizers import adam_step, all_finite
 
-__all__ = ["ALONE", "CHECK_WINDOWS", "Check", "MetaState", "MetaTask", "Share", "compared", "cosine", "state_part"]
+__all__ = ["ALONE", "CHECK_WINDOWS", "Check", "Judged", "MetaState", "MetaTask", "Share", "cosine", "state_part"]
 
 MetaState = Mapping[str, Tensor]
 
 CHECK_WINDOWS = 64  # of a batch that is judged
-_CHECK_EPISODES, _CHECK_BATCHES, _UNSHIFTED_BATCHES = 8, 8, 16
+_AT_ONCE, _CHECK_BATCHES = 8, 8  # episodes that are judged, and batches of each
+_MOST_HARM = 0.005  # share of right answers that a generator may cost where nothing is shifted; ours
 _LARGEST_NORM = 1.0
 _PROCESSES = (1, 2, 4)  # updates have a multiple of four episodes
 
@@ -59,6 +60,29 @@ class Check:
     source_accuracy: float
 
 
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """Fixed streams: windows (e, n, C, L), labels (e, n), and logits (e, n, K) of the source."""
+
+    windows: Tensor
+    labels: Tensor
+    source: Tensor
+
+    def check(self, update: int, logits: Tensor) -> Check:
+        """Compare logits (e, n, K) to the source's."""
+        truth = self.labels.flatten()
+        pairs = [each.flatten(0, 1) for each in (logits, self.source)]
+        losses = [float(nn.functional.cross_entropy(each, truth)) for each in pairs]
+        right = [float((each.argmax(dim=1) == truth).float().mean()) for each in pairs]
+        return Check(update, losses[0], losses[1], right[0], right[1])
+
+    def harm(self, logits: Tensor) -> float:
+        """Return the share of right answers lost to the source, in that half of the streams where it is larger."""
+        right = [(each.argmax(dim=2) == self.labels).float() for each in (logits, self.source)]
+        halves = zip(*(torch.chunk(each, 2) for each in right), strict=True)
+        return max(float(theirs.mean() - ours.mean()) for ours, theirs in halves)
+
+
 class MetaTask:
     """The frozen network on its device, episodes to learn from, and fixed ones of other groups to be judged by.
 
@@ -81,18 +105,39 @@ class MetaTask:
         self.seed, self.device, self.share = seed, device, share
         taught, held_out = part_groups(source, seed)
         self.episodes = Episodes(taught, source.windows, seed)
-        self.judged = self._fixed(Episodes(held_out, source.windows, seed + 1_000_003), _CHECK_BATCHES)
-        self._unshifted = Episodes(source, source.windows, seed + 2_000_003, clean_share=1.0)
+        judging = Episodes(held_out, source.windows, seed + 1_000_003)
+        self.judged = self._judged(*judging.draw(range(_AT_ONCE), _CHECK_BATCHES * CHECK_WINDOWS))
+        self._recordings = source
         rows = torch.linspace(0, len(source.windows) - 1, min(512, len(source.windows))).long()
         self.source = source_features(self.network, torch.from_numpy(source.windows)[rows].to(device))
 
-    def unshifted(self) -> tuple[Tensor, Tensor]:
-        """Return long episodes of the whole source without shift: windows (e, n, C, L), labels (e, n)."""
-        return self._fixed(self._unshifted, _UNSHIFTED_BATCHES)
+    def bearable(
+        self, shares: Sequence[float], answered: Callable[[Tensor, float], Tensor], update: int
+    ) -> tuple[float, Check]:
+        """Return the first share of a generator's steps that costs the unshifted source at most half a point.
 
-    def _fixed(self, episodes: Episodes, batches: int) -> tuple[Tensor, Tensor]:
-        windows, labels = episodes.draw(range(_CHECK_EPISODES), batches * CHECK_WINDOWS)
-        return windows.to(self.device), labels.to(self.device)
+        That is in the mean of its devices, in recorded order and shuffled alike; the last share where none is so good.
+
+        Args:
+            shares: From large to small.
+            answered: Gives logits (e, n, K) for streams (e, n, C, L) with this share of every step.
+            update: Of the weights.
+        """
+        streams = self._judged(*unshifted_streams(self._recordings, self.seed, CHECK_WINDOWS))
+        for share in shares:
+            logits = torch.cat([answered(part, share) for part in torch.split(streams.windows, _AT_ONCE)])
+            if streams.harm(logits) <= _MOST_HARM:
+                break
+        return share, streams.check(update, logits)
+
+    @torch.no_grad()
+    def _judged(self, windows: Tensor, labels: Tensor) -> Judged:
+        windows, labels = windows.to(self.device), labels.to(self.device)
+        logits = [
+            self.network.forward(x.flatten(0, 1)).logits.reshape(*x.shape[:2], -1)
+            for x in torch.split(windows, CHECK_WINDOWS, dim=1)
+        ]
+        return Judged(windows, labels, torch.cat(logits, dim=1))
 
     def drawn(self, number: int, episodes: int, windows: int) -> tuple[Tensor, Tensor]:
         """Return this process's share of the episodes of an update."""
@@ -130,15 +175,6 @@ class MetaTask:
 def cosine(done: float) -> float:
     """Return the share of the first learning rate, from 1 to 0 as ``done`` goes from 0 to 1."""
     return 0.5 * (1 + math.cos(math.pi * done))
-
-
-def compared(update: int, logits: Tensor, source: Tensor, labels: Tensor) -> Check:
-    """Compare logits (e, n, K) to the source's on labels (e, n)."""
-    truth = labels.flatten()
-    pairs = [each.reshape(len(truth), -1) for each in (logits, source)]
-    losses = [float(nn.functional.cross_entropy(each, truth)) for each in pairs]
-    right = [float((each.argmax(dim=1) == truth).float().mean()) for each in pairs]
-    return Check(update, losses[0], losses[1], right[0], right[1])
 
 
 def state_part(state: MetaState, prefix: str) -> dict[str, Tensor]:

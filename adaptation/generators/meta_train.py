@@ -40,7 +40,7 @@ class MetaTrained:
         generator: With the best weights.
         checks: All on shifted episodes of held-out groups, in order.
         best: The check whose weights were kept.
-        unshifted: Of these weights, on episodes of the whole source without shift.
+        unshifted: Of these weights at their share of steps, on streams of the whole source without shift.
         updates: How many were made.
     """
 
@@ -119,13 +119,13 @@ def meta_train(
             progress(number + 1, updates, loss, check)
     checks = _checks(state)
     best = min(checks, key=lambda check: check.loss)
-    alpha, unshifted = training.finished(state, best.update)
+    step_share, unshifted = training.finished(state, best.update)
     return MetaTrained(
         Generator(
             settings,
             {name: value.cpu() for name, value in state_part(state, "best/").items()},
             ValidRange(*state["range"].tolist()),
-            alpha,
+            step_share,
         ),
         checks,
         best,

@@ -4,8 +4,8 @@ First order: the gradients that MGG is shown are constants to it, so with p_t th
 
     (1) dL/dphi = sum_t dCE(x_{t+1}; p_t)/dp_t . dp_t/dphi,   over `unroll` steps, then Adam
 
-At the end, long episodes of the whole source without any shift say how large MGG's steps may be at test: alpha, halved
-up to three times until it costs at most a quarter of a point of accuracy there. RECONSTRUCTED: that limit is ours.
+At the end, streams of the whole source without any shift say how large MGG's steps may be at test: alpha, halved up to
+three times until it costs at most half a point of accuracy there. RECONSTRUCTED: that limit is ours.
 """
 
 from collections.abc import Mapping
@@ -22,15 +22,14 @@ from adaptation.generators.affine_gradient import (
     loss_without_labels,
     split,
 )
-from adaptation.generators.meta_task import CHECK_WINDOWS, Check, MetaState, MetaTask, compared, cosine, state_part
+from adaptation.generators.meta_task import CHECK_WINDOWS, Check, MetaState, MetaTask, cosine, state_part
 from adaptation.generators.mgg import Mgg, MggSettings, moments_start, moments_step
 
 __all__ = ["MggTraining"]
 
 _BATCHES = (16, 32)  # windows; one size per update
 _STREAMS, _STREAM_BATCHES = 4, 16  # of each update: episodes, and their batches
-_STEPS = (1.0, 0.5, 0.25, 0.125)  # of alpha, tried in this order
-_MOST_HARM = 0.0025  # share of right answers that a step may cost where nothing is shifted
+_SHARES = (1.0, 0.5, 0.25, 0.125)  # of alpha, tried in this order
 
 
 class MggTraining:
@@ -88,38 +87,30 @@ class MggTraining:
     def check(self, state: MetaState, update: int) -> Check:
         """Stream the held-out episodes, answering before each step."""
         self.mgg.load_state_dict(state_part(state, "weights/"))
-        return self._streamed(update, self.task.judged, self.settings.alpha)
+        return self.task.judged.check(update, self._streamed(self.task.judged.windows, 1.0))
 
     def finished(self, state: MetaState, update: int) -> tuple[float, Check]:
-        """Return the largest step of the best weights that costs the unshifted source next to nothing, and its cost."""
+        """Return the share of the best weights' steps that the unshifted source can bear, and what it costs."""
         self.mgg.load_state_dict(state_part(state, "best/"))
-        unshifted = self.task.unshifted()
-        for share in _STEPS:
-            alpha = share * self.settings.alpha
-            found = self._streamed(update, unshifted, alpha)
-            if found.accuracy >= found.source_accuracy - _MOST_HARM:
-                break
-        return alpha, found
+        return self.task.bearable(_SHARES, self._streamed, update)
 
     @torch.no_grad()
-    def _streamed(self, update: int, episodes: tuple[Tensor, ...], alpha: float) -> Check:
-        windows, labels = episodes
-        groups = len(windows)
+    def _streamed(self, windows: Tensor, share: float) -> Tensor:
+        groups, alpha = len(windows), share * self.settings.alpha
         p = join({name: value.expand(groups, -1) for name, value in self.start.items()})
         moments = {name: value.to(self.task.device) for name, value in moments_start(tuple(p.shape)).items()}
         memory = self.mgg.start(p.numel())
-        logits, source = [], []
+        logits = []
         for x in torch.split(windows, CHECK_WINDOWS, dim=1):
             flat = x.flatten(0, 1)
             seen, gradient = affine_gradient(
                 self.task.network, flat, split(p, self.start), self.task.source, self.weight, groups
             )
             logits.append(seen.logits.reshape(groups, x.shape[1], -1))
-            source.append(self.task.network.forward(flat).logits.reshape(groups, x.shape[1], -1))
             moments, shown = moments_step(moments, join(gradient))
             u, memory = self.mgg(shown.flatten(0, 1), memory)
             p = p - alpha * u.reshape(p.shape)
-        return compared(update, torch.cat(logits, dim=1), torch.cat(source, dim=1), labels)
+        return torch.cat(logits, dim=1)
 
 
 def _joined_gradient(loss: Tensor, leaves: Mapping[str, Tensor], keep_graph: bool = False) -> Tensor:

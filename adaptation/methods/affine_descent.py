@@ -91,15 +91,13 @@ class MggRule:
 
     Args:
         generator: An MGG.
-        alpha: Largest step; the generator's own when not given.
 
     Raises:
         ContractError: The generator is no MGG.
     """
 
-    def __init__(self, generator: Generator, alpha: float | None = None) -> None:
+    def __init__(self, generator: Generator) -> None:
         self._mgg = generator.mgg()
-        self._alpha = generator.step_limit if alpha is None else alpha
 
     def start(self, coordinates: Tensor) -> State:
         """Return moments of 0 and the learned memory."""
@@ -109,7 +107,7 @@ class MggRule:
         """Return the step."""
         moments, x = moments_step(memory, gradient)
         u, carried = self._mgg(x, {name: value for name, value in memory.items() if name not in moments})
-        return -self._alpha * u, {**moments, **carried}
+        return -self._mgg.settings.alpha * u, {**moments, **carried}
 
 
 class AffineDescent:

@@ -51,7 +51,7 @@ def prepare_generator(
         "recipe": recipe,
         "settings": asdict(trained.generator.settings),
         "valid_range": asdict(trained.generator.valid_range),
-        "alpha": trained.generator.alpha,
+        "step_share": trained.generator.step_share,
         "updates": trained.updates,
         "best": asdict(trained.best),
         "helps": trained.helps,
@@ -80,9 +80,9 @@ def read_generators(folder: Path, recipe: str, seed: int) -> dict[str, Generator
         path = generator_path(folder, recipe, seed, name)
         if path.exists():
             facts, weights = _read(path)
-            if facts["settings"] != asdict(VARIANTS[name]):
+            if facts["settings"] != asdict(VARIANTS[name]) or "step_share" not in facts:
                 raise ContractError(f"{path} has other settings than this code; --again {name} makes it anew")
-            found[name] = Generator(VARIANTS[name], weights, ValidRange(**facts["valid_range"]), facts["alpha"])
+            found[name] = Generator(VARIANTS[name], weights, ValidRange(**facts["valid_range"]), facts["step_share"])
     return found
 
 

@@ -10,7 +10,7 @@ import pytest
 from adaptation.dataset import Dataset, Split
 from adaptation.spec import NetworkSpec
 from benchmarks.adaptation_batches import curves, draw, panels
-from benchmarks.generators import Evaluated, compression, markdown, points, shuffled, stretches, transfer, unshifted
+from benchmarks.generators import Evaluated, compression, markdown, points, shuffled, spread, transfer, unshifted
 from streams.evaluate.task_runner import _pack
 from tests.adaptation.methods.numpy_net import source_for
 from tests.adaptation.tiny_generators import drawn_generators
@@ -58,7 +58,7 @@ def test_a_shuffled_split_keeps_every_window_with_its_label_and_group() -> None:
     order = np.argsort(other.rows)
     assert (other.windows[order] == split.windows).all()
     assert (other.labels[order] == split.labels).all()
-    assert len(stretches(split)) == 80
+    assert len(spread(split)) == 80
     assert points(-0.04, 0.0) == "-0.0 (+0.0)"
 
 
@@ -91,7 +91,7 @@ def test_a_curve_is_the_mean_over_groups_of_the_k_th_batch(tmp_path: Path) -> No
 def test_stretches_are_of_one_batch_each_and_reach_from_the_first_window_of_a_device_to_its_last() -> None:
     windows = np.zeros((1300, 1, 1), dtype=np.float32)
     groups = np.repeat(["a", "b"], [1000, 300])
-    kept = stretches(Split(windows, np.zeros(1300, np.int64), groups, np.arange(1300)))
+    kept = spread(Split(windows, np.zeros(1300, np.int64), groups, np.arange(1300)))
     first, second = kept.rows[kept.groups == "a"].reshape(10, 64), kept.rows[kept.groups == "b"]
     assert (np.diff(first, axis=1) == 1).all()
     assert (first[0, 0], first[-1, -1]) == (0, 999)

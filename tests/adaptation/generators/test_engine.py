@@ -44,7 +44,7 @@ def mgg_engine(spec: NetworkSpec, generator: Generator) -> MggEngine:
     count = len(source["coordinates"])
     learned = {**moments_start((count,)), **generator.mgg().start(count)}
     start = {name: np.asarray(value, np.float32) for name, value in {**source, **learned}.items()}
-    return MggEngine(graph, export_mgg(generator.mgg(), count, generator.step_limit), start, generator.valid_range)
+    return MggEngine(graph, export_mgg(generator.mgg(), count), start, generator.valid_range)
 
 
 def former_engine(spec: NetworkSpec, generator: Generator) -> GeneralizeFormerEngine:
@@ -56,7 +56,7 @@ def former_engine(spec: NetworkSpec, generator: Generator) -> GeneralizeFormerEn
 @SPECS
 @pytest.mark.parametrize("name", ["mgg", "mgg-no-memory", "lstm"])
 def test_mgg_follows_a_device_as_it_does_with_torch(spec: NetworkSpec, name: str) -> None:
-    generator = drawn_generators(spec, 0.3)[name]
+    generator = replace(drawn_generators(spec, 0.3)[name], step_share=0.5)
     engine, method = mgg_engine(spec, generator), AffineDescent(source_for(spec), MggRule(generator), generator)
     state, other = engine.start(), method.reset()
     for part in torch.split(shifted(spec, 192), 64):
@@ -70,7 +70,7 @@ def test_mgg_follows_a_device_as_it_does_with_torch(spec: NetworkSpec, name: str
 @SPECS
 @pytest.mark.parametrize("name", ["generalizeformer", "generalizeformer-classifier"])
 def test_generalizeformer_answers_as_it_does_with_torch(spec: NetworkSpec, name: str) -> None:
-    generator = drawn_generators(spec, 0.05)[name]
+    generator = replace(drawn_generators(spec, 0.05)[name], step_share=0.6)
     engine, method = former_engine(spec, generator), GeneratedBatches(source_for(spec), generator)
     for part in torch.split(shifted(spec, 128), 64):
         found, (_, step) = engine.generate(part.numpy()), method.adapt_batch({}, part)
@@ -115,4 +115,4 @@ def test_wrong_windows_graphs_and_states_are_refused() -> None:
         GeneralizeFormerEngine(b"no graph", b"", {}, ValidRange(1.0, 1.0))
     graph, source, _, _ = parts(CONV, 1.0)
     with pytest.raises(ContractError, match="expected a state"):
-        MggEngine(graph, export_mgg(generators["mgg"].mgg(), 26, 0.1), source, ValidRange(1.0, 1.0))
+        MggEngine(graph, export_mgg(generators["mgg"].mgg(), 26), source, ValidRange(1.0, 1.0))

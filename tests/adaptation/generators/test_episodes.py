@@ -6,7 +6,7 @@ import pytest
 from adaptation.corruptions import EVALUATION
 from adaptation.errors import DataError
 from adaptation.generators import episodes as module
-from adaptation.generators.episodes import Episodes, Recordings, part_groups
+from adaptation.generators.episodes import Episodes, Recordings, part_groups, stretches, unshifted_streams
 
 
 def recordings(groups: int = 6, each: int = 40) -> Recordings:
@@ -73,3 +73,30 @@ def test_a_source_of_one_window_per_class_is_refused() -> None:
     source = recordings(groups=1, each=4)
     with pytest.raises(DataError, match="too small"):
         part_groups(source, 0)
+
+
+def test_unshifted_streams_are_every_device_as_recorded_and_then_shuffled() -> None:
+    source = recordings(groups=3)
+    windows, labels = unshifted_streams(source, 0, 4)
+    number = windows[:, :, 0, 0].numpy().astype(int)
+    assert number.shape == (6, 40)
+    assert (source.labels[number] == labels.numpy()).all()
+    assert (number[:3] == np.arange(120).reshape(3, 40)).all()
+    assert (np.sort(number[3:]) == number[:3]).all()
+    assert not (number[3:] == number[:3]).all(axis=1).any()
+    assert (unshifted_streams(source, 0, 4)[0] == windows).all()
+    assert not (unshifted_streams(source, 1, 4)[0] == windows).all()
+
+
+def test_of_many_devices_sixteen_are_streamed_spread_over_all() -> None:
+    windows, _ = unshifted_streams(recordings(groups=50), 0, 4)
+    device = windows[:, 0, 0, 0].numpy().astype(int) // 40
+    assert len(set(device[:16])) == 16
+    assert (device[0], device[15]) == (0, 9)  # first and last by name
+    assert (device[16:] == device[:16]).all()
+
+
+def test_stretches_go_round_where_a_recording_is_shorter() -> None:
+    assert stretches(3, 4).tolist() == [0, 1, 2, 0] * 10
+    rows = stretches(100, 10)
+    assert (rows == np.arange(100)).all()

@@ -1,7 +1,6 @@
 """Meta-training: the gradient that teaches, what it learns from, and that a killed run ends where it would have."""
 
 import threading
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -154,9 +153,8 @@ def test_processes_that_could_not_share_the_episodes_evenly_are_refused(settings
         trained(settings, 1, share=Share(0, processes))
 
 
-def test_the_generator_carries_the_step_that_was_found_and_falls_back_on_its_settings() -> None:
-    result = trained(MggSettings(), 1)
-    assert result.generator.alpha in (0.03, 0.015, 0.0075, 0.00375)
-    assert result.generator.step_limit == result.generator.alpha
-    assert replace(result.generator, alpha=None).step_limit == 0.03
-    assert trained(GeneralizeFormerSettings(), 1).generator.alpha is None
+def test_the_generator_carries_the_share_of_its_steps_that_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind, settings in ((MggTraining, MggSettings()), (GeneralizeFormerTraining, GeneralizeFormerSettings())):
+        monkeypatch.setattr(kind, "finished", lambda self, state, update: (0.25, Check(update, 1.0, 1.0, 0.5, 0.5)))
+        assert trained(settings, 1).generator.step_share == 0.25
+    assert trained(MggSettings(), 1).generator.mgg().settings.alpha == 0.25 * 0.03

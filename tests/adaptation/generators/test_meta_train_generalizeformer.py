@@ -1,14 +1,18 @@
 """How GeneralizeFormer is taught: every weight of it, by right answers."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 from adaptation.generators.affine_gradient import look
 from adaptation.generators.generalizeformer import GeneralizeFormerSettings
+from adaptation.generators.generator import Generator
 from adaptation.generators.meta_task import ALONE, MetaState, MetaTask
 from adaptation.generators.meta_train import start_state
 from adaptation.generators.meta_train_generalizeformer import GeneralizeFormerTraining
+from adaptation.generators.valid_range import ValidRange
 from tests.adaptation.tiny_generators import recordings
 from tests.adaptation.tiny_nets import trained_on_tones
 
@@ -34,20 +38,33 @@ def test_cross_entropy_reaches_every_weight_of_the_transformer_from_the_second_u
     assert without == []
 
 
-def test_what_it_costs_the_unshifted_source_is_nothing_before_any_update_and_is_seen_when_weights_are_wild() -> None:
+def test_nothing_is_held_back_before_any_update_and_as_much_as_possible_when_weights_are_wild() -> None:
     task = MetaTask(trained_on_tones()[0], recordings(), 0, "cpu", ALONE)
     training = GeneralizeFormerTraining(task, GeneralizeFormerSettings())
     before = start_state(training, 0)
-    alpha, cost = training.finished(before, 7)
-    assert alpha is None
+    share, cost = training.finished(before, 7)
+    assert share == 1.0
     assert (cost.update, cost.accuracy) == (7, cost.source_accuracy)
-    windows, labels = task.unshifted()
-    with torch.no_grad():
-        right = trained_on_tones()[0](windows.flatten(0, 1)).argmax(dim=1) == labels.flatten()
-    assert cost.source_accuracy == pytest.approx(float(right.float().mean()))
     drawn = torch.Generator().manual_seed(0)
     wild = {
         name: value + torch.randn(value.shape, generator=drawn) if name.startswith("best/") else value
         for name, value in before.items()
     }
-    assert training.finished(wild, 7)[1].accuracy < cost.accuracy - 0.2
+    share, least = training.finished(wild, 7)
+    assert share == 0.2
+    assert least.accuracy < cost.accuracy - 0.005
+
+
+def test_a_share_of_the_changes_is_what_a_generator_of_that_share_makes() -> None:
+    task = MetaTask(trained_on_tones()[0], recordings(), 0, "cpu", ALONE)
+    training = GeneralizeFormerTraining(task, GeneralizeFormerSettings())
+    with torch.no_grad():
+        training.former.head.weight.normal_(0.0, 0.2, generator=torch.Generator().manual_seed(0))
+    windows = task.judged.windows[:2, :64]
+    weights = {name: value.clone() for name, value in training.former.state_dict().items()}
+    found = training._answered(windows, 0.6)
+    generator = Generator(training.settings, weights, ValidRange(1.0, 1.0), step_share=0.6)
+    training.former = generator.generalizeformer()
+    torch.testing.assert_close(found, training._answered(windows, 1.0), atol=1e-5, rtol=0)
+    training.former = replace(generator, step_share=1.0).generalizeformer()
+    assert (found - training._answered(windows, 1.0)).abs().max() > 0.01

@@ -54,8 +54,8 @@ def test_the_first_batch_gets_the_source_s_answer_and_moves_gamma_and_beta_alone
 def test_no_coordinate_moves_by_more_than_alpha(spec: NetworkSpec) -> None:
     context, alpha = context_of(spec), 0.02
     for name, bound in (("mgg-uncorrected", alpha), ("mgg", 2 * alpha)):
-        generator = context.generator(name)
-        method = AffineDescent(context, MggRule(generator, alpha), generator)
+        generator = replace(context.generator(name), step_share=alpha / 0.03)
+        method = AffineDescent(context, MggRule(generator), generator)
         state = method.reset()
         for part in torch.split(5 * shifted(spec, 192), 64):
             before = affine(context, state)
@@ -64,9 +64,11 @@ def test_no_coordinate_moves_by_more_than_alpha(spec: NetworkSpec) -> None:
 
 
 @SPECS
-def test_with_alpha_0_nothing_moves_by_a_bit(spec: NetworkSpec) -> None:
+def test_with_steps_of_0_nothing_moves_by_a_bit(spec: NetworkSpec) -> None:
     context, windows = context_of(spec), shifted(spec, 128)
-    method = AffineDescent(context, MggRule(context.generator("mgg"), alpha=0.0), context.generator("mgg"))
+    drawn = context.generator("mgg")
+    still = replace(drawn, weights={**drawn.weights, "out": torch.zeros_like(drawn.weights["out"])})
+    method = AffineDescent(context, MggRule(still), still)
     state = method.reset()
     for part in torch.split(windows, 64):
         state, step = method.adapt_batch(state, part)
