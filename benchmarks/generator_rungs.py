@@ -55,7 +55,7 @@ def left_out(
         context = trained_on(rows, source.windows, source.labels, spec, seed, augmentation)
         others = Recordings(source.windows[rows], source.labels[rows], source.groups[rows])
         taught = {name: meta_train(context.model, others, VARIANTS[name], seed).generator for name in NAMES}
-        methods = methods_of(replace(context, generators=taught))
+        methods = methods_of(replace(context, generators=taught, recorded=torch.from_numpy(others.windows)))
         for device in np.unique(source.groups[test]):
             own = source.groups == device
             windows, labels = source.windows[own], source.labels[own]

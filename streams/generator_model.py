@@ -41,6 +41,7 @@ from adaptation.generators.mgg import MggSettings, moments_start
 from adaptation.generators.valid_range import LEAST_WINDOWS
 from adaptation.methods.network import Network
 from adaptation.nets import from_tensors
+from adaptation.robust import spread_rows
 from registry.bundle import Bundle
 from registry.generator_bundle import (
     Card,
@@ -204,9 +205,9 @@ def _write(
     clock: Callable[[], float],
 ) -> GeneratorBundle:
     generator, kind = trained.generator, _kind(trained.generator.settings)
-    rows = np.linspace(0, len(dataset.source) - 1, min(512, len(dataset.source))).astype(np.int64)
-    gradient, graph, start = _exported(generator, source, dataset.source.windows[rows])
-    windows = dataset.source.windows[np.resize(rows[:: max(1, len(rows) // _CANARY_WINDOWS)], _CANARY_WINDOWS)]
+    gradient, graph, start = _exported(generator, source, dataset.source.windows)
+    rows = spread_rows(np.arange(len(dataset.source)), _CANARY_WINDOWS)
+    windows = dataset.source.windows[np.resize(rows, _CANARY_WINDOWS)]
     engine = make_engine(kind, gradient, graph, start, generator.valid_range)
     made, times = engine.first(windows), []
     for _ in range(_TIMED_BATCHES):
@@ -259,7 +260,7 @@ def _write(
 
 
 def _exported(generator: Generator, source: Bundle, windows: FloatArray) -> tuple[bytes, bytes, dict[str, FloatArray]]:
-    """Return both graphs for a source, and what a device starts from; windows (m, C, L) tell the source's features."""
+    """Return both graphs for a source, and what a device starts from; all its windows (n, C, L) tell its features."""
     spec, tensors = source.spec, source.tensors
     network = Network(from_tensors(spec, tensors))
     features = {

@@ -20,12 +20,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from adaptation.methods.groups import group_statistics
 from adaptation.methods.losses import entropies
 from adaptation.methods.network import Layer, Network, Normalise, Pass
+from adaptation.robust import spread_rows
 
 __all__ = [
     "Seen",
@@ -41,6 +43,7 @@ __all__ = [
     "split",
 ]
 
+_MOST_WINDOWS = 512
 _PAPER_STRENGTH, _PAPER_CLASSES = 0.4 * 9216 / 64, 1000
 
 
@@ -144,8 +147,9 @@ def batch_distance(seen: Seen) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def source_features(network: Network, windows: Tensor) -> SourceFeatures:
-    """Measure source windows (m, C, L), m at least 2."""
-    seen = look(network, windows, {})
+    """Measure source windows (m, C, L), m at least 2: at most 512 of them, evenly spread over stored order."""
+    rows = spread_rows(np.arange(len(windows)), _MOST_WINDOWS)
+    seen = look(network, windows[torch.from_numpy(rows)], {})
     activations, features = seen.activations[0], seen.features
     return SourceFeatures(activations.mean(dim=0), activations.std(dim=0), features.mean(dim=0), features.std(dim=0))
 

@@ -108,8 +108,7 @@ class MetaTask:
         judging = Episodes(held_out, source.windows, seed + 1_000_003)
         self.judged = self._judged(*judging.draw(range(_AT_ONCE), _CHECK_BATCHES * CHECK_WINDOWS))
         self._recordings = source
-        rows = torch.linspace(0, len(source.windows) - 1, min(512, len(source.windows))).long()
-        self.source = source_features(self.network, torch.from_numpy(source.windows)[rows].to(device))
+        self.source = source_features(self.network, torch.from_numpy(source.windows).to(device))
 
     def bearable(
         self, shares: Sequence[float], answered: Callable[[Tensor, float], Tensor], update: int

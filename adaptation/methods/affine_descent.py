@@ -126,12 +126,12 @@ class AffineDescent:
     stateless = False
 
     def __init__(self, context: SourceContext, rule: Rule, generator: Generator | None = None) -> None:
-        if len(context.windows) < 2:
+        if len(context.all_windows) < 2:
             raise ConfigError("source sample: expected at least 2 windows, to have a deviation, got 1")
         self._network, self._rule = Network(context.model), rule
         self._range = None if generator is None else generator.valid_range
         self._rung = "source" if generator is None else "mgg"
-        self._source = source_features(self._network, context.windows)
+        self._source = source_features(self._network, context.all_windows)
         self._weight = discrepancy_weight(self._network.classes)
         self._sanity = InputSanity(context)
         self.adapts = require_adapted(self._network.affine, "gamma or beta")

@@ -41,11 +41,11 @@ class GeneratedBatches:
     stateless = False  # nothing is kept, but an answer depends on its batch
 
     def __init__(self, context: SourceContext, generator: Generator) -> None:
-        if len(context.windows) < 2:
+        if len(context.all_windows) < 2:
             raise ConfigError("source sample: expected at least 2 windows, to have a deviation, got 1")
         self._network, self._former = Network(context.model), generator.generalizeformer()
         self._settings, self._range = self._former.settings, generator.valid_range
-        self._source = source_features(self._network, context.windows)
+        self._source = source_features(self._network, context.all_windows)
         self._sanity = InputSanity(context)
         self._start = generated_tensors(self._network, self._settings.classifier)
         self.adapts = require_adapted(tuple(self._start), "gamma or beta")

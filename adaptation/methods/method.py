@@ -35,6 +35,8 @@ class SourceContext:
         policy: What `adaptation.policy_calibration` found out; only the policy needs it.
         generators: What `adaptation.generators.meta_train` made of this source, by name; the methods of those names
             need them.
+        recorded: (n, C, L) all source windows in stored order, every class as often as it came, which is what
+            generators compare features to, here as in meta-training; ``windows`` where not given.
     """
 
     model: nn.Module
@@ -43,6 +45,7 @@ class SourceContext:
     seed: int = 0
     policy: PolicySettings | None = None
     generators: Mapping[str, Generator] = field(default_factory=dict)
+    recorded: Tensor | None = None
 
     def __post_init__(self) -> None:
         if len(self.windows) == 0 or len(self.windows) != len(self.labels):
@@ -50,6 +53,11 @@ class SourceContext:
                 f"source sample: expected as many windows as labels and at least one, "
                 f"got {len(self.windows)} and {len(self.labels)}"
             )
+
+    @property
+    def all_windows(self) -> Tensor:
+        """All source windows, or those there are."""
+        return self.windows if self.recorded is None else self.recorded
 
     def generator(self, name: str) -> Generator:
         """Return a generator.

@@ -24,6 +24,7 @@ GENERATOR_CODE = (
     *SOURCE_CODE,
     "corruptions.py",
     "corruption_kinds.py",
+    "robust.py",
     "generators/*.py",
     "methods/network.py",
     "methods/optimizers.py",

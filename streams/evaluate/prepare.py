@@ -221,8 +221,8 @@ def _renamed(content: dict[str, Any]) -> dict[str, Any]:
 
 def _context(dataset: Dataset, model: torch.nn.Module, seed: int, policy: PolicySettings | None) -> SourceContext:
     rows = balanced_rows(dataset.source.labels, _SAMPLE, seed)
-    windows, labels = dataset.source.windows[rows], dataset.source.labels[rows]
-    return SourceContext(model, torch.from_numpy(windows), torch.from_numpy(labels), seed, policy)
+    recorded, labels = torch.from_numpy(dataset.source.windows), torch.from_numpy(dataset.source.labels)
+    return SourceContext(model, recorded[rows], labels[rows], seed, policy, recorded=recorded)
 
 
 def _paths(folder: Path, seed: int, recipe: str) -> tuple[Path, Path]:

@@ -266,7 +266,8 @@ class Worker:
     ) -> SourceContext:
         seed = self._options.seed
         rows = balanced_rows(labels, _SAMPLE, seed)
-        return SourceContext(model, torch.from_numpy(windows[rows]), torch.from_numpy(labels[rows]), seed, policy)
+        recorded = torch.from_numpy(windows)
+        return SourceContext(model, recorded[rows], torch.from_numpy(labels[rows]), seed, policy, recorded=recorded)
 
 
 def _answer(name: str, context: SourceContext, windows: NDArray[np.float32]) -> Answers | None:
