@@ -201,6 +201,7 @@ def _print_table(summary: dict[str, Any]) -> None:
     table.add_row("held-out groups, accuracy", f"{accuracy:.1f} % (source {source:.1f} %)")
     accuracy, source = 100 * card["unshifted_accuracy"], 100 * card["unshifted_source_accuracy"]
     table.add_row("source without shift, accuracy", f"{accuracy:.1f} % (source {source:.1f} %)")
+    table.add_row("steps at test", f"{card['step_share']:.1%} of those in meta-training")
     limits = summary["valid_range"]
     table.add_row("valid range", f"mean part {limits['mean_limit']:.1f}, variance part {limits['variance_limit']:.1f}")
     table.add_row("on ONNX Runtime", f"{card['milliseconds_per_batch']:.1f} ms a batch of {card['batch_windows']}")

@@ -67,6 +67,7 @@ def test_a_bundle_is_written_that_reads_back_and_runs_without_torch(
     card = bundle.manifest.card
     assert {"data", "shifts", "seed", "held_out_loss", "milliseconds_per_batch", "generator_graph_bytes"} <= set(card)
     assert card["selection_source"] == "device=0-4"
+    assert 0 < card["step_share"] <= 1
     assert bundle.manifest.compatibility.network_sha256 == (
         "any" if kind == "mgg" else read_bundle(source).manifest.compatibility.network_sha256
     )
