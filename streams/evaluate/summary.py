@@ -123,7 +123,8 @@ def _head(results: Results, command: str) -> str:
 
 def _generators(facts: Sequence[Mapping[str, Any]]) -> str:
     """Show how meta-training ended: on held-out groups of the source, under simulated shifts."""
-    head = ["generator", "source model", "seed", "loss without", "with", "accuracy without", "with", "updates", "CPU s"]
+    head = ["generator", "source model", "seed", "loss without", "with", "accuracy without", "with", "updates"]
+    head += ["share of steps at test", "CPU s"]
     rows = [
         [
             f"{each['name']}{'' if each['helps'] else ' (no help)'}",
@@ -134,6 +135,7 @@ def _generators(facts: Sequence[Mapping[str, Any]]) -> str:
             f"{100 * each['best']['source_accuracy']:.1f}",
             f"{100 * each['best']['accuracy']:.1f}",
             f"{each['best']['update']} of {each['updates']}",
+            f"{each['step_share']:g}",
             f"{each['seconds']:.0f}",
         ]
         for each in facts
