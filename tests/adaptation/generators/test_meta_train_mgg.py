@@ -104,7 +104,7 @@ def test_steps_at_test_are_a_share_of_those_of_meta_training() -> None:
         f"best/{name}": value + 0.3 * torch.randn(value.shape, generator=generator)
         for name, value in training.weights.items()
     }
-    whole, cost = training.finished(best, 3)
+    share, cost = training.finished(best, 3)
     assert cost.update == 3
     windows = task.judged.windows[:2]
     half = training._streamed(windows, 0.5)
@@ -112,4 +112,4 @@ def test_steps_at_test_are_a_share_of_those_of_meta_training() -> None:
     smaller.mgg.load_state_dict(training.mgg.state_dict())
     assert torch.equal(half, smaller._streamed(windows, 1.0))
     assert not torch.equal(half, training._streamed(windows, 1.0))
-    assert whole in (1.0, 0.5, 0.25, 0.125)
+    assert share in (1.0, 0.5, 0.25, 0.125)
