@@ -20,6 +20,7 @@ from torch import Tensor
 
 from adaptation.corruptions import TUNING, TUNING_MIXTURES, applicable, centre_and_scale, corrupt
 from adaptation.errors import DataError
+from adaptation.robust import spread_rows
 from adaptation.train import hold_out
 
 __all__ = ["CLEAN_SHARE", "STRETCHES", "Episodes", "Recordings", "part_groups", "stretches", "unshifted_streams"]
@@ -106,7 +107,7 @@ def unshifted_streams(recordings: Recordings, seed: int, length: int) -> tuple[T
         First each of d devices in recorded order, by ten stretches, then each shuffled.
     """
     members = _members(recordings)
-    chosen = np.unique(np.linspace(0, len(members) - 1, min(len(members), _MOST_DEVICES)).astype(np.int64))
+    chosen = spread_rows(np.arange(len(members)), _MOST_DEVICES)
     ordered = [members[device][stretches(members[device].size, length)] for device in chosen]
     rows = np.stack([*ordered, *(np.random.default_rng([seed, 31, i]).permutation(r) for i, r in enumerate(ordered))])
     return torch.from_numpy(recordings.windows[rows]), torch.from_numpy(recordings.labels[rows])
