@@ -20,7 +20,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from adaptation.description import channel_names, class_names, read_description, sampling_rate_hz
+from adaptation.description import channel_names, class_names, read_description, sampling_rate_hz, unsafe_augmentations
 from adaptation.errors import ConfigError, DataError
 from adaptation.npz_file import array_names, read_arrays
 from adaptation.selectors import Selector, match_rows, parse_integers, parse_selector, summarise_values
@@ -74,6 +74,7 @@ class Dataset:
         group_key: The key whose values name the groups.
         sampling_rate_hz: Of the windows, where it is known.
         selection: The options that made the selection, for manifests and reports.
+        unsafe_augmentations: Changes of a window that the task forbids, see `adaptation.alignment.views`.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Dataset:
     group_key: str
     sampling_rate_hz: float | None
     selection: dict[str, str]
+    unsafe_augmentations: tuple[str, ...] = ()
 
     @property
     def channels(self) -> int:
@@ -115,7 +117,8 @@ def load(
 
     Args:
         path: File with ``X`` of shape (n, channels, length), or (n, features), which becomes (n, features, 1); a JSON
-            file beside it may give ``channels``, ``class_names`` (or ``<label>_names``) and ``sampling_rate``.
+            file beside it may give ``channels``, ``class_names`` (or ``<label>_names``), ``sampling_rate`` and
+            ``unsafe_augmentations``.
         source: Selector of the rows to train on, see `adaptation.selectors`.
         target: Selector of the rows to stream.
         label: Integer array with the classes; the source must hold each of 0..K-1, -1 leaves a row out.
@@ -195,6 +198,7 @@ def load(
         group_key=group_key,
         sampling_rate_hz=sampling_rate_hz(described),
         selection=selection,
+        unsafe_augmentations=unsafe_augmentations(described),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from adaptation.errors import DataError
 
-__all__ = ["channel_names", "class_names", "read_description", "sampling_rate_hz"]
+__all__ = ["channel_names", "class_names", "read_description", "sampling_rate_hz", "unsafe_augmentations"]
 
 _MAX_DESCRIPTION_BYTES = 10 * 2**20
 
@@ -71,3 +71,12 @@ def sampling_rate_hz(described: dict[str, Any]) -> float | None:
     rate = described.get("sampling_rate")
     usable = isinstance(rate, (int, float)) and not isinstance(rate, bool) and 0 < rate < 1e9
     return float(rate) if usable and rate is not None else None
+
+
+def unsafe_augmentations(described: dict[str, Any]) -> tuple[str, ...]:
+    """Name the changes of a window that the task forbids, see `adaptation.alignment.views`.
+
+    >>> unsafe_augmentations({"unsafe_augmentations": ["gain"]}), unsafe_augmentations({})
+    (('gain',), ())
+    """
+    return _texts(described.get("unsafe_augmentations"))

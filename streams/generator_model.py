@@ -53,6 +53,7 @@ from registry.generator_bundle import (
 )
 from registry.manifest import FileEntry
 from registry.tensor_file import write_tensors
+from streams.bundle_fit import check_fit
 from streams.evaluate.folder import replace_file
 
 __all__ = ["GeneratorModel", "checkpoint_path", "make_generator_bundle"]
@@ -121,7 +122,7 @@ def make_generator_bundle(
         DataError: The source is too small, or training leads to numbers that are not finite.
         ContractError: The exported graphs differ from the generator.
     """
-    _check_fit(dataset, source, folder)
+    check_fit(dataset, source, folder)
     updates = default_updates(settings) if updates is None else updates
     model = from_tensors(source.spec, source.tensors)
     recordings = Recordings(dataset.source.windows, dataset.source.labels, dataset.source.groups)
@@ -145,19 +146,6 @@ def make_generator_bundle(
     bundle = _write(dataset, source, trained, folder, seed, cost, clock)
     path.unlink(missing_ok=True)
     return GeneratorModel(bundle, trained, resumed_at)
-
-
-def _check_fit(dataset: Dataset, source: Bundle, folder: Path) -> None:
-    spec = source.spec
-    found = (dataset.channels, dataset.length, dataset.classes, dataset.transform)
-    expected = (spec.channels, spec.length, spec.classes, spec.transform)
-    if found != expected:
-        raise ConfigError(
-            "the data do not fit the bundle: expected channels, length, classes, transform "
-            f"{expected}, found {found}; select the data that the source model was trained on"
-        )
-    if folder.exists():
-        raise ConfigError(f"{folder} exists; choose another --out, or remove it")
 
 
 def _binding(recordings: Recordings, source: Bundle, settings: Settings, seed: int, updates: int) -> dict[str, Any]:

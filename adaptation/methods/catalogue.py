@@ -11,6 +11,7 @@ more.
 
 import difflib
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from adaptation.batch_norms import batch_norms
 from adaptation.errors import ConfigError
@@ -21,6 +22,7 @@ from adaptation.methods.accup import Accup
 from adaptation.methods.affine_descent import AdamRule, AffineDescent, MggRule, SgdRule
 from adaptation.methods.bn import BatchNormPrior
 from adaptation.methods.cotta import Cotta
+from adaptation.methods.cta import Cta
 from adaptation.methods.cum_bn import CumBatchNorm
 from adaptation.methods.eata import Eata
 from adaptation.methods.ema_bn import EmaBatchNorm
@@ -41,7 +43,7 @@ from adaptation.methods.source import Unadapted
 from adaptation.methods.t3a import T3a
 from adaptation.methods.tent import Tent
 
-__all__ = ["ABLATIONS", "METHODS", "make_method"]
+__all__ = ["ABLATIONS", "ALIGNED", "CTA_ABLATIONS", "METHODS", "make_method"]
 
 
 def _lean_a(context: SourceContext) -> Method:
@@ -62,6 +64,29 @@ def _generated(name: str) -> Callable[[SourceContext], Method]:
 
     return make
 
+
+def _aligned(method: str) -> Callable[[SourceContext], Method]:
+    """Return the method that uses an aligned encoder in this way."""
+    variant, settings = _CTA[method]
+    return lambda context: Cta(context, context.alignment(variant), **settings)
+
+
+# Each with the alignment that it needs and how it is used. Ten steps an episode: what is dropped after each batch must
+# move further to show.
+_CTA: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "cta": ("cta", {}),
+    "cta-episodic": ("cta", {"episodic": True, "steps": 10}),
+    "cta-refit": ("cta", {"rule": "refit"}),
+    "cta-bn-refresh": ("cta", {"learning_rate": 0.0}),
+    "cta-no-refresh": ("cta", {"refresh": False}),
+    "cta-frozen": ("cta", {"learning_rate": 0.0, "refresh": False}),
+    "cta-unmasked": ("cta-unmasked", {}),
+    "cta-no-alignment": ("cta-no-alignment", {}),
+    "cta-masked": ("cta-masked", {}),
+    "ttt-y": ("ttt-y", {"rule": "refit"}),
+    "rec-ttt": ("rec-ttt", {}),
+}
+ALIGNED: Mapping[str, str] = {method: variant for method, (variant, _) in _CTA.items()}
 
 METHODS: Mapping[str, Callable[[SourceContext], Method]] = {
     "source": Unadapted,
@@ -88,11 +113,13 @@ METHODS: Mapping[str, Callable[[SourceContext], Method]] = {
     "same-loss-sgd": lambda context: AffineDescent(context, SgdRule()),
     "same-loss-adam": lambda context: AffineDescent(context, AdamRule()),
     **{name: _generated(name) for name in VARIANTS},
+    **{name: _aligned(name) for name in _CTA},
     "policy": Policy,
 }
 
 # They explain a method and are none that anybody would use: left out of "all".
 ABLATIONS = tuple(name for name in VARIANTS if name not in ("mgg", "generalizeformer"))
+CTA_ABLATIONS = tuple(name for name in _CTA if name not in ("cta", "cta-episodic"))
 
 
 def make_method(name: str, context: SourceContext) -> Method:

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from adaptation.alignment.aligned import Aligned
 from adaptation.errors import ConfigError, NotAdaptable
 from adaptation.generators.generator import Generator
 from adaptation.methods.policy_settings import PolicySettings
@@ -37,6 +38,7 @@ class SourceContext:
             need them.
         recorded: (n, C, L) all source windows in stored order, every class as often as it came, which is what
             generators compare features to, here as in meta-training; ``windows`` where not given.
+        alignments: What `adaptation.alignment.align` made of this source, by name; CTA and its relatives need them.
     """
 
     model: nn.Module
@@ -46,6 +48,7 @@ class SourceContext:
     policy: PolicySettings | None = None
     generators: Mapping[str, Generator] = field(default_factory=dict)
     recorded: Tensor | None = None
+    alignments: Mapping[str, Aligned] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(self.windows) == 0 or len(self.windows) != len(self.labels):
@@ -71,6 +74,19 @@ class SourceContext:
                 f"{', '.join(sorted(self.generators)) or 'none'}"
             )
         return self.generators[name]
+
+    def alignment(self, name: str) -> Aligned:
+        """Return an aligned encoder.
+
+        Raises:
+            ConfigError: There is none of this name.
+        """
+        if name not in self.alignments:
+            raise ConfigError(
+                f"{name} needs an encoder that was aligned with this source; there are: "
+                f"{', '.join(sorted(self.alignments)) or 'none'}"
+            )
+        return self.alignments[name]
 
 
 @dataclass(frozen=True, eq=False)

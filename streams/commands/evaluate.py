@@ -3,9 +3,6 @@
 import json
 import shlex
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +10,13 @@ import click
 
 from streams.commands.connection_options import json_option
 from streams.commands.data_options import data_options
+from streams.commands.stage_progress import stage_progress
 
 if TYPE_CHECKING:  # torch and rich take seconds to import: --help must not wait for them
-    from streams.evaluate.evaluation import Progress
     from streams.evaluate.results import Results
 
 __all__ = ["command"]
 
-_LINE_EVERY_S = 60.0  # of progress, where nobody looks at a bar
 _EXIT_BUG, _EXIT_AGAIN = 70, 75  # as the command line documents them; 3 is for what data or artifacts did
 
 
@@ -29,7 +25,12 @@ _EXIT_BUG, _EXIT_AGAIN = 70, 75  # as the command line documents them; 3 is for 
     "--methods source,cum-bn,t3a,policy --batch-sizes 1,64 --jobs 2 --out out/chest"
 )
 @data_options
-@click.option("--methods", default="all", show_default=True, help="Names separated by commas, all, or ablations.")
+@click.option(
+    "--methods",
+    default="all",
+    show_default=True,
+    help="Names separated by commas, all, ablations (of generators), or cta-ablations.",
+)
 @click.option("--streams", default="ordered,shuffled", show_default=True, help="Names separated by commas, or all.")
 @click.option("--batch-sizes", default="1,64", show_default=True, help="Windows that a method is given at once.")
 @click.option("--seeds", default=3, show_default=True, type=click.IntRange(1, 1000), help="How many: 0, 1, 2, ...")
@@ -83,11 +84,12 @@ def command(
     """
     from adaptation.errors import ConfigError
     from adaptation.evaluation.streams import STREAMS
-    from adaptation.methods.catalogue import ABLATIONS, METHODS
+    from adaptation.methods.catalogue import ABLATIONS, CTA_ABLATIONS, METHODS
     from streams.evaluate.options import EvaluationOptions, parse_choice, parse_numbers, parse_sources
 
-    usual = [name for name in METHODS if name not in ABLATIONS]
-    names = parse_choice("--methods", methods, tuple(METHODS), {"all": usual, "ablations": ABLATIONS})
+    usual = [name for name in METHODS if name not in (*ABLATIONS, *CTA_ABLATIONS)]
+    several = {"all": usual, "ablations": ABLATIONS, "cta-ablations": CTA_ABLATIONS}
+    names = parse_choice("--methods", methods, tuple(METHODS), several)
     if severity is not None and not 0.0 < severity <= 5.0:
         raise ConfigError(f"--severity: expected above 0 to 5, got {severity:g}")
     options = EvaluationOptions(
@@ -111,7 +113,7 @@ def command(
     failed: list[FailedTask] = []
     if not report_only:
         try:
-            with _progress() as progress:
+            with stage_progress() as progress:
                 failed = run_evaluation(options, out, force=force, again=repeated, progress=progress)
         except WorkerDied as error:
             click.echo(f"error: {error}", err=True)
@@ -129,32 +131,6 @@ def command(
             err=True,
         )
         click.get_current_context().exit(3 if all(item.expected for item in failed) else _EXIT_BUG)
-
-
-@contextmanager
-def _progress() -> Iterator["Progress"]:
-    """Show a bar on standard error, or a line now and then where nobody looks."""
-    if not sys.stderr.isatty():
-        last = [time.monotonic()]
-
-        def say(stage: str, done: int, of: int, what: str) -> None:
-            if done == of or time.monotonic() - last[0] >= _LINE_EVERY_S:
-                last[0] = time.monotonic()
-                click.echo(f"{stage}: {done} of {of}" + (f" ({what})" if what else ""), err=True)
-
-        yield say
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.fields[stage]}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TextColumn("{task.description}"), console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=None, stage="preparing sources")
-
-        def show(stage: str, done: int, of: int, what: str) -> None:
-            bar.update(task, total=of, completed=done, description=what, stage=stage)
-
-        yield show
 
 
 def _command_line() -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import adaptation
 
-__all__ = ["CHOICE_CODE", "GENERATOR_CODE", "POLICY_CODE", "SOURCE_CODE", "code_digest"]
+__all__ = ["ALIGNMENT_CODE", "CHOICE_CODE", "GENERATOR_CODE", "POLICY_CODE", "SOURCE_CODE", "code_digest"]
 
 # What a source model, a choice of recipe and a policy's settings are made by: changes elsewhere leave them valid.
 SOURCE_CODE = ("train.py", "augment.py", "nets.py", "spec.py")
@@ -30,6 +30,13 @@ GENERATOR_CODE = (
     "methods/optimizers.py",
     "methods/groups.py",
     "methods/losses.py",
+)
+ALIGNMENT_CODE = (
+    *SOURCE_CODE,
+    "alignment/*.py",
+    "methods/network.py",
+    "methods/source_units.py",
+    "methods/sensor_augmentations.py",
 )
 
 _ROOT = Path(adaptation.__file__).parent

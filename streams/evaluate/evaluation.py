@@ -9,13 +9,15 @@ from adaptation.dataset import Split
 from adaptation.errors import ConfigError, ContractError, DataError
 from adaptation.evaluation.streams import stream_members
 from adaptation.generators.generator import VARIANTS
+from adaptation.methods.catalogue import ALIGNED
+from streams.evaluate.alignments import alignment_path
 from streams.evaluate.folder import open_folder
 from streams.evaluate.generators import generator_path
 from streams.evaluate.options import PLAIN, EvaluationOptions, binding
 from streams.evaluate.prepare import is_prepared, policy_path, read_choice, read_policy
 from streams.evaluate.processes import Failure, run_jobs
 from streams.evaluate.recordings import load_data
-from streams.evaluate.task_runner import CalibratePolicy, ChooseRecipe, MetaTrain, TrainSource, start_worker
+from streams.evaluate.task_runner import Align, CalibratePolicy, ChooseRecipe, MetaTrain, TrainSource, start_worker
 from streams.evaluate.tasks import FINISHED_FILE, Task, append_finished, forget_tasks, open_finished, read_finished
 
 __all__ = ["FailedTask", "Progress", "list_tasks", "recipe_of", "run_evaluation"]
@@ -73,6 +75,7 @@ def run_evaluation(
         _forget(list_tasks(options, folder, target), folder, again)
         _prepare_policies(options, folder, progress)
         _prepare_generators(options, folder, progress)
+        _prepare_alignments(options, folder, progress)
         tasks = list_tasks(options, folder, target)
         finished, _ = read_finished(folder / FINISHED_FILE)
         # Whether a method can adapt a network is asked again each time: that is cheap, and code changes.
@@ -137,6 +140,8 @@ def _forget(tasks: Sequence[Task], folder: Path, methods: Sequence[str]) -> None
     for task in chosen:
         if task.method in VARIANTS:
             generator_path(folder, task.source, task.seed, task.method).unlink(missing_ok=True)
+        if ALIGNED.get(task.method) == task.method:  # others use it too
+            alignment_path(folder, task.source, task.seed, task.method).unlink(missing_ok=True)
 
 
 def _prepare_sources(options: EvaluationOptions, folder: Path, progress: Progress) -> None:
@@ -164,6 +169,17 @@ def _prepare_generators(options: EvaluationOptions, folder: Path, progress: Prog
         for seed, recipe in _pairs(options, folder)
         for name in asked
         if not generator_path(folder, recipe, seed, name).exists()
+    ]
+    _finish(jobs, options, folder, progress)
+
+
+def _prepare_alignments(options: EvaluationOptions, folder: Path, progress: Progress) -> None:
+    asked = dict.fromkeys(ALIGNED[name] for name in options.methods if name in ALIGNED)
+    jobs = [
+        Align(seed, recipe, name)
+        for seed, recipe in _pairs(options, folder)
+        for name in asked
+        if not alignment_path(folder, recipe, seed, name).exists()
     ]
     _finish(jobs, options, folder, progress)
 

@@ -22,7 +22,7 @@ __all__ = ["check_binding", "open_folder", "read_binding", "replace_file"]
 
 _BINDING = "binding.json"
 _LOCK = ".lock"
-_OURS = (FINISHED_FILE, "sources", "results.json", "summary.md", "figures", _BINDING, _LOCK)
+_OURS = (FINISHED_FILE, "sources", "runs", "results.json", "summary.md", "figures", _BINDING, _LOCK)
 
 
 @contextmanager

@@ -9,7 +9,16 @@ from typing import Any
 from adaptation.augment import parse_augmentation
 from adaptation.errors import ConfigError
 
-__all__ = ["PLAIN", "SIMULATION_SEED", "EvaluationOptions", "binding", "parse_choice", "parse_numbers", "parse_sources"]
+__all__ = [
+    "PLAIN",
+    "SIMULATION_SEED",
+    "EvaluationOptions",
+    "binding",
+    "file_sha256",
+    "parse_choice",
+    "parse_numbers",
+    "parse_sources",
+]
 
 PLAIN = "none"  # the source as it is always trained: shown beside every other
 SIMULATION_SEED = 0
@@ -59,7 +68,7 @@ def binding(options: EvaluationOptions) -> dict[str, Any]:
     data = options.selection.get("data")
     return {
         "data": Path(data).name if data is not None else f"simulated fleet, seed {SIMULATION_SEED}",
-        "data_sha256": _sha256(Path(data)) if data is not None else None,
+        "data_sha256": file_sha256(Path(data)) if data is not None else None,
         "selection": {name: list(value) if isinstance(value, tuple) else value for name, value in selection.items()},
         "severity": options.severity,
         "stride": options.stride,
@@ -129,7 +138,12 @@ def parse_sources(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(sources))
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 (hex) of a file of recordings.
+
+    Raises:
+        ConfigError: It cannot be read.
+    """
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

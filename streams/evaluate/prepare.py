@@ -4,6 +4,7 @@ sources/seed-0-none.safetensors     tensors
 sources/seed-0-none.json            figures of the training; written last, so its presence means complete
 sources/seed-0-none.policy          what the policy may do with it (JSON), where the policy is evaluated
 sources/seed-0-none.NAME.generator  generators (`streams.evaluate.generators`), where methods need them
+sources/seed-0-none.NAME.alignment  aligned encoders (`streams.evaluate.alignments`), where methods need them
 sources/choice.json                 what ``auto`` chose, with the figures that decided
 
 Each remembers which state of the code made it (`streams.evaluate.code_state`), for the report to tell.
@@ -30,6 +31,7 @@ from adaptation.policy_calibration import calibrate_policy
 from adaptation.spec import expected_tensors
 from adaptation.train import check_source, default_epochs, default_spec, fit
 from registry.tensor_file import read_tensors, write_tensors
+from streams.evaluate.alignments import read_alignments
 from streams.evaluate.code_state import CHOICE_CODE, POLICY_CODE, SOURCE_CODE, code_digest
 from streams.evaluate.folder import replace_file
 from streams.evaluate.generators import read_generators
@@ -119,7 +121,8 @@ def load_source(folder: Path, dataset: Dataset, recipe: str, seed: int) -> Prepa
     stored = tensors.read_bytes()
     model = from_tensors(spec, read_tensors(str(tensors), stored, expected_tensors(spec)))
     context = _context(dataset, model, seed, read_policy(folder, recipe, seed))
-    context = replace(context, generators=read_generators(folder, recipe, seed))
+    generators, alignments = read_generators(folder, recipe, seed), read_alignments(folder, recipe, seed)
+    context = replace(context, generators=generators, alignments=alignments)
     return PreparedSource(context, content["facts"], hashlib.blake2b(stored, digest_size=6).hexdigest())
 
 

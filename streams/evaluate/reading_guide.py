@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from adaptation.evaluation.harm import LEAST_BLOCKS
 from adaptation.generators.generator import VARIANTS
+from adaptation.methods.catalogue import ALIGNED
 
 __all__ = ["SEES_ITS_BATCH", "reading_guide"]
 
@@ -12,6 +13,7 @@ __all__ = ["SEES_ITS_BATCH", "reading_guide"]
 SEES_ITS_BATCH = (
     *("bn", "bn-prior", "ema-bn", "cum-bn", "oftta", "tent", "eata", "sar", "cotta", "t3a", "lame", "accup", "foa"),
     *VARIANTS,  # MGG for the question alone whether the batch lies within its range
+    *(name for name in ALIGNED if name != "cta-frozen"),
 )
 
 _TABLES = f"""\

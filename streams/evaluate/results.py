@@ -13,7 +13,16 @@ from typing import Any
 from adaptation.errors import ContractError
 from adaptation.evaluation.harm import Change, paired_change
 from adaptation.evaluation.scoring import collapsed
-from streams.evaluate.code_state import CHOICE_CODE, GENERATOR_CODE, POLICY_CODE, SOURCE_CODE, code_digest
+from adaptation.methods.catalogue import ALIGNED
+from streams.evaluate.alignments import read_alignment_facts
+from streams.evaluate.code_state import (
+    ALIGNMENT_CODE,
+    CHOICE_CODE,
+    GENERATOR_CODE,
+    POLICY_CODE,
+    SOURCE_CODE,
+    code_digest,
+)
 from streams.evaluate.evaluation import FailedTask, recipe_of
 from streams.evaluate.folder import read_binding, replace_file
 from streams.evaluate.generators import read_generator_facts
@@ -102,7 +111,8 @@ class Results:
         choice: What ``auto`` chose, if it was asked.
         policies: What the policy may do, per seed and recipe.
         generators: How the meta-training of each generator ended, per seed and recipe.
-        outdated: Sources, choice, policies and generators that another state of the code made, in words.
+        alignments: How each alignment ended, per seed and recipe.
+        outdated: Sources, choice, policies, generators and alignments that another state of the code made, in words.
         cannot: Methods that cannot adapt this network, and why.
         missing: Tasks of the options that are not finished.
         failed: What failed in this run.
@@ -114,6 +124,7 @@ class Results:
     choice: Mapping[str, Any] | None
     policies: Sequence[Mapping[str, Any]]
     generators: Sequence[Mapping[str, Any]]
+    alignments: Sequence[Mapping[str, Any]]
     outdated: Sequence[str]
     cannot: Mapping[str, str]
     missing: int
@@ -150,6 +161,12 @@ def collect_results(
         for facts in read_generator_facts(folder)
         if facts["name"] in options.methods and (facts["recipe"], facts["seed"]) in used
     ]
+    needed = {ALIGNED[name] for name in options.methods if name in ALIGNED}
+    alignments = [
+        facts
+        for facts in read_alignment_facts(folder)
+        if facts["name"] in needed and (facts["recipe"], facts["seed"]) in used
+    ]
     rows.sort(key=lambda row: _place(row, options))
     about = {
         **read_binding(folder),
@@ -169,7 +186,8 @@ def collect_results(
             if (policy := read_policy(folder, recipe, seed)) is not None
         ],
         generators=generators,
-        outdated=_outdated(folder, sources, choice, used, generators),
+        alignments=alignments,
+        outdated=_outdated(folder, sources, choice, used, generators, alignments),
         cannot={task.method: finished[task]["cannot"] for task in tasks if "cannot" in finished.get(task, {})},
         missing=sum(task not in finished for task in tasks),
         failed=[{"task": asdict(item.task), **asdict(item.failure)} for item in failed],
@@ -189,6 +207,7 @@ def _outdated(
     choice: Mapping[str, Any] | None,
     used: Sequence[tuple[str, int]],
     generators: Sequence[Mapping[str, Any]],
+    alignments: Sequence[Mapping[str, Any]],
 ) -> list[str]:
     """Name what is reused although the code that makes it has changed since."""
     source_code, choice_code, policy_code = map(code_digest, (SOURCE_CODE, CHOICE_CODE, POLICY_CODE))
@@ -198,11 +217,11 @@ def _outdated(
     for recipe, seed in used:
         if read_policy(folder, recipe, seed) and read_policy_code(folder, recipe, seed) != policy_code:
             found.append(f"policy for source {recipe}, seed {seed}")
-    generator_code = code_digest(GENERATOR_CODE)
     found += [
         f"{facts['name']} for source {facts['recipe']}, seed {facts['seed']}"
-        for facts in generators
-        if facts["code"] != generator_code
+        for made, code in ((generators, GENERATOR_CODE), (alignments, ALIGNMENT_CODE))
+        for facts in made
+        if facts["code"] != code_digest(code)
     ]
     return found
 

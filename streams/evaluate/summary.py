@@ -118,6 +118,8 @@ def _head(results: Results, command: str) -> str:
         text.append(f"`policy` for source {policy['recipe']}, seed {policy['seed']}: {rung}{weak}{_proof(policy)}.\n")
     if results.generators:
         text.append(_generators(results.generators))
+    if results.alignments:
+        text.append(_alignments(results.alignments))
     return "\n".join(text)
 
 
@@ -141,6 +143,26 @@ def _generators(facts: Sequence[Mapping[str, Any]]) -> str:
         for each in facts
     ]
     return "Generators on shifted windows of source groups that they were not taught with:\n\n" + table(head, rows)
+
+
+def _alignments(facts: Sequence[Mapping[str, Any]]) -> str:
+    """Show how alignment ended: on all windows of the source."""
+    head = ["aligned encoder", "source model", "seed", "cosine, one window", "two windows", "loss of its task", "CPU s"]
+    rows = [
+        [
+            str(each["name"]),
+            str(each["recipe"]),
+            str(each["seed"]),
+            f"{each['matched']:.2f}",
+            f"{each['mismatched']:.2f}",
+            f"{each['ssl_mean']:.2f} ± {each['ssl_std']:.2f}",
+            f"{each['seconds']:.0f}",
+        ]
+        for each in facts
+    ]
+    return "Aligned encoders on windows of the source; cosines are with the classifier's encoder:\n\n" + table(
+        head, rows
+    )
 
 
 def _proof(policy: Mapping[str, Any]) -> str:

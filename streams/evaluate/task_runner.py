@@ -22,6 +22,7 @@ from adaptation.evaluation.streams import Stream, make_stream
 from adaptation.methods.catalogue import make_method
 from adaptation.methods.method import Method
 from infra.allocator import keep_freed_memory
+from streams.evaluate.alignments import prepare_alignment
 from streams.evaluate.code_state import code_digest
 from streams.evaluate.generators import prepare_generator
 from streams.evaluate.memory import peak_bytes, reset_peak, resident_bytes
@@ -38,6 +39,7 @@ from streams.evaluate.recordings import Recordings, load_data
 from streams.evaluate.tasks import Task
 
 __all__ = [
+    "Align",
     "CalibratePolicy",
     "ChooseRecipe",
     "MetaTrain",
@@ -91,6 +93,18 @@ class MetaTrain:
         return f"meta-training of {self.name} for source {self.recipe}, seed {self.seed}"
 
 
+@dataclass(frozen=True)
+class Align:
+    """Align a second encoder of this name with this source."""
+
+    seed: int
+    recipe: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"alignment of {self.name} with source {self.recipe}, seed {self.seed}"
+
+
 def start_worker(options: EvaluationOptions, folder: Path) -> "TaskRunner":
     """Set this process up and load what all jobs share."""
     keep_freed_memory()
@@ -116,7 +130,7 @@ class TaskRunner:
         self._method = lru_cache(maxsize=64)(self._make_method)
         self._stream = lru_cache(maxsize=64)(self._make_stream)
 
-    def __call__(self, job: ChooseRecipe | TrainSource | CalibratePolicy | MetaTrain | Task) -> Any:
+    def __call__(self, job: ChooseRecipe | TrainSource | CalibratePolicy | MetaTrain | Align | Task) -> Any:
         """Do one job; what it returns goes back to the parent."""
         if isinstance(job, ChooseRecipe):
             return prepare_choice(self._folder, self._dataset, self._options.epochs)
@@ -125,6 +139,9 @@ class TaskRunner:
         if isinstance(job, MetaTrain):
             context = self._source(job.recipe, job.seed).context
             return prepare_generator(self._folder, self._dataset, context, job.recipe, job.name, time.process_time)
+        if isinstance(job, Align):
+            context = self._source(job.recipe, job.seed).context
+            return prepare_alignment(self._folder, self._dataset, context, job.recipe, job.name, time.process_time)
         if isinstance(job, TrainSource):
             prepared = prepare_source(self._dataset, job.recipe, job.seed, self._options.epochs)
             save_source(self._folder, prepared)

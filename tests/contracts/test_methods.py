@@ -14,7 +14,7 @@ import hashlib
 import inspect
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,7 @@ from adaptation.methods.network import Network
 from adaptation.methods.policy_settings import PolicySettings
 from adaptation.nets import Classifier
 from adaptation.spec import NetworkSpec
+from tests.adaptation.tiny_alignments import drawn_alignments
 from tests.adaptation.tiny_generators import drawn_generators
 from tests.adaptation.tiny_nets import CONV, MLP, settled, windows_for
 
@@ -45,9 +46,12 @@ PROMISED = {
     *("source", "smoothing", "bn", "bn-prior", "ema-bn", "cum-bn", "oftta", "iabn", "lean-a", "lean-b", "lean-hybrid"),
     *("tent", "eata", "sar", "cotta", "rotta", "pbrs", "t3a", "lame", "accup", "foa", "policy"),
     *("same-loss-sgd", "same-loss-adam", "mgg", "lstm", "generalizeformer", "generalizeformer-classifier"),
+    *("cta", "cta-episodic", "cta-frozen", "ttt-y", "rec-ttt"),
 }
 # They rightly differ from the source on random windows in random order: they expect time order, or real signals.
 DIFFERENT = {"smoothing", "lame", "lean-a"}
+# Half of their logits are the frozen source's: an encoder that collapsed does not silence them.
+AVERAGED = {name for name in METHODS if name.startswith(("cta", "rec-ttt"))} - {"cta-refit"}
 STATELESS = {"source", "iabn", "lean-a", "lean-b"}
 # The policy with all that it can do, and nothing that holds it back.
 ALWAYS = PolicySettings("statistics+prototypes", False, 1.0, 1.0, 256.0, weak=False)
@@ -91,7 +95,8 @@ def source(spec: NetworkSpec) -> Classifier:
 def context_of(spec: NetworkSpec, model: nn.Module | None = None) -> SourceContext:
     windows = some_windows(spec, 200, seed=1)[:96]
     labels = source(spec)(windows).argmax(dim=1)
-    return SourceContext(model or source(spec), windows, labels, 3, ALWAYS, drawn_generators(spec))
+    context = SourceContext(model or source(spec), windows, labels, 3, ALWAYS, drawn_generators(spec))
+    return replace(context, alignments=drawn_alignments(context))
 
 
 @functools.cache
@@ -340,7 +345,7 @@ def test_a_collapsed_model_is_detected_within_3_batches(name: str, net: str) -> 
     assert alarms_within_3_batches(method, method.reset(), spec)
 
 
-@every_pair
+@pairs(set(METHODS) - AVERAGED)
 def test_a_state_that_collapsed_is_detected_within_3_batches(name: str, net: str) -> None:
     spec, method = NETS[net], method_of(name, net)
     last = f"blocks.{spec.layers - 1}.norm.weight"

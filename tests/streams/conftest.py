@@ -1,11 +1,14 @@
-"""A bundle to serve and a fleet of one's own for every test."""
+"""A bundle to serve, recordings of a small fleet, and a fleet of one's own for every test."""
 
+import json
 import uuid
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from registry.bundle import Bundle
+from tests.adaptation.test_train import waves
 from tests.support.models import tiny_bundle
 
 
@@ -21,6 +24,17 @@ def bundle(bundle_folder: Path) -> Bundle:
     from registry.bundle import read_bundle
 
     return read_bundle(bundle_folder)
+
+
+@pytest.fixture(scope="session")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a recording of six devices, small enough to train on in a second."""
+    windows, labels, groups = waves(devices=6, each=40)
+    device = np.array([int(name[1:]) for name in groups])
+    path = tmp_path_factory.mktemp("evaluated") / "waves.npz"
+    np.savez(path, X=windows, y=labels, device=device)
+    path.with_suffix(".json").write_text(json.dumps({"class_names": ["low", "mid", "high"]}))
+    return path
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from adaptation.evaluation.streams import make_stream
 from adaptation.methods.catalogue import METHODS, make_method
 from adaptation.methods.method import Method, SourceContext, State, Step
 from adaptation.methods.policy_settings import PolicySettings
+from tests.adaptation.tiny_alignments import drawn_alignments
 from tests.adaptation.tiny_generators import drawn_generators
 from tests.adaptation.tiny_nets import tones, trained_on_tones
 
@@ -95,6 +96,7 @@ def test_target_labels_never_reach_a_method(name: str) -> None:
     model = trained_on_tones()[0]
     generators = drawn_generators(model.spec)
     context = SourceContext(model, torch.from_numpy(source), torch.from_numpy(source_labels), 1, ALWAYS, generators)
+    context = replace(context, alignments=drawn_alignments(context))
     answers = []
     for given in (labels, np.random.default_rng(0).permutation(labels), np.zeros_like(labels)):
         split = Split(windows, given, np.full(len(given), "device"), np.arange(len(given)))

@@ -339,7 +339,7 @@ def test_worker_processes_give_the_same_as_this_one(recordings: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        (["--methods", "tend"], "--methods: expected all, ablations or some of source,"),
+        (["--methods", "tend"], "--methods: expected all, ablations, cta-ablations or some of source,"),
         (["--streams", "sorted"], "--streams: expected all or some of ordered,"),
         (["--batch-sizes", "0"], "numbers from 1"),
         (["--augment", "blur"], "--augment: expected none, auto or"),
@@ -470,3 +470,20 @@ def test_all_leaves_the_ablations_to_those_who_ask_for_them() -> None:
     assert "mgg" in usual
     assert "mgg-no-memory" not in usual
     assert set(parse_choice("--methods", "all,ablations", known, meanings)) == set(known)
+
+
+def test_encoders_are_aligned_once_and_shared_by_the_methods_that_use_them(recordings: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    options = ["--seeds", 1, "--augment", "none", "--batch-sizes", 64, "--streams", "ordered"]
+    assert run(recordings, out, "--methods", "cta,cta-frozen,rec-ttt", *options) == 0
+    assert {path.name for path in (out / "sources").glob("*.alignment")} == {
+        "seed-0-none.cta.alignment",
+        "seed-0-none.rec-ttt.alignment",
+    }
+    kept = {path: path.stat().st_mtime_ns for path in (out / "sources").glob("*.alignment")}
+    before = timeless(out)
+    assert run(recordings, out, "--methods", "cta,cta-frozen,rec-ttt", *options, "--again", "cta") == 0
+    assert timeless(out) == before
+    again = {path.name for path, time in kept.items() if path.stat().st_mtime_ns != time}
+    assert again == {"seed-0-none.cta.alignment"}
+    assert "aligned encoder" in (out / "summary.md").read_text()

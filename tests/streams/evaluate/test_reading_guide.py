@@ -12,6 +12,7 @@ from adaptation.methods.method import SourceContext
 from adaptation.methods.policy_settings import PolicySettings
 from adaptation.spec import NetworkSpec
 from streams.evaluate.reading_guide import SEES_ITS_BATCH, reading_guide
+from tests.adaptation.tiny_alignments import drawn_alignments
 from tests.adaptation.tiny_generators import drawn_generators
 from tests.adaptation.tiny_nets import tones, trained_on_tones
 
@@ -31,7 +32,7 @@ def test_a_method_is_listed_if_later_windows_of_a_batch_change_the_answer_to_its
     given = 1.7 * torch.from_numpy(tones(384, seed=8)[0]) + 0.3
     model = trained_on_tones()[0]
     context = SourceContext(model, torch.from_numpy(windows), torch.from_numpy(labels), 1, ALWAYS, narrow(model.spec))
-    method = make_method(name, context)
+    method = make_method(name, replace(context, alignments=drawn_alignments(context)))
     state, ahead = method.reset(), False
     for start in range(0, 256, 64):
         batch = given[start : start + 64]

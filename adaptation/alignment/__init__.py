@@ -1,0 +1,1 @@
+"""Cross-task alignment: a self-supervised encoder that an existing classifier's head understands."""

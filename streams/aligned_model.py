@@ -1,0 +1,147 @@
+"""From a source bundle and recordings to a bundle of kind ``cta``, and from that back to what adapts."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adaptation.alignment.align import Progress, align
+from adaptation.alignment.aligned import Aligned, AlignmentSettings
+from adaptation.dataset import Dataset
+from adaptation.errors import ConfigError, ContractError
+from adaptation.evaluation.run import balanced_rows
+from adaptation.methods.cta import Cta
+from adaptation.methods.method import SourceContext
+from adaptation.nets import from_tensors
+from adaptation.robust import spread_rows
+from adaptation.train import default_epochs
+from registry.aligned_bundle import (
+    AlignedBundle,
+    AlignedCompatibility,
+    AlignedFile,
+    aligned_manifest_bytes,
+    write_aligned_bundle,
+)
+from registry.bundle import Bundle
+from registry.manifest import FileEntry
+from registry.tensor_file import write_tensors
+from streams.bundle_fit import check_fit
+
+__all__ = ["aligned_of", "make_aligned_bundle"]
+
+_SAMPLE = 512  # source windows of which the context's sample is made
+_CANARY_WINDOWS = 64
+_CANARY_TOLERANCE = 1e-4
+_PARTS = ("encoder", "head", "projector")
+_FIGURES = {  # of an aligned encoder, and their names in the card
+    "ssl_mean": "ssl_mean",
+    "ssl_std": "ssl_std",
+    "matched": "matched_cosine",
+    "mismatched": "mismatched_cosine",
+}
+
+
+def make_aligned_bundle(
+    dataset: Dataset,
+    source: Bundle,
+    settings: AlignmentSettings,
+    folder: Path,
+    seed: int,
+    clock: Callable[[], float],
+    *,
+    epochs: int | None = None,
+    progress: Progress | None = None,
+) -> AlignedBundle:
+    """Align a second encoder with a source bundle and write its bundle; minutes.
+
+    Args:
+        dataset: Its source is what is learned from; channels and classes must be the bundle's.
+        source: Of the classifier, which stays as it is.
+        settings: How to align.
+        folder: Of the new bundle; must not exist.
+        seed: Of everything random.
+        clock: Gives seconds, for the cost in the card.
+        epochs: Of each stage; by the size of the source when not given.
+        progress: Called after every epoch.
+
+    Raises:
+        ConfigError: The data do not fit the bundle, or the folder exists.
+        DataError: Training leads to numbers that are not finite.
+    """
+    check_fit(dataset, source, folder)
+    epochs = default_epochs(len(dataset.source)) if epochs is None else epochs
+    windows, labels = (torch.from_numpy(each) for each in (dataset.source.windows, dataset.source.labels))
+    rows = balanced_rows(dataset.source.labels, _SAMPLE, seed)
+    model = from_tensors(source.spec, source.tensors)
+    context = SourceContext(model, windows[rows], labels[rows], seed, recorded=windows)
+    started = clock()
+    aligned = align(context, labels, settings, epochs, dataset.unsafe_augmentations, progress)
+    seconds = round(clock() - started, 1)
+    shown = windows[spread_rows(np.arange(len(windows)), _CANARY_WINDOWS)]
+    tensors = {f"{part}/{name}": value.numpy() for part in _PARTS for name, value in getattr(aligned, part).items()}
+    parts: dict[AlignedFile, bytes] = {
+        "aligned.safetensors": write_tensors(tensors),
+        "canary.safetensors": write_tensors(
+            {"windows": shown.numpy(), "probabilities": _answers(context, aligned, shown).numpy()}
+        ),
+    }
+    card: dict[str, str | bool | int | float | None] = {
+        "data": dataset.name,
+        **{f"selection_{name}": value for name, value in dataset.selection.items()},
+        "windows": len(dataset.source),
+        "source_augmentation": source.manifest.training.get("augmentation"),
+        "seed": seed,
+        "epochs": epochs,
+        **{told: getattr(aligned, name) for name, told in _FIGURES.items()},
+        "seconds": seconds,
+    }
+    manifest = aligned_manifest_bytes(
+        asdict(settings),
+        aligned.unsafe,
+        AlignedCompatibility(source_sha256=source.digest, network_sha256=source.manifest.compatibility.network_sha256),
+        card,
+        {name: value.shape for name, value in tensors.items()},
+        {
+            name: FileEntry(sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content))
+            for name, content in parts.items()
+        },
+    )
+    return write_aligned_bundle(folder, manifest, parts)
+
+
+def aligned_of(bundle: AlignedBundle, source: Bundle) -> Aligned:
+    """Return what adapts, after the canary has been answered as when it was made.
+
+    Raises:
+        ContractError: It was made for another source bundle, or answers the canary otherwise.
+    """
+    bundle.check_source(source.digest, source.spec)
+    tensors = {name: torch.from_numpy(np.array(value)) for name, value in bundle.tensors.items()}
+    card, manifest = bundle.manifest.card, bundle.manifest
+    try:
+        settings = AlignmentSettings(**manifest.settings)  # type: ignore[arg-type]
+        figures = {name: float(card[told] or 0.0) for name, told in _FIGURES.items()}
+    except (TypeError, KeyError, ValueError, ConfigError) as error:
+        raise ContractError(f"manifest.json: settings or card do not fit this code: {error}") from error
+    encoder, head, projector = (
+        {name.removeprefix(f"{part}/"): value for name, value in tensors.items() if name.startswith(f"{part}/")}
+        for part in _PARTS
+    )
+    aligned = Aligned(settings, encoder, head, projector, manifest.unsafe_augmentations, **figures)
+    windows = torch.from_numpy(np.array(bundle.canary["windows"]))
+    labels = torch.zeros(len(windows), dtype=torch.int64)  # not looked at
+    context = SourceContext(from_tensors(source.spec, source.tensors), windows, labels)
+    found = _answers(context, aligned, windows).numpy()
+    if not np.abs(found - bundle.canary["probabilities"]).max() <= _CANARY_TOLERANCE:
+        raise ContractError("canary: probabilities are not what the encoders gave when it was made, on this machine")
+    return aligned
+
+
+def _answers(context: SourceContext, aligned: Aligned, windows: Tensor) -> Tensor:
+    """Return the answers before any adaptation."""
+    method = Cta(context, aligned, steps=0)
+    return method.adapt_batch(method.reset(), windows)[1].probabilities

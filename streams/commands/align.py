@@ -1,0 +1,120 @@
+"""``acclimate align``: align a second encoder with a source bundle and write a bundle of kind ``cta``."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from infra.allocator import keep_freed_memory
+from streams.commands.connection_options import json_option
+from streams.commands.data_options import data_options, selected_dataset
+
+if TYPE_CHECKING:  # torch and rich take seconds to import: --help must not wait for them
+    from adaptation.alignment.align import Progress
+
+__all__ = ["command"]
+
+
+@click.command(
+    epilog="Example: acclimate align --bundle out/chest --data chest_har.npz --label y4 --source device=1-5 "
+    "--out out/chest-cta"
+)
+@click.option(
+    "--bundle",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Source bundle of the classifier, which stays as it is.",
+)
+@data_options
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="New bundle folder.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of everything random.")
+@click.option("--epochs", type=click.IntRange(1, 1000), help="Of each stage.  [default: 10 to 30, by size]")
+@click.option(
+    "--task",
+    default="contrastive",
+    show_default=True,
+    type=click.Choice(["contrastive", "masked"]),
+    help="That the encoder teaches itself.",
+)
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 64), help="Of torch.")
+@json_option
+def command(
+    bundle: Path,
+    out: Path,
+    seed: int,
+    epochs: int | None,
+    task: str,
+    threads: int,
+    as_json: bool,
+    **selection: Any,
+) -> None:
+    """Align a second, self-supervised encoder with a classifier, so that it may go on learning without labels.
+
+    Three stages, on the labelled source alone: the encoder learns a task of its own, then to give what the classifier's
+    encoder gives, then a head is fitted to it. Changes of a window that the task forbids are named in the JSON beside
+    the data: "unsafe_augmentations": ["gain"], of jitter, gain, shift, mask, dropout and corruption.
+    """
+    keep_freed_memory()
+    dataset = selected_dataset(seed, **selection)
+    import torch
+
+    from adaptation.alignment.aligned import AlignmentSettings
+    from registry.bundle import read_bundle
+    from streams.aligned_model import make_aligned_bundle
+
+    torch.set_num_threads(threads)
+    settings = AlignmentSettings(task=task)  # type: ignore[arg-type]  # click has checked it
+    with _progress_bar(quiet=as_json) as progress:
+        made = make_aligned_bundle(
+            dataset, read_bundle(bundle), settings, out, seed, time.monotonic, epochs=epochs, progress=progress
+        )
+    card = made.manifest.card
+    if as_json:
+        summary = {
+            "bundle": str(out),
+            "digest": made.digest,
+            "kind": made.manifest.kind,
+            "source_bundle": made.manifest.compatibility.source_sha256,
+            "card": card,
+        }
+        click.echo(json.dumps(summary))
+        return
+    click.echo(
+        f"cosine with the classifier's encoder  {card['matched_cosine']:.2f}, of other windows "
+        f"{card['mismatched_cosine']:.2f}"
+    )
+    click.echo(f"loss of its own task on the source    {card['ssl_mean']:.2f} ± {card['ssl_std']:.2f}")
+    click.echo(f"time    {card['seconds']:.1f} s, seed {seed}\nbundle  {out}\ndigest  {made.digest}")
+
+
+@contextmanager
+def _progress_bar(quiet: bool) -> Iterator["Progress | None"]:
+    """Show stages and losses on standard error; a line per epoch where nobody looks."""
+    if quiet:
+        yield None
+        return
+    if not sys.stderr.isatty():
+
+        def say(stage: str, epoch: int, of: int, loss: float) -> None:
+            click.echo(f"{stage}, epoch {epoch} of {of}: loss {loss:.3f}", err=True)
+
+        yield say
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        tasks: dict[str, Any] = {}
+
+        def show(stage: str, epoch: int, of: int, loss: float) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage)
+            bar.update(tasks[stage], total=of, completed=epoch, description=f"{stage}, loss {loss:.3f}")
+
+        yield show

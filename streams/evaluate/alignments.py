@@ -1,0 +1,112 @@
+"""Aligned encoders of an evaluation: taught once per seed, recipe and variant, on the source alone, and kept.
+
+sources/seed-0-none.cta.alignment     settings, figures and the weights, as safetensors with a header of JSON
+"""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from adaptation.alignment.align import align
+from adaptation.alignment.aligned import VARIANTS, Aligned
+from adaptation.dataset import Dataset
+from adaptation.errors import ContractError
+from adaptation.methods.method import SourceContext
+from adaptation.train import default_epochs
+from streams.evaluate.code_state import ALIGNMENT_CODE, code_digest
+from streams.evaluate.folder import replace_file
+
+__all__ = ["alignment_path", "prepare_alignment", "read_alignment_facts", "read_alignments"]
+
+_PARTS = ("encoder", "head", "projector")
+
+
+def prepare_alignment(
+    folder: Path, dataset: Dataset, context: SourceContext, recipe: str, name: str, clock: Callable[[], float]
+) -> None:
+    """Align one variant with a source model and keep it; minutes.
+
+    Args:
+        folder: Of the evaluation.
+        dataset: Its source is what is learned from.
+        context: Of the source model, which gives the seed.
+        recipe: That the source model was trained with.
+        name: One of `adaptation.alignment.aligned.VARIANTS`.
+        clock: Gives seconds.
+
+    Raises:
+        DataError: Training leads to numbers that are not finite.
+    """
+    started, source = clock(), dataset.source
+    labels = torch.from_numpy(source.labels)
+    aligned = align(context, labels, VARIANTS[name], default_epochs(len(source)), dataset.unsafe_augmentations)
+    facts = {
+        "name": name,
+        "seed": context.seed,
+        "recipe": recipe,
+        "settings": asdict(aligned.settings),
+        "unsafe": list(aligned.unsafe),
+        "ssl_mean": aligned.ssl_mean,
+        "ssl_std": aligned.ssl_std,
+        "matched": aligned.matched,
+        "mismatched": aligned.mismatched,
+        "seconds": round(clock() - started, 1),
+        "code": code_digest(ALIGNMENT_CODE),
+    }
+    tensors = {f"{part}/{key}": value.contiguous() for part in _PARTS for key, value in getattr(aligned, part).items()}
+    path = alignment_path(folder, recipe, context.seed, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, save(tensors, metadata={"facts": json.dumps(facts)}))
+
+
+def alignment_path(folder: Path, recipe: str, seed: int, name: str) -> Path:
+    """Return where an aligned encoder is kept."""
+    return folder / "sources" / f"seed-{seed}-{re.sub('[^A-Za-z0-9.]+', '-', recipe)}.{name}.alignment"
+
+
+def read_alignments(folder: Path, recipe: str, seed: int) -> dict[str, Aligned]:
+    """Return all aligned encoders that are kept for a source model, by name.
+
+    Raises:
+        ContractError: One is damaged, or from another state of the code.
+    """
+    found = {}
+    for name, settings in VARIANTS.items():
+        path = alignment_path(folder, recipe, seed, name)
+        if path.exists():
+            facts, tensors = _read(path)
+            if facts["settings"] != asdict(settings):
+                raise ContractError(f"{path} has other settings than this code; --again {name} makes it anew")
+            encoder, head, projector = (_part(tensors, part) for part in _PARTS)
+            figures = (facts["ssl_mean"], facts["ssl_std"], facts["matched"], facts["mismatched"])
+            found[name] = Aligned(settings, encoder, head, projector, tuple(facts["unsafe"]), *figures)
+    return found
+
+
+def read_alignment_facts(folder: Path) -> list[dict[str, Any]]:
+    """Return the facts of all aligned encoders that are kept, by name, recipe and seed."""
+    facts = [_read(path)[0] for path in (folder / "sources").glob("*.alignment")]
+    order = list(VARIANTS)
+    known = [each for each in facts if each["name"] in VARIANTS]
+    return sorted(known, key=lambda each: (order.index(each["name"]), each["recipe"] != "none", each["seed"]))
+
+
+def _part(tensors: dict[str, Tensor], part: str) -> dict[str, Tensor]:
+    return {key.removeprefix(f"{part}/"): value for key, value in tensors.items() if key.startswith(f"{part}/")}
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads(file.metadata()["facts"])
+            return facts, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ContractError(f"{path} is damaged ({error}); delete it and run the evaluation again") from error
