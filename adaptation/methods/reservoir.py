@@ -49,12 +49,16 @@ def start_reservoir(capacity: int, shape: torch.Size, classes: int, seed: int) -
 
 
 def offer(memory: State, windows: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Offer windows (n, C, L) with predicted classes (n,), one after the other, and return the reservoir after them."""
+    """Offer windows (n, C, L) with classes (n,), one after the other, and return the reservoir after them.
+
+    A class may be any whole number from 0, such as that of a pair of class and device, and need not have been expected.
+    """
     held: list[int] = memory["memory/labels"].tolist()
     seen: list[int] = memory["memory/seen"].tolist()
     generator = torch.Generator()
     generator.set_state(memory["memory/generator"])
     entered: dict[int, int] = {}  # place -> number of the window
+    seen += [0] * (int(labels.max()) + 1 - len(seen) if len(labels) else 0)
     for number, label in enumerate(labels.tolist()):
         seen[label] += 1
         place = _place(held, label, seen[label], generator)

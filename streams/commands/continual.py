@@ -1,0 +1,153 @@
+"""``acclimate continual``: learn groups in turn from delayed labels, and measure what is forgotten."""
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from streams.commands.connection_options import json_option
+from streams.commands.data_options import data_options
+from streams.commands.stage_progress import stage_progress
+
+if TYPE_CHECKING:  # torch and rich take seconds to import: --help must not wait for them
+    from streams.continual.results import Results
+
+__all__ = ["command"]
+
+_METHODS = "naive,l2sp,ftp,tpgm,spd,ewc,er,ftp+er"
+_BRIEF = ("source", "method", "rate", "accuracy", "closed", "forgetting", "source's own", "while learning", "ms a step")
+_EXIT_BUG, _EXIT_AGAIN = 70, 75  # as the command line documents them; 3 is for what data or artifacts did
+
+
+@click.command(
+    epilog="Example: acclimate continual --data chest_har.npz --label y4 --source device=1-5 --target device=6-12 "
+    "--label-fraction 0.05,0.2 --label-delay 200 --methods naive,ftp,er,ftp+er --seeds 3 --jobs 2 --out out/continual"
+)
+@data_options
+@click.option(
+    "--methods",
+    default=_METHODS,
+    show_default=True,
+    help="Separated by commas, each of parts joined by +: naive, ftp, ftp-warm, ftp-relative, spd, tpgm, l2sp, ewc, "
+    "lwf, er, iwms, agem.",
+)
+@click.option("--learning-rate", default="0.001", show_default=True, help="Numbers separated by commas.")
+@click.option("--label-fraction", default="0.05", show_default=True, help="Shares of windows that get a label.")
+@click.option("--wrong-labels", default="0", show_default=True, help="Shares of labels that are another class.")
+@click.option(
+    "--label-delay",
+    default=200,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Windows of a group between a window and its label; what is outstanding comes at the group's end.",
+)
+@click.option("--seeds", default=3, show_default=True, type=click.IntRange(1, 1000), help="How many: 0, 1, 2, ...")
+@click.option(
+    "--augment", default="none", show_default=True, help="Source models: none, auto, or recipes such as gain+noise:0.5."
+)
+@click.option("--memory", default=1024, show_default=True, type=click.IntRange(1), help="Windows remembered.")
+@click.option("--steps", default=20, show_default=True, type=click.IntRange(1), help="Of each update.")
+@click.option(
+    "--jobs", default=1, show_default=True, type=click.IntRange(0, 256), help="Processes; 0 works in this one."
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("out/continual"), show_default=True, help="Folder."
+)
+@click.option("--force", is_flag=True, help="Delete what --out holds of another configuration.")
+@json_option
+def command(
+    methods: str,
+    learning_rate: str,
+    label_fraction: str,
+    wrong_labels: str,
+    label_delay: int,
+    seeds: int,
+    augment: str,
+    memory: int,
+    steps: int,
+    jobs: int,
+    out: Path,
+    force: bool,
+    as_json: bool,
+    **selection: Any,
+) -> None:
+    """Learn the groups of the target one after the other from delayed labels, in several ways.
+
+    Trains one source model per seed and kind of source, on stretches of the source; learns the groups of the target in
+    turn, from the labels of a share of their windows; and judges each model on stretches of all groups that nothing
+    learned from. An interrupted comparison goes on when the same command is given again, and --out may be reused for
+    more methods, rates, shares of labels, seeds and kinds of source. Writes results.json, summary.md and figures/.
+
+    Exit codes besides the usual: 3 or 70 when single runs failed, 75 when a worker process died; the same command goes
+    on in both cases.
+    """
+    from streams.continual.options import ContinualOptions, parse_methods, parse_shares
+    from streams.evaluate.options import parse_sources
+
+    options = ContinualOptions(
+        selection=selection,
+        methods=parse_methods(methods),
+        learning_rates=parse_shares("--learning-rate", learning_rate, 0.0, 1.0),
+        label_fractions=parse_shares("--label-fraction", label_fraction, 0.0, 1.0),
+        wrong=parse_shares("--wrong-labels", wrong_labels, -1e-12, 0.99),
+        delay=label_delay,
+        seeds=seeds,
+        augment=parse_sources(augment),
+        memory=memory,
+        steps=steps,
+        jobs=jobs,
+    )
+
+    from streams.continual.figures import draw_figures
+    from streams.continual.page import write_page, write_results
+    from streams.continual.results import collect, figures
+    from streams.continual.study import run_study
+    from streams.evaluate.processes import WorkerDied
+
+    try:
+        with stage_progress() as progress:
+            failed = run_study(options, out, force, progress)
+    except WorkerDied as error:
+        click.echo(f"error: {error}", err=True)
+        click.get_current_context().exit(_EXIT_AGAIN)
+    texts = [f"{run}: {failure.kind}: {failure.message}" for run, failure in failed]
+    results = collect(options, out, texts)
+    files = [out / "results.json", out / "summary.md"]
+    write_results(files[0], options, results)
+    write_page(files[1], options, results, shlex.join(["acclimate", *sys.argv[1:]]))
+    files += draw_figures(out, results)
+    if as_json:
+        summary = [figures(line) for line in results.lines]
+        click.echo(json.dumps({"files": [str(path) for path in files], "summary": summary, "failed": texts}))
+    else:
+        _print_table(results, files)
+    for text in texts:
+        click.echo(f"failed: {text}", err=True)
+    if texts:
+        click.echo(f"error: {len(texts)} runs failed; the same command tries them again", err=True)
+        expected = all(failure.kind in ("ConfigError", "DataError", "ContractError") for _, failure in failed)
+        click.get_current_context().exit(3 if expected else _EXIT_BUG)
+
+
+def _print_table(results: "Results", files: list[Path]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from streams.continual.page import HEAD, cells
+    from streams.evaluate.lines import grouped
+
+    console = Console()
+    for (fraction, wrong), lines in grouped(results.lines, lambda line: (line.label_fraction, line.wrong)):
+        told = f", {100 * wrong:g} % of them wrong" if wrong else ""
+        table = Table(title=f"{100 * fraction:g} % of the labels{told}", title_justify="left")
+        for place, name in enumerate(_BRIEF):
+            table.add_column(name, justify="left" if place < 2 else "right")
+        for line in lines:
+            texts = dict(zip(HEAD, cells(line), strict=True))
+            table.add_row(*(texts[name] for name in _BRIEF))
+        console.print(table)
+    for path in files:
+        click.echo(str(path))
