@@ -7,12 +7,14 @@ dimension counts, and a network without any is an error.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from adaptation.errors import ConfigError, NotAdaptable
 
-__all__ = ["at_batch_norms", "batch_norms", "source_statistics"]
+__all__ = ["at_batch_norms", "batch_norms", "settle_statistics", "source_statistics"]
 
 
 def batch_norms(model: nn.Module) -> list[_BatchNorm]:
@@ -58,3 +60,25 @@ def at_batch_norms(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def settle_statistics(model: nn.Module, x: Tensor, rng: np.random.Generator) -> None:
+    """Replace BatchNorm's running averages, which remember the last batches best, by plain means over all batches.
+
+    Args:
+        model: Left in evaluation mode.
+        x: (n, ...) what it was trained on.
+        rng: Mixes the windows: batches of one class would have too small a variance.
+    """
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+    model.train()
+    with torch.no_grad():
+        for rows in np.array_split(rng.permutation(len(x)), max(1, len(x) // 256)):
+            model(x[torch.from_numpy(rows)])
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    model.eval()

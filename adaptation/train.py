@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from adaptation.augment import Augmentation, augment
+from adaptation.batch_norms import settle_statistics
 from adaptation.dataset import Dataset
 from adaptation.errors import ConfigError, DataError
 from adaptation.nets import Classifier, build
@@ -305,7 +306,7 @@ def fit(
         if after_epoch is not None:
             after_epoch(epoch, losses[-1], model)
     with _augmented(model, augmentation, generator):
-        _settle_statistics(model, x, rng)
+        settle_statistics(model, x, rng)
     return Fitted(model, tuple(losses))
 
 
@@ -375,22 +376,6 @@ def _augmented(model: Classifier, augmentation: Augmentation | None, generator: 
         yield
     finally:
         hook.remove()
-
-
-def _settle_statistics(model: Classifier, x: torch.Tensor, rng: np.random.Generator) -> None:
-    """Replace BatchNorm's running averages, which remember the last batches best, by plain means over all batches."""
-    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None
-    model.train()
-    with torch.no_grad():
-        for rows in np.array_split(rng.permutation(len(x)), max(1, len(x) // 256)):
-            model(x[torch.from_numpy(rows)])
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    model.eval()
 
 
 def _accuracy(model: Classifier, windows: NDArray[np.float32], labels: NDArray[np.int64]) -> float:

@@ -20,12 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from adaptation.alignment.aligned import Aligned, AlignmentSettings
 from adaptation.alignment.contrastive import alignment_loss
 from adaptation.alignment.tasks import Task
 from adaptation.alignment.views import Views
+from adaptation.batch_norms import settle_statistics
 from adaptation.errors import ConfigError, DataError
 from adaptation.methods.method import SourceContext
 from adaptation.methods.network import Network
@@ -99,7 +99,7 @@ def align(
         _teach(student, ssl, len(windows), epochs, rng, "self-supervised", progress)  # (1)
         if settings.aligned:
             _teach(student, alignment, len(windows), epochs, rng, "alignment", progress)  # (2)
-    student.settle(windows)
+    settle_statistics(student.network, windows, rng)
     encoder, projector = student.tensors()
 
     def encode(some: Tensor) -> Tensor:
@@ -141,21 +141,6 @@ class _Student(nn.Module):
         self.network(windows)
         seen, self._seen = self._seen, torch.empty(0)
         return seen
-
-    @torch.no_grad()
-    def settle(self, windows: Tensor) -> None:
-        """Replace running averages, which remember the last batches best, by plain means over the windows."""
-        norms = [module for module in self.network.modules() if isinstance(module, _BatchNorm)]
-        momenta = [norm.momentum for norm in norms]
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None
-        self.train()
-        for chunk in _chunks(windows):
-            self.network(chunk)
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        self.eval()
 
     def tensors(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return copies of the encoder's tensors, without the head's, and of the projector's."""

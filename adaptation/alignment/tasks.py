@@ -1,7 +1,7 @@
 """The tasks that an encoder can learn without labels, before deployment and on the device.
 
     (1) contrastive  two `views` of a window find each other among all others: `contrastive.ssl_loss`
-    (2) masked       a stretch of the window is hidden, and a linear map of the features says what was there:
+    (2) masked       a stretch of the window is hidden, and a small network of the features says what was there:
                      mean squared error over the hidden values, in source standard deviations
     (3) cross        a small network of the features gives those of the frozen encoder: 1 - cosine, after ReC-TTT
                      (Colussi et al., 2025), whose images are reconstructed at several layers and in both directions;

@@ -39,7 +39,7 @@ def time_mask(units: Tensor, generator: torch.Generator) -> Tensor:
     """Return units (n, C, L) with a stretch of each window at the source mean."""
     length = units.shape[-1]
     share = _MASK[0] + (_MASK[1] - _MASK[0]) * torch.rand(len(units), 1, generator=generator)
-    wide = (share * length).round()
+    wide = (share * length).round().clamp(min=1)
     start = (torch.rand(len(units), 1, generator=generator) * (length - wide + 1)).floor()
     at = torch.arange(length)
     hidden = (at >= start) & (at < start + wide)  # (n, L)

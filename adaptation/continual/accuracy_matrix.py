@@ -1,13 +1,12 @@
 """The accuracy matrix of a sequence of domains, and what it says about forgetting.
 
 R[i, j] is the accuracy on domain j after training on domains 1 to i, i, j = 1..T; b[j] is the accuracy on domain j of a
-model that learned none of them. Lopez-Paz and Ranzato, "Gradient Episodic Memory", 2017, but for (4) and (5):
+model that learned none of them. Lopez-Paz and Ranzato, "Gradient Episodic Memory", 2017, but for (4):
 
     (1) ACC = 1/T sum_j R[T, j]
     (2) BWT = 1/(T-1) sum_{j<T} (R[T, j] - R[j, j])          negative where something was forgotten
     (3) FWT = 1/(T-1) sum_{j>1} (R[j-1, j] - b[j])
     (4) F   = 1/(T-1) sum_{j<T} (max_{i<T} R[i, j] - R[T, j])     Chaudhry et al., "Riemannian Walk", 2018
-    (5) intransigence = 1/T sum_j (J[j] - R[j, j])           J: of a model taught on all domains at once; the same paper
 
 RECONSTRUCTED: b is the frozen source. The papers take random weights, which mean nothing for a model that is already at
 work. (4) also counts as forgotten what a model could do before it was taught the domain, so F is at least -BWT.
@@ -68,10 +67,6 @@ class AccuracyMatrix:
     def forgetting(self) -> float:
         """F; 0 for a single domain. At least -BWT: (4)."""
         return _mean(self.values[:-1, :-1].max(axis=0, initial=0.0) - self.values[-1, :-1])
-
-    def intransigence(self, joint: NDArray[np.float64]) -> float:
-        """Return what learning one after the other missed, given the accuracies (T,) of a joint model: (5)."""
-        return float((joint - np.diag(self.values)).mean())
 
 
 def _mean(values: NDArray[np.float64]) -> float:

@@ -5,7 +5,7 @@ and added groups. torch patches the ``step`` of each optimizer class it makes, s
 run a user's hooks twice; `plain_step` is the parent's without.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from math import isfinite
 from typing import Any
@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from adaptation.errors import ConfigError
 
-__all__ = ["anchored", "free_from_anchor", "plain_step", "set_anchors", "without_broken"]
+__all__ = ["anchored", "configure", "plain_step", "set_anchors", "without_broken"]
 
 Group = dict[str, Any]
 
@@ -42,14 +42,19 @@ def set_anchors(group: Group) -> None:
     ]
 
 
-def free_from_anchor(groups: Iterable[Group], exclude: Iterable[str]) -> None:
-    """Take the anchor from parameters by name, such as those of a new head, which start from nothing worth keeping.
+def configure(optimizer: Optimizer, settings: Mapping[str, Any], exclude: Iterable[str]) -> None:
+    """Give an optimizer's groups, those of now and of later, its settings and a count ``skipped`` of broken gradients.
+
+    Parameters that are excluded by name lose their anchor: a new head starts from nothing worth keeping.
 
     Raises:
         ConfigError: A name is not among the parameters, or they have no names.
     """
+    optimizer.defaults.update(settings, skipped=0)
     wanted = set(exclude)
-    for group in groups:
+    for group in optimizer.param_groups:
+        for key in (*settings, "skipped"):
+            group.setdefault(key, optimizer.defaults[key])
         names = group.get("param_names", [""] * len(group["params"]))
         group["anchor"] = [None if name in wanted else old for name, old in zip(names, group["anchor"], strict=True)]
         wanted -= set(names)

@@ -31,7 +31,7 @@ from torch import Tensor
 from torch.optim import SGD, AdamW, Optimizer
 
 from adaptation.errors import ConfigError
-from adaptation.projection.anchored import anchored, free_from_anchor, plain_step, set_anchors, without_broken
+from adaptation.projection.anchored import anchored, configure, plain_step, set_anchors, without_broken
 from adaptation.projection.norms import NORM_FLOOR, Norm, deviation_norms
 
 __all__ = ["SGDFTP", "AdamFTP", "radius_slope", "radius_step"]
@@ -97,11 +97,7 @@ class _Projected(Optimizer):
             raise ConfigError(f"norm: expected mars or l2, got {norm!r}")
         super().__init__(params, lr, **base)  # type: ignore[arg-type]  # SGD or AdamW comes next, not Optimizer
         settings = {"mu": mu, "k": k, "norm": norm, "relative_step": relative_step, "warm_start": warm_start}
-        self.defaults.update(settings, skipped=0)  # for groups that are added later
-        for group in self.param_groups:
-            for name in (*settings, "skipped"):
-                group.setdefault(name, self.defaults[name])
-        free_from_anchor(self.param_groups, exclude)
+        configure(self, settings, exclude)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters, anchored where they are now unless the group brings its ``anchor``."""

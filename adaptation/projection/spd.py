@@ -18,7 +18,7 @@ import torch
 from torch.optim import AdamW
 
 from adaptation.errors import ConfigError
-from adaptation.projection.anchored import anchored, free_from_anchor, plain_step, set_anchors, without_broken
+from adaptation.projection.anchored import anchored, configure, plain_step, set_anchors, without_broken
 from adaptation.projection.norms import NORM_FLOOR
 
 __all__ = ["AdamSPD"]
@@ -47,12 +47,7 @@ class AdamSPD(AdamW):
         if not lam >= 0:
             raise ConfigError(f"lam: expected 0 or more, got {lam}")
         super().__init__(params, lr, weight_decay=0.0, **base)
-        settings = {"lam": lam, "skipped": 0}
-        self.defaults.update(settings)  # for groups that are added later
-        for group in self.param_groups:
-            for name, value in settings.items():
-                group.setdefault(name, value)
-        free_from_anchor(self.param_groups, exclude)
+        configure(self, {"lam": lam}, exclude)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters, anchored where they are now unless the group brings its ``anchor``."""

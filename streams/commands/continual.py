@@ -105,7 +105,7 @@ def command(
     from streams.continual.page import write_page, write_results
     from streams.continual.results import collect, figures
     from streams.continual.study import run_study
-    from streams.evaluate.processes import WorkerDied
+    from streams.evaluate.processes import EXPECTED, WorkerDied
 
     try:
         with stage_progress() as progress:
@@ -128,7 +128,7 @@ def command(
         click.echo(f"failed: {text}", err=True)
     if texts:
         click.echo(f"error: {len(texts)} runs failed; the same command tries them again", err=True)
-        expected = all(failure.kind in ("ConfigError", "DataError", "ContractError") for _, failure in failed)
+        expected = all(failure.kind in EXPECTED for _, failure in failed)
         click.get_current_context().exit(3 if expected else _EXIT_BUG)
 
 

@@ -3,26 +3,17 @@
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
 from streams.continual.results import Line, Results
+from streams.evaluate.figures import STYLE
 from streams.evaluate.folder import replace_file
 
 __all__ = ["draw_figures"]
 
-_STYLE: Any = {
-    "font.size": 8.5,
-    "axes.titlesize": 8.5,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "legend.frameon": False,
-    "svg.hashsalt": "acclimate",  # equal results, equal files
-}
 _PANELS = 12
 _NUMBERED = 10  # groups; more leave no room for numbers
 
@@ -32,7 +23,7 @@ def draw_figures(folder: Path, results: Results) -> list[Path]:
     target = folder / "figures"
     target.mkdir(exist_ok=True)
     paths = []
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         for fraction, wrong in dict.fromkeys((line.label_fraction, line.wrong) for line in results.lines):
             chosen = [
                 n for n, line in enumerate(results.lines) if (line.label_fraction, line.wrong) == (fraction, wrong)

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from adaptation.continual.domains import alternate_stretches
 from adaptation.continual.experiment import Domain, Feedback, Outcome, accuracy, run
 from adaptation.continual.learner import Arrived, Learner
 from adaptation.continual.settings import LearnerSettings
 from adaptation.dataset import Dataset, Split
-from adaptation.errors import ConfigError, ContractError, DataError
+from adaptation.errors import ConfigError
 from adaptation.evaluation.harm import block_length, paired_change
 from adaptation.projection.report import distances, lipschitz
 from infra.allocator import keep_freed_memory
@@ -27,7 +28,7 @@ from streams.evaluate.code_state import code_digest
 from streams.evaluate.evaluation import recipe_of
 from streams.evaluate.folder import open_folder
 from streams.evaluate.prepare import is_prepared, load_source, prepare_choice, prepare_source, read_choice, save_source
-from streams.evaluate.processes import Failure, run_jobs
+from streams.evaluate.processes import Failure, finish_all, run_jobs
 from streams.evaluate.task_runner import ChooseRecipe, TrainSource
 
 __all__ = ["Recordings", "list_runs", "load_recordings", "run_study"]
@@ -120,13 +121,8 @@ def load_recordings(options: ContinualOptions) -> Recordings:
 
 
 def _finish(jobs: list[Any], options: ContinualOptions, folder: Path, progress: Progress) -> None:
-    errors = {"ConfigError": ConfigError, "DataError": DataError, "ContractError": ContractError}
-    for done, (job, result) in enumerate(run_jobs(jobs, _start_worker, (options, folder), options.jobs), start=1):
-        if isinstance(result, Failure):
-            if result.kind not in errors:
-                raise RuntimeError(f"{job} failed\n{result.trace}")
-            raise errors[result.kind](f"{job}: {result.message}")
-        progress("preparing sources", done, len(jobs), str(job))
+    work = run_jobs(jobs, _start_worker, (options, folder), options.jobs)
+    finish_all(work, lambda done, job: progress("preparing sources", done, len(jobs), str(job)))
 
 
 def _start_worker(options: ContinualOptions, folder: Path) -> "_Worker":
@@ -174,11 +170,11 @@ class _Worker:
         feedback = Feedback(job.label_fraction, self._options.delay, wrong=job.wrong)
         data, clock = self._data, time.process_time
         outcome = run(learner, data.domains, data.source, feedback, data.dataset.classes, job.seed, clock)
-        return {**_kept(outcome, data.domains), "moved": self._moved(learner, outcome)}
+        return {**_kept(outcome, data.domains), "moved": self._moved(job, learner.model(outcome.state))}
 
-    def _moved(self, learner: Learner, outcome: Outcome) -> dict[str, Any]:
+    def _moved(self, job: Run, after: nn.Module) -> dict[str, Any]:
         """Return how far the last model is from the source, and what it may amplify."""
-        before, after = learner.model(learner.start()), learner.model(outcome.state)
+        before = self._context(job.recipe, job.seed).model
         found = distances(after.state_dict(), before.state_dict())
         windows = self._data.source.judged_windows
         return {

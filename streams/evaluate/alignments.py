@@ -3,16 +3,12 @@
 sources/seed-0-none.cta.alignment     settings, figures and the weights, as safetensors with a header of JSON
 """
 
-import json
-import re
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from adaptation.alignment.align import align
@@ -22,7 +18,7 @@ from adaptation.errors import ContractError
 from adaptation.methods.method import SourceContext
 from adaptation.train import default_epochs
 from streams.evaluate.code_state import ALIGNMENT_CODE, code_digest
-from streams.evaluate.folder import replace_file
+from streams.evaluate.kept import keep, kept_path, read_all_facts, read_kept
 
 __all__ = ["alignment_path", "prepare_alignment", "read_alignment_facts", "read_alignments"]
 
@@ -61,15 +57,13 @@ def prepare_alignment(
         "seconds": round(clock() - started, 1),
         "code": code_digest(ALIGNMENT_CODE),
     }
-    tensors = {f"{part}/{key}": value.contiguous() for part in _PARTS for key, value in getattr(aligned, part).items()}
-    path = alignment_path(folder, recipe, context.seed, name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, save(tensors, metadata={"facts": json.dumps(facts)}))
+    tensors = {f"{part}/{key}": value for part in _PARTS for key, value in getattr(aligned, part).items()}
+    keep(alignment_path(folder, recipe, context.seed, name), tensors, facts)
 
 
 def alignment_path(folder: Path, recipe: str, seed: int, name: str) -> Path:
     """Return where an aligned encoder is kept."""
-    return folder / "sources" / f"seed-{seed}-{re.sub('[^A-Za-z0-9.]+', '-', recipe)}.{name}.alignment"
+    return kept_path(folder, recipe, seed, name, "alignment")
 
 
 def read_alignments(folder: Path, recipe: str, seed: int) -> dict[str, Aligned]:
@@ -82,7 +76,7 @@ def read_alignments(folder: Path, recipe: str, seed: int) -> dict[str, Aligned]:
     for name, settings in VARIANTS.items():
         path = alignment_path(folder, recipe, seed, name)
         if path.exists():
-            facts, tensors = _read(path)
+            facts, tensors = read_kept(path)
             if facts["settings"] != asdict(settings):
                 raise ContractError(f"{path} has other settings than this code; --again {name} makes it anew")
             encoder, head, projector = (_part(tensors, part) for part in _PARTS)
@@ -93,20 +87,8 @@ def read_alignments(folder: Path, recipe: str, seed: int) -> dict[str, Aligned]:
 
 def read_alignment_facts(folder: Path) -> list[dict[str, Any]]:
     """Return the facts of all aligned encoders that are kept, by name, recipe and seed."""
-    facts = [_read(path)[0] for path in (folder / "sources").glob("*.alignment")]
-    order = list(VARIANTS)
-    known = [each for each in facts if each["name"] in VARIANTS]
-    return sorted(known, key=lambda each: (order.index(each["name"]), each["recipe"] != "none", each["seed"]))
+    return read_all_facts(folder, "alignment", VARIANTS)
 
 
 def _part(tensors: dict[str, Tensor], part: str) -> dict[str, Tensor]:
     return {key.removeprefix(f"{part}/"): value for key, value in tensors.items() if key.startswith(f"{part}/")}
-
-
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            facts = json.loads(file.metadata()["facts"])
-            return facts, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ContractError(f"{path} is damaged ({error}); delete it and run the evaluation again") from error

@@ -8,7 +8,7 @@ import adaptation
 __all__ = ["ALIGNMENT_CODE", "CHOICE_CODE", "GENERATOR_CODE", "POLICY_CODE", "SOURCE_CODE", "code_digest"]
 
 # What a source model, a choice of recipe and a policy's settings are made by: changes elsewhere leave them valid.
-SOURCE_CODE = ("train.py", "augment.py", "nets.py", "spec.py")
+SOURCE_CODE = ("train.py", "batch_norms.py", "augment.py", "nets.py", "spec.py")
 CHOICE_CODE = (*SOURCE_CODE, "robust.py", "corruptions.py", "corruption_kinds.py")
 POLICY_CODE = (
     *CHOICE_CODE,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptation.dataset import Split
-from adaptation.errors import ConfigError, ContractError, DataError
+from adaptation.errors import ConfigError, ContractError
 from adaptation.evaluation.streams import stream_members
 from adaptation.generators.generator import VARIANTS
 from adaptation.methods.catalogue import ALIGNED
@@ -15,7 +15,7 @@ from streams.evaluate.folder import open_folder
 from streams.evaluate.generators import generator_path
 from streams.evaluate.options import PLAIN, EvaluationOptions, binding
 from streams.evaluate.prepare import is_prepared, policy_path, read_choice, read_policy
-from streams.evaluate.processes import Failure, run_jobs
+from streams.evaluate.processes import EXPECTED, Failure, finish_all, run_jobs
 from streams.evaluate.recordings import load_data
 from streams.evaluate.task_runner import Align, CalibratePolicy, ChooseRecipe, MetaTrain, TrainSource, start_worker
 from streams.evaluate.tasks import FINISHED_FILE, Task, append_finished, forget_tasks, open_finished, read_finished
@@ -25,13 +25,6 @@ __all__ = ["FailedTask", "Progress", "list_tasks", "recipe_of", "run_evaluation"
 Progress = Callable[[str, int, int, str], None]  # stage, done, of, what came last
 
 POLICY = "policy"
-
-_ERRORS = {
-    "ConfigError": ConfigError,
-    "NotAdaptable": ConfigError,
-    "DataError": DataError,
-    "ContractError": ContractError,
-}
 
 
 @dataclass(frozen=True)
@@ -44,7 +37,7 @@ class FailedTask:
     @property
     def expected(self) -> bool:
         """Whether the exception is one that users are expected to meet; any other is a bug."""
-        return self.failure.kind in _ERRORS
+        return self.failure.kind in EXPECTED
 
 
 def run_evaluation(
@@ -191,10 +184,5 @@ def _pairs(options: EvaluationOptions, folder: Path) -> list[tuple[int, str]]:
 
 
 def _finish(jobs: Sequence[Any], options: EvaluationOptions, folder: Path, progress: Progress) -> None:
-    for done, (job, result) in enumerate(run_jobs(jobs, start_worker, (options, folder), options.jobs), start=1):
-        if isinstance(result, Failure):
-            error = _ERRORS.get(result.kind)
-            if error is None:
-                raise RuntimeError(f"{job} failed\n{result.trace}")
-            raise error(f"{job}: {result.message}")
-        progress("preparing sources", done, len(jobs), str(job))
+    work = run_jobs(jobs, start_worker, (options, folder), options.jobs)
+    finish_all(work, lambda done, job: progress("preparing sources", done, len(jobs), str(job)))

@@ -18,11 +18,11 @@ from streams.evaluate.results import SOURCE, Results
 from streams.evaluate.task_runner import unpack_bits
 from streams.evaluate.tasks import FINISHED_FILE, Task, read_finished
 
-__all__ = ["draw_figures"]
+__all__ = ["STYLE", "draw_figures"]
 
 _PANELS = 12
 _CURVES = 4  # besides the sources
-_STYLE: Any = {
+STYLE: Any = {
     "font.size": 8.5,
     "axes.titlesize": 8.5,
     "axes.titlelocation": "left",
@@ -43,7 +43,7 @@ def draw_figures(folder: Path, options: EvaluationOptions, results: Results) -> 
     lines = summarise_lines(results)
     finished, _ = read_finished(folder / FINISHED_FILE)
     paths = []
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         for stream, batch_size in dict.fromkeys((line.stream, line.batch_size) for line in lines):
             mine = [line for line in lines if (line.stream, line.batch_size) == (stream, batch_size)]
             name = f"{stream}-{batch_size}"

@@ -3,15 +3,10 @@
 sources/seed-0-none.mgg.generator     settings, figures and the weights, as safetensors with a header of JSON
 """
 
-import json
-import re
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
 from adaptation.dataset import Dataset
 from adaptation.errors import ContractError
@@ -21,7 +16,7 @@ from adaptation.generators.meta_train import meta_train
 from adaptation.generators.valid_range import ValidRange
 from adaptation.methods.method import SourceContext
 from streams.evaluate.code_state import GENERATOR_CODE, code_digest
-from streams.evaluate.folder import replace_file
+from streams.evaluate.kept import keep, kept_path, read_all_facts, read_kept
 
 __all__ = ["generator_path", "prepare_generator", "read_generator_facts", "read_generators"]
 
@@ -58,15 +53,12 @@ def prepare_generator(
         "seconds": round(clock() - started, 1),
         "code": code_digest(GENERATOR_CODE),
     }
-    path = generator_path(folder, recipe, context.seed, name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    weights = {key: value.contiguous() for key, value in trained.generator.weights.items()}
-    replace_file(path, save(weights, metadata={"facts": json.dumps(facts)}))
+    keep(generator_path(folder, recipe, context.seed, name), trained.generator.weights, facts)
 
 
 def generator_path(folder: Path, recipe: str, seed: int, name: str) -> Path:
     """Return where a generator is kept."""
-    return folder / "sources" / f"seed-{seed}-{re.sub('[^A-Za-z0-9.]+', '-', recipe)}.{name}.generator"
+    return kept_path(folder, recipe, seed, name, "generator")
 
 
 def read_generators(folder: Path, recipe: str, seed: int) -> dict[str, Generator]:
@@ -79,7 +71,7 @@ def read_generators(folder: Path, recipe: str, seed: int) -> dict[str, Generator
     for name in VARIANTS:
         path = generator_path(folder, recipe, seed, name)
         if path.exists():
-            facts, weights = _read(path)
+            facts, weights = read_kept(path)
             if facts["settings"] != asdict(VARIANTS[name]) or "step_share" not in facts:
                 raise ContractError(f"{path} has other settings than this code; --again {name} makes it anew")
             found[name] = Generator(VARIANTS[name], weights, ValidRange(**facts["valid_range"]), facts["step_share"])
@@ -88,16 +80,4 @@ def read_generators(folder: Path, recipe: str, seed: int) -> dict[str, Generator
 
 def read_generator_facts(folder: Path) -> list[dict[str, Any]]:
     """Return the facts of all generators that are kept, by name, recipe and seed."""
-    facts = [_read(path)[0] for path in (folder / "sources").glob("*.generator")]
-    order = list(VARIANTS)
-    known = [each for each in facts if each["name"] in VARIANTS]
-    return sorted(known, key=lambda each: (order.index(each["name"]), each["recipe"] != "none", each["seed"]))
-
-
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            facts = json.loads(file.metadata()["facts"])
-            return facts, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ContractError(f"{path} is damaged ({error}); delete it and run the evaluation again") from error
+    return read_all_facts(folder, "generator", VARIANTS)

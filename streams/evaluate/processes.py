@@ -9,17 +9,25 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
-from adaptation.errors import AcclimateError
+from adaptation.errors import AcclimateError, ConfigError, ContractError, DataError
 
-__all__ = ["Failure", "WorkerDied", "run_jobs"]
+__all__ = ["EXPECTED", "Failure", "WorkerDied", "finish_all", "run_jobs"]
 
 Work = Callable[[Any], Any]
+
+# By the name that a failure carries: what users are expected to meet. Any other exception is a bug.
+EXPECTED: Mapping[str, type[AcclimateError]] = {
+    "ConfigError": ConfigError,
+    "NotAdaptable": ConfigError,
+    "DataError": DataError,
+    "ContractError": ContractError,
+}
 
 
 class WorkerDied(AcclimateError):
@@ -97,6 +105,26 @@ def run_jobs(
     finally:
         for process, _ in running.values():
             process.kill()
+
+
+def finish_all(work: Iterable[tuple[Any, Any]], after_job: Callable[[int, Any], None]) -> None:
+    """Go through jobs that must all succeed; the first failure ends it.
+
+    Args:
+        work: Of `run_jobs`.
+        after_job: Called with the number of jobs that are done, and the last.
+
+    Raises:
+        AcclimateError: A job met an expected error; it is named.
+        RuntimeError: A job met a bug; with its trace.
+    """
+    for done, (job, result) in enumerate(work, start=1):
+        if isinstance(result, Failure):
+            error = EXPECTED.get(result.kind)
+            if error is None:
+                raise RuntimeError(f"{job} failed\n{result.trace}")
+            raise error(f"{job}: {result.message}")
+        after_job(done, job)
 
 
 def _hand(connection: Connection, process: SpawnProcess, job: Any) -> None:

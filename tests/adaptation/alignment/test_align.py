@@ -1,6 +1,7 @@
 """Alignment: the classifier stays as it is, equal seeds give equal encoders, and the head can read the new one."""
 
 import functools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,8 +10,9 @@ from adaptation.alignment.align import align
 from adaptation.alignment.aligned import Aligned, AlignmentSettings, project
 from adaptation.errors import ConfigError
 from adaptation.methods.method import SourceContext
-from adaptation.methods.network import Network
-from tests.adaptation.tiny_nets import tones, trained_on_tones
+from adaptation.methods.network import Layer, Network, batch_statistics, normalise_with
+from tests.adaptation.methods.numpy_net import source_for
+from tests.adaptation.tiny_nets import MLP, tones, trained_on_tones, windows_for
 
 
 @functools.cache
@@ -98,3 +100,27 @@ def test_what_cannot_be_is_refused() -> None:
         AlignmentSettings(temperature=0)
     with pytest.raises(ConfigError, match="width"):
         AlignmentSettings(width=0)
+
+
+def test_the_order_of_the_windows_does_not_narrow_the_statistics() -> None:
+    context, labels = source()
+    windows = context.all_windows.clone()
+    windows[labels == 0] += 5.0
+    order = labels.argsort(stable=True)
+    found = align(replace(context, recorded=windows[order]), labels[order], AlignmentSettings(width=4), epochs=1)
+    network = Network(context.model)
+    whole: dict[int, torch.Tensor] = {}
+
+    def look(layer: Layer, x: torch.Tensor) -> torch.Tensor:
+        mean, var = batch_statistics(x) or (layer.mean, layer.var)
+        whole[layer.index] = var
+        return normalise_with(layer, x, mean, var)
+
+    network.forward(windows, found.encoder, look)
+    torch.testing.assert_close(found.encoder["blocks.0.norm.running_var"], whole[0], rtol=0.1, atol=1e-3)
+
+
+def test_a_row_too_many_for_whole_batches_is_no_error() -> None:
+    context = source_for(MLP)
+    rows = torch.from_numpy(windows_for(MLP, 257, seed=9))
+    align(replace(context, recorded=rows), torch.arange(257) % 3, AlignmentSettings(width=4), epochs=1)

@@ -20,7 +20,6 @@ def test_a_case_worked_out_by_hand() -> None:
     assert HAND.backward_transfer == pytest.approx(((0.6 - 0.9) + (0.7 - 0.8)) / 2)
     assert HAND.forward_transfer == pytest.approx(((0.3 - 0.1) + (0.4 - 0.6)) / 2)
     assert HAND.forgetting == pytest.approx(((0.9 - 0.6) + (0.8 - 0.7)) / 2)
-    assert HAND.intransigence(np.array([0.9, 0.9, 0.9])) == pytest.approx((0.0 + 0.1 - 0.1) / 3)
 
 
 def test_a_frozen_model_forgets_nothing_and_transfers_nothing() -> None:
