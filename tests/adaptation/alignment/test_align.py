@@ -104,7 +104,7 @@ def test_what_cannot_be_is_refused() -> None:
 
 def test_the_order_of_the_windows_does_not_narrow_the_statistics() -> None:
     context, labels = source()
-    windows = context.all_windows.clone()
+    windows, labels = context.all_windows.repeat(3, 1, 1), labels.repeat(3)  # more than a batch of each class
     windows[labels == 0] += 5.0
     order = labels.argsort(stable=True)
     found = align(replace(context, recorded=windows[order]), labels[order], AlignmentSettings(width=4), epochs=1)
