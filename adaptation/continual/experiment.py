@@ -2,8 +2,9 @@
 
 For each domain (a group of the target), in order: a stretch of windows comes and is answered by the model from before
 it; labels that are due arrive (`delayed_labels`); the learner learns. After each domain the model is judged on
-stretches of every domain that nothing learns from (`domains`), and on such stretches of the source. Truth is used for
-scores, and reaches the learner as arrived labels alone.
+stretches of every domain that nothing learns from (`domains`), and on such stretches of the source. To the learner, the
+source is device 0 and the domains are devices from 1. Truth is used for scores, and reaches the learner as arrived
+labels alone.
 """
 
 from collections.abc import Callable, Sequence
@@ -113,7 +114,7 @@ def run(
     """
     state = learner.start()
     model = learner.model(state)
-    start = [accuracy(model, domain.judged_windows, domain.judged_labels) for domain in domains]
+    start = [accuracy(model, domain.judged_windows, domain.judged_labels) for domain in domains]  # nobody has adapters
     at_source = [accuracy(model, source.judged_windows, source.judged_labels)]
     source_right = tuple(_right(model, domain.windows, domain.labels) for domain in domains)
     right, rows, areas = [], [], []
@@ -123,6 +124,7 @@ def run(
         count = len(domain.labels)
         labelled = labelled_rows(count, feedback.share, seed * 1000 + number)
         told = _told(domain.labels, feedback.wrong, classes, seed * 1000 + number)
+        model = learner.model(state, number + 1)
         answered, curve = [], [(0, accuracy(model, domain.judged_windows, domain.judged_labels))]
         heard = 0
         for arrival in arrivals(count, labelled, feedback.delay, feedback.every):
@@ -137,13 +139,15 @@ def run(
             seconds += clock() - started
             steps, skipped = steps + report.steps, skipped + report.skipped
             if report.steps:
-                model = learner.model(state)
+                model = learner.model(state, number + 1)
                 curve.append((heard, accuracy(model, domain.judged_windows, domain.judged_labels)))
         given += heard
         right.append(np.concatenate(answered))
         areas.append(_area(curve, heard))
-        rows.append([accuracy(model, each.judged_windows, each.judged_labels) for each in domains])
-        at_source.append(accuracy(model, source.judged_windows, source.judged_labels))
+        models = [learner.model(state, device) for device in range(len(domains) + 1)]
+        at_source.append(accuracy(models[0], source.judged_windows, source.judged_labels))
+        judged = zip(models[1:], domains, strict=True)
+        rows.append([accuracy(model, each.judged_windows, each.judged_labels) for model, each in judged])
         after_domain(number + 1)
     return Outcome(
         matrix=AccuracyMatrix(np.array(rows), np.array(start)),

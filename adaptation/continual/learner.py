@@ -10,33 +10,38 @@ A way of learning is a sum of parts, such as ``ftp+er``; each part is one idea, 
     ftp, spd, tpgm    the step ends near the anchor (`adaptation.projection`); ``ftp-warm`` and ``ftp-relative`` are
                       FTP with a first step taken whole, and with that and radii that move by a tenth of the deviation
     l2sp, ewc, lwf    leaving it has a price
-    er, agem          remembered windows: half of every batch, or a veto (`adaptation.methods.reservoir`)
+    er, agem          old windows: half of every batch, or a veto
     iwms              as er, but of what is remembered that which is like the newest windows without labels
+    adapters          gamma, beta and head of each device are its own (`adaptation.continual.adapters`)
 
     (1) labels are gathered until `least` are there, or the caller asks for an update
-    (2) `steps` steps: a batch of the last `recent` labels, half of it from memory with ``er`` and ``iwms``
+    (2) `steps` steps: a batch of the last `recent` labels of the devices that labels came from; with ``er`` and
+        ``iwms`` half of it, a quarter of the source's windows and a quarter of memory
     (3) the running statistics of BatchNorm stay the anchor's
 
 (3) because labels come a few at a time and one class after another: statistics of such a batch are those of the class.
-Weights, gamma and beta move. Memory begins with windows of the source and is even over pairs of class and device.
+Weights, gamma and beta move. Memory (`adaptation.methods.reservoir`) is even over pairs of class and device.
 
 State is a flat mapping of named tensors, as in `adaptation.methods.method`: it saves with safetensors and goes on bit
 for bit. Everything random comes from a generator in it.
 """
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from adaptation.continual.adapters import adapted, adapter_names, personal_logits, with_devices
+from adaptation.continual.labelled import Labelled, joined
 from adaptation.continual.optimizer_state import kept, restore
 from adaptation.continual.penalties import agem, ewc, fisher, lwf
 from adaptation.continual.settings import FTP_OPTIONS, LearnerSettings, parse_method
 from adaptation.continual.similarity import alike
 from adaptation.errors import ConfigError
 from adaptation.methods.method import State
+from adaptation.methods.network import Network
 from adaptation.methods.optimizers import all_finite, gradients_of
 from adaptation.methods.random_state import random_start, resumed
 from adaptation.methods.reservoir import offer, start_reservoir
@@ -68,19 +73,13 @@ class Report:
 
 
 @dataclass(frozen=True, eq=False)
-class Arrived:
+class Arrived(Labelled):
     """Labels that have come.
 
     Attributes:
-        windows: (n, C, L) raw, n may be 0.
-        labels: (n,).
-        devices: (n,) numbers of devices from 0; 0 is the source.
         unlabelled: (m, C, L) windows that have come without a label, if any.
     """
 
-    windows: Tensor
-    labels: Tensor
-    devices: Tensor
     unlabelled: Tensor | None = None
 
 
@@ -89,36 +88,42 @@ class Learner:
 
     Args:
         model: The source, in evaluation mode; it is copied.
-        source: Labelled windows of the source, which memory begins with and EWC looks at; devices are ignored.
+        source: Labelled windows of the source, which ``er`` and its relatives draw from and EWC looks at; devices are
+            ignored. They are the caller's, and no part of any state.
         classes: K.
         settings: How it learns.
         seed: Of everything random.
 
     Raises:
         ConfigError: The model is in training mode, or has no parameter that asks for a gradient.
+        NotAdaptable: ``adapters`` are asked for, and the network has no BatchNorm layer or no linear head.
     """
 
-    def __init__(self, model: nn.Module, source: Arrived, classes: int, settings: LearnerSettings, seed: int) -> None:
+    def __init__(self, model: nn.Module, source: Labelled, classes: int, settings: LearnerSettings, seed: int) -> None:
         if model.training:
             raise ConfigError("the source is in training mode; call eval() on the trained network first")
         self._model = copy.deepcopy(model)
+        source = Labelled(source.windows, source.labels, torch.zeros_like(source.labels))
         self._source, self._classes, self.settings, self._seed = source, classes, settings, seed
         self._parts = parse_method(settings.method)
+        self._network = Network(model) if "adapters" in self._parts else None
+        self._adapted = adapter_names(self._network) if self._network else ()
         self._names = tuple(name for name, value in self._model.named_parameters() if value.requires_grad)
         if not self._names:
             raise ConfigError("the network has no parameter that asks for a gradient: there is nothing to learn")
 
     def start(self) -> State:
         """Return the state of a source that has learned nothing yet."""
-        parameters = dict(self._model.named_parameters())
-        values = {name: parameters[name].detach().clone() for name in self._names}
+        values = {name: value.detach().clone() for name, value in self._model.named_parameters() if name in self._names}
         shape = self._source.windows.shape[1:]
         none = torch.zeros(0, dtype=torch.int64)
         state: dict[str, Tensor] = {
             **{f"model/{name}": value for name, value in values.items()},
             **{f"anchor/{name}": value for name, value in values.items()},
+            **{f"adapters/{name}": torch.zeros(1, *values[name].shape) for name in self._adapted},
             "recent/windows": torch.zeros(0, *shape),
             "recent/labels": none,
+            "recent/devices": none,
             "unlabelled/windows": torch.zeros(0, *shape),
             "waiting": torch.zeros((), dtype=torch.int64),
             "generator": random_start(self._seed),
@@ -127,9 +132,7 @@ class Learner:
             found = fisher(self._model, self._source.windows, self._source.labels)
             state.update({f"fisher/{name}": found[name] for name in self._names})
         if self._remembers:
-            empty = start_reservoir(self.settings.memory, shape, self._classes, self._seed)
-            begin = Arrived(self._source.windows, self._source.labels, torch.zeros_like(self._source.labels))
-            state.update(self._remember(empty, begin))
+            state.update(start_reservoir(self.settings.memory, shape, self._classes, self._seed))
         return state
 
     def learn(self, state: State, arrived: Arrived, finish: bool = False) -> tuple[State, Report]:
@@ -141,29 +144,28 @@ class Learner:
             finish: Learn from what waits, however little it is.
         """
         new = dict(state)
-        recent = self.settings.recent
-        new["recent/windows"] = torch.cat([state["recent/windows"], arrived.windows])[-recent:]
-        new["recent/labels"] = torch.cat([state["recent/labels"], arrived.labels])[-recent:]
+        recent = joined(_recent(state), arrived).take(slice(-self.settings.recent, None))
+        new |= {f"recent/{kind}": getattr(recent, kind) for kind in ("windows", "labels", "devices")}
         if "iwms" in self._parts and arrived.unlabelled is not None:
             seen = torch.cat([state["unlabelled/windows"], arrived.unlabelled])
             new["unlabelled/windows"] = seen[-self.settings.batch // 2 :]
         if self._remembers and len(arrived.labels):
-            new.update(self._remember(state, arrived))
+            memory = {name: value for name, value in state.items() if name.startswith("memory/")}
+            new |= offer(memory, arrived.windows, arrived.devices * self._classes + arrived.labels)
         waiting = int(state["waiting"]) + len(arrived.labels)
         ready = waiting >= (1 if finish else self.settings.least)
         new["waiting"] = torch.tensor(0 if ready else waiting)
-        if not ready:
-            return new, Report(0, None, 0, waiting)
-        updated, report = self._update(new)
-        return updated, report
+        return self._update(new, waiting) if ready else (new, Report(0, None, 0, waiting))
 
-    def model(self, state: State) -> nn.Module:
-        """Return the network of a state, in evaluation mode."""
+    def model(self, state: State, device: int = 0) -> nn.Module:
+        """Return the network that answers a device, in evaluation mode; without ``adapters`` all have the same."""
+        shared = {name: state[f"model/{name}"] for name in self._names}
+        values = adapted(shared, {name: state[f"adapters/{name}"] for name in self._adapted}, device)
         model = copy.deepcopy(self._model)
         with torch.no_grad():
             for name, value in model.named_parameters():
-                if f"model/{name}" in state:
-                    value.copy_(state[f"model/{name}"])
+                if name in values:
+                    value.copy_(values[name])
         return model
 
     def anchored_here(self, state: State) -> State:
@@ -178,47 +180,52 @@ class Learner:
     def _remembers(self) -> bool:
         return bool(self._parts & {"er", "iwms", "agem"})
 
-    def _remember(self, memory: State, arrived: Arrived) -> dict[str, Tensor]:
-        cells = arrived.devices * self._classes + arrived.labels
-        return {n: v for n, v in offer(memory, arrived.windows, cells).items() if n.startswith("memory/")}
-
-    def _update(self, state: dict[str, Tensor]) -> tuple[State, Report]:
-        model = self.model(state)
-        named = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    def _update(self, state: dict[str, Tensor], waiting: int) -> tuple[State, Report]:
+        new = {**state, **self._with_room(state)}
+        named = {name: new[f"model/{name}"].clone().requires_grad_() for name in self._names}
+        own = {name: new[f"adapters/{name}"].clone().requires_grad_() for name in self._adapted}
+        learned = {**named, **{f"adapters/{name}": value for name, value in own.items()}}
         anchor = {name: state[f"anchor/{name}"] for name in named}
-        optimizer = self._optimizer(named, anchor)
-        restore(optimizer, named, state, "optimizer")
+        optimizer = self._optimizer(learned, [anchor.get(name) for name in learned])
+        restore(optimizer, learned, new, "optimizer")
         tpgm = self._tpgm(named, anchor, state)
+        fresh, held_out = self._fresh(state, waiting)
+        remembered = self._remembered(state)
         generator = resumed(state["generator"])
-        remembered = self._remembered(model, state)
         losses: list[float] = []
         for _ in range(self.settings.steps):
-            loss, gradients = self._gradients(model, named, anchor, state, remembered, generator)
+            batch = self._batch(fresh, remembered, generator)
+            loss, gradients = self._gradients(named, own, anchor, state, batch)
+            if "agem" in self._parts:
+                old = self._old(remembered, self.settings.batch, generator)
+                gradients = agem(gradients, gradients_of(self._loss(named, own, old), learned))
             if not all_finite((loss, *gradients.values())):
                 continue
-            for name, value in named.items():
+            for name, value in learned.items():
                 value.grad = gradients[name]
             optimizer.step()
             losses.append(float(loss))
             if tpgm is not None:
-                tpgm.step(self._held_out_loss(model, state, generator))
-        new = {**state, "generator": generator.get_state(), **kept(optimizer, named, "optimizer")}
-        new.update({f"model/{name}": value.detach().clone() for name, value in named.items()})
+                held = held_out.draw(self.settings.batch, generator)
+                tpgm.step(lambda tensors, held=held: self._loss(tensors, own, held))  # type: ignore[misc]
+        new |= {"generator": generator.get_state(), **kept(optimizer, learned, "optimizer")}
+        new |= {f"model/{name}": value.detach() for name, value in named.items()}
+        new |= {f"adapters/{name}": value.detach() for name, value in own.items()}
         if tpgm is not None:
-            new.update({f"radius/{name}": radius.detach().clone() for name, radius in tpgm.radii.items()})
-            new.update(kept(tpgm.optimizer, tpgm.radii, "radius_optimizer"))
+            new |= {f"radius/{name}": radius.detach().clone() for name, radius in tpgm.radii.items()}
+            new |= kept(tpgm.optimizer, tpgm.radii, "radius_optimizer")
         mean = sum(losses) / len(losses) if losses else None
         return new, Report(len(losses), mean, self.settings.steps - len(losses), 0)
 
-    def _optimizer(self, named: Mapping[str, Tensor], anchor: Mapping[str, Tensor]) -> torch.optim.Optimizer:
+    def _optimizer(self, learned: Mapping[str, Tensor], anchor: list[Tensor | None]) -> torch.optim.Optimizer:
         rate = self.settings.learning_rate
-        group = {"params": list(named.items()), "anchor": [anchor[name] for name in named]}
+        group = {"params": list(learned.items()), "anchor": anchor}
         for name, options in FTP_OPTIONS.items():
             if name in self._parts:
                 return AdamFTP([group], rate, **options)
         if "spd" in self._parts:
             return AdamSPD([group], rate)
-        return torch.optim.AdamW(named.values(), rate, weight_decay=0.0)
+        return torch.optim.AdamW(learned.values(), rate, weight_decay=0.0)
 
     def _tpgm(self, named: Mapping[str, Tensor], anchor: Mapping[str, Tensor], state: State) -> TPGM | None:
         if "tpgm" not in self._parts:
@@ -232,21 +239,15 @@ class Learner:
 
     def _gradients(
         self,
-        model: nn.Module,
         named: Mapping[str, Tensor],
+        own: Mapping[str, Tensor],
         anchor: Mapping[str, Tensor],
         state: State,
-        remembered: Tensor,
-        generator: torch.Generator,
+        batch: Labelled,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss of a batch drawn by the generator, and its gradients by name."""
-        windows, labels = self._recent(state, generator, self.settings.batch)
-        if self._parts & {"er", "iwms"}:
-            half = self.settings.batch // 2
-            old, old_labels = self._memory(state, remembered, generator, half)
-            windows, labels = torch.cat([windows[half:], old]), torch.cat([labels[half:], old_labels])
-        logits = model(windows)
-        loss = nn.functional.cross_entropy(logits, labels)
+        """Return the loss of a batch with all prices, and its gradients by name."""
+        logits = self._logits(named, own, batch)
+        loss = nn.functional.cross_entropy(logits, batch.labels)
         if "l2sp" in self._parts:
             loss = loss + l2_sp(named, anchor, self.settings.strength["l2sp"])
         if "ewc" in self._parts:
@@ -254,44 +255,65 @@ class Learner:
             loss = loss + ewc(named, anchor, information, self.settings.strength["ewc"])
         if "lwf" in self._parts:
             with torch.no_grad():
-                before = torch.func.functional_call(model, dict(anchor), (windows,))
+                before = torch.func.functional_call(self._model, dict(anchor), (batch.windows,))
             loss = loss + self.settings.strength["lwf"] * lwf(logits, before)
-        gradients = gradients_of(loss, named)
-        if "agem" in self._parts:
-            old, old_labels = self._memory(state, remembered, generator, self.settings.batch)
-            gradients = agem(gradients, gradients_of(nn.functional.cross_entropy(model(old), old_labels), named))
-        return loss.detach(), gradients
+        return loss.detach(), gradients_of(
+            loss, {**named, **{f"adapters/{name}": value for name, value in own.items()}}
+        )
 
-    def _held_out_loss(
-        self, model: nn.Module, state: State, generator: torch.Generator
-    ) -> Callable[[Mapping[str, Tensor]], Tensor]:
-        windows, labels = self._recent(state, generator, self.settings.batch, held_out=True)
+    def _loss(self, named: Mapping[str, Tensor], own: Mapping[str, Tensor], batch: Labelled) -> Tensor:
+        return nn.functional.cross_entropy(self._logits(named, own, batch), batch.labels)
 
-        def loss(tensors: Mapping[str, Tensor]) -> Tensor:
-            return nn.functional.cross_entropy(torch.func.functional_call(model, dict(tensors), (windows,)), labels)
+    def _logits(self, named: Mapping[str, Tensor], own: Mapping[str, Tensor], batch: Labelled) -> Tensor:
+        if self._network is not None:
+            return personal_logits(self._network, named, own, batch.windows, batch.devices)
+        logits: Tensor = torch.func.functional_call(self._model, dict(named), (batch.windows,))
+        return logits
 
-        return loss
+    def _fresh(self, state: State, waiting: int) -> tuple[Labelled, Labelled]:
+        """Return the last labels of the devices that labels came from, and what ``tpgm`` learns its radii on.
 
-    def _recent(
-        self, state: State, generator: torch.Generator, count: int, held_out: bool = False
-    ) -> tuple[Tensor, Tensor]:
-        """Draw from the last labels; ``tpgm`` keeps the newest quarter for its radii, which learn it later."""
-        there = len(state["recent/labels"])
-        kept = there // 4 if "tpgm" in self._parts else 0
-        first, last = (there - kept, there) if held_out and kept else (0, there - kept)
-        rows = torch.randint(first, last, (count,), generator=generator)
-        return state["recent/windows"][rows], state["recent/labels"][rows]
+        That is their newest quarter, which becomes part of the first later; all of them where there are too few.
+        """
+        recent = _recent(state)
+        fresh = recent.take(torch.isin(recent.devices, recent.devices[-waiting:]))
+        quarter = len(fresh) // 4 if "tpgm" in self._parts else 0
+        learned = fresh.take(slice(0, len(fresh) - quarter))
+        return learned, fresh.take(slice(len(fresh) - quarter, None)) if quarter else learned
 
-    def _remembered(self, model: nn.Module, state: State) -> Tensor:
-        """Return the places in memory that batches are drawn from: all that are filled, or those like the newest."""
+    def _remembered(self, state: State) -> Labelled | None:
+        """Return the part of memory that batches are drawn from: all that is filled, or what is like the newest."""
         if not self._remembers:
-            return torch.zeros(0, dtype=torch.int64)
-        filled = torch.nonzero(state["memory/labels"] >= 0).flatten()
-        if "iwms" not in self._parts or len(state["unlabelled/windows"]) == 0:
-            return filled
-        labels = state["memory/labels"][filled] % self._classes
-        return filled[alike(model, state["memory/windows"][filled], labels, state["unlabelled/windows"])]
+            return None
+        filled = state["memory/labels"] >= 0
+        cells = state["memory/labels"][filled]
+        held = Labelled(state["memory/windows"][filled], cells % self._classes, cells // self._classes)
+        new = state["unlabelled/windows"]
+        if "iwms" not in self._parts or len(new) == 0:
+            return held
+        return held.take(alike(self.model(state), held.windows, held.labels, new))
 
-    def _memory(self, state: State, places: Tensor, generator: torch.Generator, count: int) -> tuple[Tensor, Tensor]:
-        rows = places[torch.randint(0, len(places), (count,), generator=generator)]
-        return state["memory/windows"][rows], state["memory/labels"][rows] % self._classes
+    def _batch(self, fresh: Labelled, remembered: Labelled | None, generator: torch.Generator) -> Labelled:
+        """Draw a batch: (2)."""
+        size = self.settings.batch
+        if not self._parts & {"er", "iwms"}:
+            return fresh.draw(size, generator)
+        return joined(fresh.draw(size - size // 2, generator), self._old(remembered, size // 2, generator))
+
+    def _old(self, remembered: Labelled | None, count: int, generator: torch.Generator) -> Labelled:
+        """Draw what has been: half of the source, half of memory."""
+        assert remembered is not None  # parts that look back remember
+        half = count // 2
+        return joined(self._source.draw(count - half, generator), remembered.draw(half, generator))
+
+    def _with_room(self, state: State) -> dict[str, Tensor]:
+        """Return the adapters and what the optimizer knows of them, with a row for every device that has come."""
+        devices = int(state["recent/devices"].max()) + 1
+        ours = {
+            name: v for name, v in state.items() if name.startswith(("adapters/", "optimizer/adapters/")) and v.dim()
+        }
+        return with_devices(ours, devices)
+
+
+def _recent(state: State) -> Labelled:
+    return Labelled(*(state[f"recent/{kind}"] for kind in ("windows", "labels", "devices")))

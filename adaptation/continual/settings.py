@@ -13,7 +13,7 @@ FTP_OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "ftp-warm": {"warm_start": True},
     "ftp-relative": {"warm_start": True, "relative_step": True, "mu": 0.1},
 }
-PARTS = ("naive", *FTP_OPTIONS, "spd", "tpgm", "l2sp", "ewc", "lwf", "er", "iwms", "agem")
+PARTS = ("naive", *FTP_OPTIONS, "spd", "tpgm", "l2sp", "ewc", "lwf", "er", "iwms", "agem", "adapters")
 _AT_MOST_ONE = (("naive", *FTP_OPTIONS, "spd", "tpgm"), ("er", "iwms", "agem"))
 
 
@@ -28,7 +28,7 @@ class LearnerSettings:
         batch: Windows of a step, at least 2.
         least: Labels that an update waits for, at least 1.
         recent: Labels that came last and may be in a batch, at least 1.
-        memory: Windows remembered by ``er``, ``iwms`` and ``agem``, at least 1.
+        memory: Windows of devices remembered by ``er``, ``iwms`` and ``agem``, at least 1; the source's do not count.
         strength: Of ``l2sp``, ``ewc`` and ``lwf``, each 0 or more; raising it holds closer.
 
     Raises:

@@ -14,11 +14,13 @@ from torch import nn
 
 from adaptation.continual.domains import alternate_stretches
 from adaptation.continual.experiment import Domain, Feedback, Outcome, accuracy, run
+from adaptation.continual.labelled import Labelled
 from adaptation.continual.learner import Arrived, Learner
 from adaptation.continual.settings import LearnerSettings
 from adaptation.dataset import Dataset, Split
 from adaptation.errors import ConfigError
 from adaptation.evaluation.harm import block_length, paired_change
+from adaptation.evaluation.run import balanced_rows
 from adaptation.projection.report import distances, lipschitz
 from infra.allocator import keep_freed_memory
 from streams.commands.data_options import selected_dataset
@@ -37,6 +39,7 @@ Progress = Callable[[str, int, int, str], None]  # stage, done, of, what came la
 
 _FINE_TUNING_EPOCHS = 10
 _LEAST_FINE_TUNING_STEPS = 300
+_SOURCE_WINDOWS = 3072  # to learn with new ones; 512 keep less of the source
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,9 +152,11 @@ class _Worker:
         return {"code": self._code, **(self._fine_tune(job) if job.method == FINE_TUNED else self._learn(job))}
 
     def _learner(self, job: Run, settings: LearnerSettings) -> Learner:
-        context = self._context(job.recipe, job.seed)
-        source = Arrived(context.windows, context.labels, torch.zeros_like(context.labels))
-        return Learner(context.model, source, self._data.dataset.classes, settings, job.seed)
+        windows, labels = self._data.source.windows, self._data.source.labels
+        rows = torch.from_numpy(balanced_rows(labels.numpy(), min(_SOURCE_WINDOWS, len(labels)), job.seed))
+        source = Labelled(windows[rows], labels[rows], torch.zeros_like(labels[rows]))
+        model = self._context(job.recipe, job.seed).model
+        return Learner(model, source, self._data.dataset.classes, settings, job.seed)
 
     def _fine_tune(self, job: Run) -> dict[str, Any]:
         """Teach each group alone, with all of its labels."""

@@ -102,7 +102,7 @@ def test_naive_steps_are_those_of_torch_s_adamw() -> None:
         nn.functional.cross_entropy(model(one.windows.repeat(16, 1, 1)), one.labels.repeat(16)).backward()
         optimizer.step()
     for name, value in model.named_parameters():
-        torch.testing.assert_close(state[f"model/{name}"], value.detach(), rtol=0, atol=1e-6)
+        torch.testing.assert_close(state[f"model/{name}"], value.detach(), rtol=0, atol=1e-4)
 
 
 def test_labels_wait_until_enough_are_there_or_the_end_has_come() -> None:
