@@ -1,13 +1,15 @@
 """The accuracy matrix of a sequence of domains, and what it says about forgetting.
 
 R[i, j] is the accuracy on domain j after training on domains 1 to i, i, j = 1..T; b[j] is the accuracy on domain j of a
-model that learned none of them. Lopez-Paz and Ranzato, "Gradient Episodic Memory", 2017, but for (4):
+model that learned none of them. Lopez-Paz and Ranzato, "Gradient Episodic Memory", 2017, but for (4) and (5):
 
     (1) ACC = 1/T sum_j R[T, j]
     (2) BWT = 1/(T-1) sum_{j<T} (R[T, j] - R[j, j])          negative where something was forgotten
     (3) FWT = 1/(T-1) sum_{j>1} (R[j-1, j] - b[j])
     (4) F   = 1/(T-1) sum_{j<T} (max_{i<T} R[i, j] - R[T, j])     Chaudhry et al., "Riemannian Walk", 2018
+    (5) LA  = 1/T sum_j R[j, j]                           Riemer et al., "Learning to Learn without Forgetting", 2019
 
+(5) is also what devices have that keep the model from the end of their own training, whatever is learned after it.
 RECONSTRUCTED: b is the frozen source. The papers take random weights, which mean nothing for a model that is already at
 work. (4) also counts as forgotten what a model could do before it was taught the domain, so F is at least -BWT.
 """
@@ -52,6 +54,11 @@ class AccuracyMatrix:
     def accuracy(self) -> float:
         """ACC: of the final model, mean of domains: (1)."""
         return float(self.values[-1].mean())
+
+    @property
+    def learning_accuracy(self) -> float:
+        """LA: of each domain at the end of its own training: (5)."""
+        return float(np.diag(self.values).mean())
 
     @property
     def backward_transfer(self) -> float:

@@ -17,14 +17,14 @@ if TYPE_CHECKING:  # torch and rich take seconds to import: --help must not wait
 
 __all__ = ["command"]
 
-_METHODS = "naive,l2sp,ftp,tpgm,spd,ewc,er,ftp+er"
+_METHODS = "naive,l2sp,ftp,tpgm,spd,ewc,er,ftp+er,ftp+er+adapters"
 _BRIEF = ("source", "method", "rate", "accuracy", "closed", "forgetting", "source's own", "while learning", "ms a step")
 _EXIT_BUG, _EXIT_AGAIN = 70, 75  # as the command line documents them; 3 is for what data or artifacts did
 
 
 @click.command(
     epilog="Example: acclimate continual --data chest_har.npz --label y4 --source device=1-5 --target device=6-12 "
-    "--label-fraction 0.05,0.2 --label-delay 200 --methods naive,ftp,er,ftp+er --seeds 3 --jobs 2 --out out/continual"
+    "--label-fraction 0.05,0.2 --label-delay 200 --methods naive,er,ftp+er+adapters --seeds 3 --jobs 2 --out out/continual"
 )
 @data_options
 @click.option(
@@ -32,7 +32,7 @@ _EXIT_BUG, _EXIT_AGAIN = 70, 75  # as the command line documents them; 3 is for 
     default=_METHODS,
     show_default=True,
     help="Separated by commas, each of parts joined by +: naive, ftp, ftp-warm, ftp-relative, spd, tpgm, l2sp, ewc, "
-    "lwf, er, iwms, agem.",
+    "lwf, er, iwms, agem, adapters.",
 )
 @click.option("--learning-rate", default="0.001", show_default=True, help="Numbers separated by commas.")
 @click.option("--label-fraction", default="0.05", show_default=True, help="Shares of windows that get a label.")
@@ -48,7 +48,13 @@ _EXIT_BUG, _EXIT_AGAIN = 70, 75  # as the command line documents them; 3 is for 
 @click.option(
     "--augment", default="none", show_default=True, help="Source models: none, auto, or recipes such as gain+noise:0.5."
 )
-@click.option("--memory", default=1024, show_default=True, type=click.IntRange(1), help="Windows remembered.")
+@click.option(
+    "--memory",
+    default=1024,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Windows of groups remembered; the source's do not count.",
+)
 @click.option("--steps", default=20, show_default=True, type=click.IntRange(1), help="Of each update.")
 @click.option(
     "--jobs", default=1, show_default=True, type=click.IntRange(0, 256), help="Processes; 0 works in this one."

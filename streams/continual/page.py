@@ -19,6 +19,7 @@ HEAD = (
     "rate",
     "accuracy",
     "closed",
+    "own turn",
     "last group",
     "BWT",
     "forgetting",
@@ -35,7 +36,9 @@ HEAD = (
 _GUIDE = """\
 How to read the tables. A row learns the groups one after the other from delayed labels; means over seeds. **accuracy**:
 of the last model on stretches of all groups that nothing learned from. **closed**: share of the distance between the
-source and a model fine-tuned on all labels of each group alone that this closes. **last group**: accuracy on it.
+source and a model fine-tuned on all labels of each group alone that this closes. **own turn**: accuracy on each group
+at the end of its own training, as of devices that keep the model they have then, and the share of the distance that it
+closes. **last group**: accuracy on it.
 **BWT**: mean change on a group between the end of its own training and the end of all; **forgetting** the same from its
 best time, as a loss; **FWT** what a group gained before its own turn. **source's own**: change on the source's
 stretches. **while learning**: change against the source on the windows as they came, answered before their labels;
@@ -52,7 +55,8 @@ def cells(line: Line) -> list[str]:
         line.method,
         f"{line.learning_rate:g}",
         f"{100 * line.accuracy:.1f}",
-        "" if line.closed is None else f"{100 * line.closed:.0f} %",
+        _share(line.closed),
+        f"{100 * line.learning_accuracy:.1f}{_share(line.closed_at_once, ' ({})')}",
         f"{100 * line.last_accuracy:.1f}",
         points(line.bwt),
         f"{100 * line.forgetting:.1f}",
@@ -65,6 +69,10 @@ def cells(line: Line) -> list[str]:
         f"{line.largest_distance:.2f}",
         f"{line.lipschitz_ratio:.2f}",
     ]
+
+
+def _share(value: float | None, form: str = "{}") -> str:
+    return "" if value is None else form.format(f"{100 * value:.0f} %")
 
 
 def write_results(path: Path, options: ContinualOptions, results: Results) -> None:
@@ -89,8 +97,8 @@ def write_page(path: Path, options: ContinualOptions, results: Results, command:
     if results.failed:
         parts.append(f"**{len(results.failed)} runs failed; results.json has their errors.**\n")
     parts += [
-        f"Labels come {options.delay} windows of the group late, the rest at its end; {options.memory} windows are "
-        f"remembered; an update is {options.steps} steps.\n",
+        f"Labels come {options.delay} windows of the group late, the rest at its end; up to {options.memory} labelled "
+        f"windows are remembered; an update is {options.steps} steps.\n",
         _GUIDE,
     ]
     for (fraction, wrong), lines in grouped(results.lines, lambda line: (line.label_fraction, line.wrong)):

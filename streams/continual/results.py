@@ -26,6 +26,7 @@ class Line:
         seeds: How many are finished.
         accuracy: ACC of the last model over all groups; ``start`` is the source's.
         fine_tuned: Of the reference, taught on all labels of each group alone; None where it is not finished.
+        learning_accuracy: On each group at the end of its own turn: of devices that keep the model they have then.
         last_accuracy: On the last group, of the last model.
         bwt, fwt, forgetting: See `AccuracyMatrix`.
         return_accuracy: On the first group, of the last model: as if it came back.
@@ -50,6 +51,7 @@ class Line:
     accuracy: float
     start: float
     fine_tuned: float | None
+    learning_accuracy: float
     last_accuracy: float
     bwt: float
     fwt: float
@@ -72,9 +74,17 @@ class Line:
     @property
     def closed(self) -> float | None:
         """Share of the distance from the source to the fine-tuned reference that it closes."""
+        return self._closed(self.accuracy)
+
+    @property
+    def closed_at_once(self) -> float | None:
+        """The same of `learning_accuracy`."""
+        return self._closed(self.learning_accuracy)
+
+    def _closed(self, accuracy: float) -> float | None:
         if self.fine_tuned is None or self.fine_tuned <= self.start:
             return None
-        return (self.accuracy - self.start) / (self.fine_tuned - self.start)
+        return (accuracy - self.start) / (self.fine_tuned - self.start)
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +135,7 @@ def collect(options: ContinualOptions, folder: Path, failed: Sequence[str] = ())
 
 def figures(line: Line) -> dict[str, Any]:
     """Return a line as plain values."""
-    return {**asdict(line), "closed": line.closed}
+    return {**asdict(line), "closed": line.closed, "closed_at_once": line.closed_at_once}
 
 
 def _line_key(run: Run) -> tuple[object, ...]:
@@ -147,6 +157,7 @@ def _line(run: Run, kept: Sequence[Mapping[str, Any]], fine_tuned: float | None)
         accuracy=fmean(matrix.accuracy for matrix in made),
         start=fmean(float(matrix.start.mean()) for matrix in made),
         fine_tuned=fine_tuned,
+        learning_accuracy=fmean(matrix.learning_accuracy for matrix in made),
         last_accuracy=fmean(float(matrix.values[-1, -1]) for matrix in made),
         bwt=fmean(matrix.backward_transfer for matrix in made),
         fwt=fmean(matrix.forward_transfer for matrix in made),

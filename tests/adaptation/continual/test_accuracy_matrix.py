@@ -17,6 +17,7 @@ HAND = AccuracyMatrix(
 
 def test_a_case_worked_out_by_hand() -> None:
     assert HAND.accuracy == pytest.approx((0.6 + 0.7 + 1.0) / 3)
+    assert HAND.learning_accuracy == pytest.approx((0.9 + 0.8 + 1.0) / 3)
     assert HAND.backward_transfer == pytest.approx(((0.6 - 0.9) + (0.7 - 0.8)) / 2)
     assert HAND.forward_transfer == pytest.approx(((0.3 - 0.1) + (0.4 - 0.6)) / 2)
     assert HAND.forgetting == pytest.approx(((0.9 - 0.6) + (0.8 - 0.7)) / 2)

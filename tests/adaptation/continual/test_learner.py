@@ -15,7 +15,7 @@ from adaptation.nets import Classifier, build
 from adaptation.projection.norms import deviation_norms
 from adaptation.spec import NetworkSpec
 
-METHODS = [*PARTS, "ftp+er", "spd+er", "tpgm+er", "l2sp+er", "ftp+lwf+agem"]
+METHODS = [*PARTS, "ftp+er", "spd+er", "tpgm+er", "l2sp+er", "ftp+lwf+agem", "ftp+er+adapters", "tpgm+agem+adapters"]
 SPEC = NetworkSpec("mlp", 2, 1, 2, (8,))
 
 
@@ -140,6 +140,54 @@ def test_what_a_batch_of_the_new_makes_forgotten_replay_keeps() -> None:
     assert found["naive"][0] < 0.8
     assert found["er"][0] > 0.95
     assert all(after > 0.95 for _, after in found.values())
+
+
+def test_a_batch_holds_new_labels_of_the_device_that_sent_them_and_what_has_been() -> None:
+    agent = learner("er", batch=40, steps=1)
+    first, second = task(1, turned=True), task(2, turned=True)
+    later = Arrived(second.windows, second.labels, torch.full_like(second.labels, 2))
+    state, _ = agent.learn(agent.start(), first)
+    seen: list[Tensor] = []
+    plain = Learner._logits
+
+    def look(self: Learner, named: Any, own: Any, batch: Any) -> Tensor:
+        seen.append(batch.devices)
+        return plain(self, named, own, batch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Learner, "_logits", look)
+        agent.learn(state, later)
+    (devices,) = seen
+    assert (devices[:20] == 2).all()
+    assert (devices[20:30] == 0).all()
+    assert set(devices[30:].tolist()) == {1, 2}
+
+
+def test_devices_that_contradict_each_other_can_be_learned_with_adapters_alone() -> None:
+    windows = task(1, turned=False).windows
+    labels = task(1, turned=False).labels
+    here, there = (Arrived(windows, answer, torch.full_like(labels, n)) for n, answer in ((1, labels), (2, 1 - labels)))
+    found = {}
+    for method in ("er", "er+adapters"):
+        agent = learner(method, learning_rate=0.02, steps=200, recent=200, memory=200)
+        state, _ = agent.learn(agent.start(), here)
+        state, _ = agent.learn(state, there)
+        found[method] = [accuracy(agent.model(state, int(data.devices[0])), data) for data in (here, there)]
+    assert min(found["er"]) < 0.9
+    assert min(found["er+adapters"]) > 0.95
+    assert accuracy(agent.model(state), task(9, turned=False)) > 0.95
+
+
+def test_a_device_that_comes_later_finds_room_and_what_was_learned_of_others_goes_on() -> None:
+    agent = learner("er+adapters")
+    state, _ = agent.learn(agent.start(), task(1, turned=True))
+    assert len(state["adapters/head.weight"]) == 2
+    far = task(2, turned=True)
+    late, _ = agent.learn(state, Arrived(far.windows, far.labels, torch.full_like(far.labels, 4)))
+    assert len(late["adapters/head.weight"]) == len(late["optimizer/adapters/head.weight/exp_avg"]) == 5
+    assert int(late["optimizer/adapters/head.weight/step"]) == 10
+    assert late["adapters/head.weight"][4].any()
+    assert not late["adapters/head.weight"][2:4].any()
 
 
 @pytest.mark.parametrize("method", ["ftp", "tpgm"])
