@@ -15,7 +15,7 @@ from adaptation.dataset import Dataset
 from adaptation.errors import ConfigError, ContractError
 from adaptation.evaluation.run import balanced_rows
 from adaptation.methods.cta import Cta
-from adaptation.methods.method import SourceContext
+from adaptation.methods.method import SourceContext, State
 from adaptation.nets import from_tensors
 from adaptation.robust import spread_rows
 from adaptation.train import default_epochs
@@ -30,6 +30,7 @@ from registry.bundle import Bundle
 from registry.manifest import FileEntry
 from registry.tensor_file import write_tensors
 from streams.bundle_fit import check_fit
+from streams.checkpoint import checkpoint_path, keep_checkpoint, read_checkpoint, recordings_digest
 
 __all__ = ["aligned_of", "make_aligned_bundle"]
 
@@ -55,8 +56,9 @@ def make_aligned_bundle(
     *,
     epochs: int | None = None,
     progress: Progress | None = None,
+    force: bool = False,
 ) -> AlignedBundle:
-    """Align a second encoder with a source bundle and write its bundle; minutes.
+    """Align a second encoder with a source bundle and write its bundle; minutes, which a kill does not undo.
 
     Args:
         dataset: Its source is what is learned from; channels and classes must be the bundle's.
@@ -67,9 +69,10 @@ def make_aligned_bundle(
         clock: Gives seconds, for the cost in the card.
         epochs: Of each stage; by the size of the source when not given.
         progress: Called after every epoch.
+        force: Begin anew where a checkpoint of another training lies.
 
     Raises:
-        ConfigError: The data do not fit the bundle, or the folder exists.
+        ConfigError: The data do not fit the bundle, the folder exists, or a checkpoint is of another training.
         DataError: Training leads to numbers that are not finite.
     """
     check_fit(dataset, source, folder)
@@ -78,9 +81,24 @@ def make_aligned_bundle(
     rows = balanced_rows(dataset.source.labels, _SAMPLE, seed)
     model = from_tensors(source.spec, source.tensors)
     context = SourceContext(model, windows[rows], labels[rows], seed, recorded=windows)
-    started = clock()
-    aligned = align(context, labels, settings, epochs, dataset.unsafe_augmentations, progress)
-    seconds = round(clock() - started, 1)
+    unsafe = dataset.unsafe_augmentations
+    bound = {
+        "source": source.digest,
+        "recordings": recordings_digest(dataset.source),
+        "kind": "cta",
+        "settings": asdict(settings),
+        "unsafe": list(unsafe),
+        "seed": seed,
+        "epochs": epochs,
+    }
+    path, started = checkpoint_path(folder), clock()
+    state, spent = read_checkpoint(path, bound, force)
+
+    def keep(state: State) -> None:
+        keep_checkpoint(path, state, bound, spent + clock() - started)
+
+    aligned = align(context, labels, settings, epochs, unsafe, progress, state, keep)
+    seconds = round(spent + clock() - started, 1)
     shown = windows[spread_rows(np.arange(len(windows)), _CANARY_WINDOWS)]
     tensors = {f"{part}/{name}": value.numpy() for part in _PARTS for name, value in getattr(aligned, part).items()}
     parts: dict[AlignedFile, bytes] = {
@@ -110,7 +128,9 @@ def make_aligned_bundle(
             for name, content in parts.items()
         },
     )
-    return write_aligned_bundle(folder, manifest, parts)
+    written = write_aligned_bundle(folder, manifest, parts)
+    path.unlink(missing_ok=True)
+    return written
 
 
 def aligned_of(bundle: AlignedBundle, source: Bundle) -> Aligned:

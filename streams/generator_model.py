@@ -1,12 +1,7 @@
-"""From a source bundle and recordings to a generator bundle, in a way that a kill does not undo.
-
-While it runs, ``OUT.checkpoint`` beside the bundle holds the last state, bound to everything that the result depends
-on; the same command goes on from there. It is removed when the bundle is in place.
-"""
+"""From a source bundle and recordings to a generator bundle, in a way that a kill does not undo (`checkpoint`)."""
 
 import hashlib
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
 from adaptation.corruptions import TUNING, TUNING_MIXTURES, applicable
 from adaptation.dataset import Dataset
-from adaptation.errors import ConfigError, ContractError
 from adaptation.generators.affine_gradient import discrepancy_weight, join, source_features
 from adaptation.generators.engine import Kind, make_engine
 from adaptation.generators.episodes import CLEAN_SHARE, Recordings
@@ -54,9 +46,9 @@ from registry.generator_bundle import (
 from registry.manifest import FileEntry
 from registry.tensor_file import write_tensors
 from streams.bundle_fit import check_fit
-from streams.evaluate.folder import replace_file
+from streams.checkpoint import checkpoint_path, keep_checkpoint, read_checkpoint, recordings_digest
 
-__all__ = ["GeneratorModel", "checkpoint_path", "make_generator_bundle"]
+__all__ = ["GeneratorModel", "make_generator_bundle"]
 
 _CANARY_WINDOWS = LEAST_WINDOWS
 _TIMED_BATCHES = 20
@@ -77,15 +69,6 @@ class GeneratorModel:
     bundle: GeneratorBundle
     trained: MetaTrained
     resumed_at: int
-
-
-def checkpoint_path(folder: Path) -> Path:
-    """Return where a run keeps its state.
-
-    >>> str(checkpoint_path(Path("out/mgg")))
-    'out/mgg.checkpoint'
-    """
-    return folder.with_name(f"{folder.name}.checkpoint")
 
 
 def make_generator_bundle(
@@ -126,19 +109,15 @@ def make_generator_bundle(
     updates = default_updates(settings) if updates is None else updates
     model = from_tensors(source.spec, source.tensors)
     recordings = Recordings(dataset.source.windows, dataset.source.labels, dataset.source.groups)
-    bound = _binding(recordings, source, settings, seed, updates)
+    bound = _binding(dataset, source, settings, seed, updates)
     path, started = checkpoint_path(folder), clock()
-    state, spent = _read_checkpoint(path, bound, force)
+    state, spent = read_checkpoint(path, bound, force)
     resumed_at = 0 if state is None else int(state["update"])
 
     def keep(state: MetaState) -> None:
         if share.rank == 0:
-            # Clones, for the best weights may be the last ones.
-            content = {name: value.cpu().contiguous().clone() for name, value in state.items()}
-            facts = {"binding": bound, "seconds": spent + clock() - started}
-            replace_file(path, save(content, metadata={"facts": json.dumps(facts)}))
+            keep_checkpoint(path, state, bound, spent + clock() - started)
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
     trained = meta_train(model, recordings, settings, seed, updates, state, keep, progress, device, share)
     if share.rank != 0:
         return None
@@ -148,39 +127,16 @@ def make_generator_bundle(
     return GeneratorModel(bundle, trained, resumed_at)
 
 
-def _binding(recordings: Recordings, source: Bundle, settings: Settings, seed: int, updates: int) -> dict[str, Any]:
+def _binding(dataset: Dataset, source: Bundle, settings: Settings, seed: int, updates: int) -> dict[str, Any]:
     """Return what the result depends on, as JSON gives it back."""
-    digest = hashlib.sha256()
-    for values in (recordings.windows, recordings.labels, recordings.groups):
-        digest.update(np.ascontiguousarray(values).tobytes())
     return {
         "source": source.digest,
-        "recordings": digest.hexdigest(),
+        "recordings": recordings_digest(dataset.source),
         "kind": _kind(settings),
         "settings": asdict(settings),
         "seed": seed,
         "updates": updates,
     }
-
-
-def _read_checkpoint(path: Path, bound: Mapping[str, Any], force: bool) -> tuple[dict[str, torch.Tensor] | None, float]:
-    if not path.exists():
-        return None, 0.0
-    try:
-        with safe_open(path, framework="pt") as file:
-            facts = json.loads(file.metadata()["facts"])
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ContractError(f"{path} is damaged ({error}); remove it and start again") from error
-    if facts["binding"] == bound:
-        return state, float(facts["seconds"])
-    if force:  # the first check writes over it; every process reads it, so none may remove it here
-        return None, 0.0
-    differing = [name for name, value in bound.items() if facts["binding"].get(name) != value]
-    raise ConfigError(
-        f"{path} is the checkpoint of another training (other {', '.join(differing)}); --force begins anew, or choose "
-        "another --out"
-    )
 
 
 def _write(

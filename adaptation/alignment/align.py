@@ -11,10 +11,15 @@ f_u an encoder of the same architecture with fresh weights, p a projector, A a d
 L_align turns directions alone, and a head with a bias reads lengths too; so h' is fitted anew. Nothing of the
 classifier changes. L_ssl may be another task (`tasks`); and ``joint`` teaches the baseline that CTA argues against, one
 encoder for task and labels at once, from the start and for as many epochs.
+
+All that a run knows after an epoch is a flat mapping of tensors, so that a killed one goes on from there bit for bit.
 """
 
 import copy
+import json
+import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -27,9 +32,10 @@ from adaptation.alignment.tasks import Task
 from adaptation.alignment.views import Views
 from adaptation.batch_norms import settle_statistics
 from adaptation.errors import ConfigError, DataError
-from adaptation.methods.method import SourceContext
+from adaptation.methods.method import SourceContext, State
 from adaptation.methods.network import Network
 from adaptation.methods.source_units import SourceUnits
+from adaptation.optimizer_state import kept, restore
 
 __all__ = ["Progress", "align"]
 
@@ -50,6 +56,8 @@ def align(
     epochs: int,
     unsafe: Sequence[str] = (),
     progress: Progress | None = None,
+    state: State | None = None,
+    keep: Callable[[State], None] = lambda state: None,
 ) -> Aligned:
     """Teach the second encoder of a source.
 
@@ -60,6 +68,8 @@ def align(
         epochs: Of each stage, at least 1.
         unsafe: Kinds of `views.VIEWS` that the task forbids.
         progress: Called after each epoch.
+        state: To go on from, of a run with equal arguments.
+        keep: Called with the state after each epoch.
 
     Raises:
         ConfigError: The labels do not fit the windows, or no kind of view is left.
@@ -92,14 +102,15 @@ def align(
     def supervised(rows: Tensor) -> Tensor:
         return cross_entropy(student.network(windows[rows]), labels[rows]) + settings.ssl_weight * ssl(rows)
 
-    rng = np.random.default_rng([context.seed, 31])
     if settings.joint:
-        _teach(student, supervised, len(windows), 2 * epochs, rng, "joint", progress)
+        stages = [_Stage("joint", supervised, 2 * epochs)]
     else:
-        _teach(student, ssl, len(windows), epochs, rng, "self-supervised", progress)  # (1)
+        stages = [_Stage("self-supervised", ssl, epochs)]  # (1)
         if settings.aligned:
-            _teach(student, alignment, len(windows), epochs, rng, "alignment", progress)  # (2)
-    settle_statistics(student.network, windows, rng)
+            stages.append(_Stage("alignment", alignment, epochs))  # (2)
+    draws = _Draws(np.random.default_rng([context.seed, 31]), generator)
+    _teach(student, stages, len(windows), draws, progress, state, keep)
+    settle_statistics(student.network, windows, draws.order)
     encoder, projector = student.tensors()
 
     def encode(some: Tensor) -> Tensor:
@@ -156,32 +167,80 @@ class _Student(nn.Module):
         return {"weight": head.weight.detach().clone(), "bias": bias}
 
 
+@dataclass(frozen=True)
+class _Stage:
+    name: str
+    draw: Callable[[Tensor], Tensor]  # rows to a loss
+    epochs: int
+
+
+@dataclass(frozen=True)
+class _Draws:
+    """Where everything random comes from: the order of windows, and views."""
+
+    order: np.random.Generator
+    views: torch.Generator
+
+    def state(self) -> dict[str, Tensor]:
+        order = json.dumps(self.order.bit_generator.state).encode()
+        return {"order": torch.frombuffer(bytearray(order), dtype=torch.uint8), "views": self.views.get_state()}
+
+    def restore(self, state: State) -> None:
+        self.order.bit_generator.state = json.loads(state["order"].numpy().tobytes())
+        self.views.set_state(state["views"])
+
+
 def _teach(
     student: _Student,
-    draw: Callable[[Tensor], Tensor],
+    stages: Sequence[_Stage],
     count: int,
-    epochs: int,
-    rng: np.random.Generator,
-    stage: str,
+    draws: _Draws,
     progress: Progress | None,
+    state: State | None,
+    keep: Callable[[State], None],
 ) -> None:
     steps = max(1, round(count / _BATCH))
-    optimizer = torch.optim.AdamW(student.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps * epochs)
+    named = dict(student.named_parameters())
+    done = 0  # epochs of all stages
+    if state is not None:
+        done = int(state["epochs"])
+        student.load_state_dict({name: state[f"student/{name}"] for name in student.state_dict()})
+        draws.restore(state)
     student.train()
-    for epoch in range(1, epochs + 1):
-        total = 0.0
-        for rows in np.array_split(rng.permutation(count), steps):
-            loss = draw(torch.from_numpy(rows))
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            schedule.step()
-            total += float(loss.detach())
-        if not np.isfinite(total):
-            raise DataError(f"{stage} training diverged in epoch {epoch} (loss {total / steps})", "diverged")
-        if progress is not None:
-            progress(stage, epoch, epochs, total / steps)
+    before = 0
+    for stage in stages:
+        optimizer = torch.optim.AdamW(student.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
+        if state is not None and before < done:
+            restore(optimizer, named, state, "optimizer")
+        for epoch in range(max(0, done - before), stage.epochs):
+            total = 0.0
+            for step, rows in enumerate(np.array_split(draws.order.permutation(count), steps), steps * epoch):
+                optimizer.param_groups[0]["lr"] = _cosine(step / (steps * stage.epochs))
+                loss = stage.draw(torch.from_numpy(rows))
+                optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                total += float(loss.detach())
+            if not np.isfinite(total):
+                raise DataError(
+                    f"{stage.name} training diverged in epoch {epoch + 1} (loss {total / steps})", "diverged"
+                )
+            keep(
+                {
+                    "epochs": torch.tensor(before + epoch + 1),
+                    **{f"student/{name}": value for name, value in student.state_dict().items()},
+                    **kept(optimizer, named, "optimizer"),
+                    **draws.state(),
+                }
+            )
+            if progress is not None:
+                progress(stage.name, epoch + 1, stage.epochs, total / steps)
+        before += stage.epochs
+
+
+def _cosine(share: float) -> float:
+    """Return the learning rate after a share of a stage's steps."""
+    return _LEARNING_RATE * (1 + math.cos(math.pi * share)) / 2
 
 
 def _fit_head(features: Tensor, labels: Tensor, classes: int) -> dict[str, Tensor]:

@@ -35,7 +35,6 @@ from torch import Tensor, nn
 
 from adaptation.continual.adapters import adapted, adapter_names, personal_logits, with_devices
 from adaptation.continual.labelled import Labelled, joined
-from adaptation.continual.optimizer_state import kept, restore
 from adaptation.continual.penalties import agem, ewc, fisher, lwf
 from adaptation.continual.settings import FTP_OPTIONS, LearnerSettings, parse_method
 from adaptation.continual.similarity import alike
@@ -45,6 +44,7 @@ from adaptation.methods.network import Network
 from adaptation.methods.optimizers import all_finite, gradients_of
 from adaptation.methods.random_state import random_start, resumed
 from adaptation.methods.reservoir import offer, start_reservoir
+from adaptation.optimizer_state import kept, restore
 from adaptation.projection.ftp import AdamFTP
 from adaptation.projection.l2sp import l2_sp
 from adaptation.projection.spd import AdamSPD

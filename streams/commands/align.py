@@ -42,6 +42,7 @@ __all__ = ["command"]
     help="That the encoder teaches itself.",
 )
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 64), help="Of torch.")
+@click.option("--force", is_flag=True, help="Begin anew where the checkpoint of another training lies.")
 @json_option
 def command(
     bundle: Path,
@@ -50,14 +51,18 @@ def command(
     epochs: int | None,
     task: str,
     threads: int,
+    force: bool,
     as_json: bool,
     **selection: Any,
 ) -> None:
     """Align a second, self-supervised encoder with a classifier, so that it may go on learning without labels.
 
     Three stages, on the labelled source alone: the encoder learns a task of its own, then to give what the classifier's
-    encoder gives, then a head is fitted to it. Changes of a window that the task forbids are named in the JSON beside
-    the data: "unsafe_augmentations": ["gain"], of jitter, gain, shift, mask, dropout and corruption.
+    encoder gives, then a head is fitted to it. A run that is interrupted goes on when the same command is given again:
+    OUT.checkpoint holds its state until the bundle is written.
+
+    Changes of a window that the task forbids are named in the JSON beside the data: "unsafe_augmentations": ["gain"],
+    of jitter, gain, shift, mask, dropout and corruption.
     """
     keep_freed_memory()
     dataset = selected_dataset(seed, **selection)
@@ -71,7 +76,15 @@ def command(
     settings = AlignmentSettings(task=task)  # type: ignore[arg-type]  # click has checked it
     with _progress_bar(quiet=as_json) as progress:
         made = make_aligned_bundle(
-            dataset, read_bundle(bundle), settings, out, seed, time.monotonic, epochs=epochs, progress=progress
+            dataset,
+            read_bundle(bundle),
+            settings,
+            out,
+            seed,
+            time.monotonic,
+            epochs=epochs,
+            progress=progress,
+            force=force,
         )
     card = made.manifest.card
     if as_json:

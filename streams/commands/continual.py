@@ -24,7 +24,7 @@ _EXIT_BUG, _EXIT_AGAIN = 70, 75  # as the command line documents them; 3 is for 
 
 @click.command(
     epilog="Example: acclimate continual --data chest_har.npz --label y4 --source device=1-5 --target device=6-12 "
-    "--label-fraction 0.05,0.2 --label-delay 200 --methods naive,er,ftp+er+adapters --seeds 3 --jobs 2 --out out/continual"
+    "--label-fraction 0.05,0.2 --label-delay 200 --methods naive,er,ftp+er+adapters --jobs 2 --out out/continual"
 )
 @data_options
 @click.option(

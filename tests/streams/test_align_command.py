@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +109,29 @@ def test_what_a_task_forbids_is_read_from_the_description_and_kept(
     capsys.readouterr()
     assert run("align", "--bundle", str(source), *options, "--out", str(tmp_path / "other")) == 2
     assert "flip" in capsys.readouterr().err
+
+
+def test_a_killed_run_goes_on_to_the_same_weights_and_another_is_refused(
+    made: Path, source: Path, data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, checkpoint = tmp_path / "killed", tmp_path / "killed.checkpoint"
+    command = ["align", "--bundle", str(source), *data, "--epochs", "2", "--out", str(out)]
+    process = subprocess.Popen([sys.executable, "-m", "streams.cli", *command])
+    while not checkpoint.exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not out.exists()
+    assert run(*command, "--seed", "1") == 2
+    assert "other seed" in capsys.readouterr().err
+    assert run(*command) == 0
+    told = capsys.readouterr().err
+    assert "self-supervised, epoch 1" not in told
+    assert "alignment, epoch 2 of 2" in told
+    assert not checkpoint.exists()
+    one, two = (aligned_of(read_aligned_bundle(folder), read_bundle(source)) for folder in (made, out))
+    assert same(one, two)
 
 
 def test_an_existing_folder_and_other_data_are_refused(

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load, save
 
 from adaptation.alignment.align import align
 from adaptation.alignment.aligned import Aligned, AlignmentSettings, project
@@ -46,6 +47,22 @@ def test_equal_seeds_give_equal_encoders_bit_for_bit() -> None:
     assert all(torch.equal(one.encoder[name], two.encoder[name]) for name in one.encoder)
     assert all(torch.equal(one.projector[name], two.projector[name]) for name in one.projector)
     assert torch.equal(one.head["weight"], two.head["weight"])
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_a_run_goes_on_bit_for_bit_from_after_any_epoch(joint: bool) -> None:
+    context, labels = source()
+    settings, states = AlignmentSettings(width=4, joint=joint), []
+    whole = align(context, labels, settings, epochs=2, keep=lambda state: states.append(save(dict(state))))
+    assert len(states) == 4
+    for done, state in enumerate(states, 1):
+        later: list[int] = []
+        kept = load(state)
+        found = align(context, labels, settings, 2, progress=lambda *_: later.append(1), state=kept)  # noqa: B023
+        assert len(later) == 4 - done
+        for mine, theirs in ((found.encoder, whole.encoder), (found.projector, whole.projector)):
+            assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+        assert (found.ssl_mean, found.matched) == (whole.ssl_mean, whole.matched)
 
 
 def test_features_of_one_window_match_and_of_two_do_not() -> None:
