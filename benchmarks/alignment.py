@@ -7,14 +7,13 @@ gradients    while CTA goes along each target in time order, batch by batch of 6
              its own task and that of the cross-entropy with the true labels, both of what CTA moves. Mean over the
              first, middle and last third of the streams, the share above zero, and the correlation over groups and
              seeds of a group's mean cosine with what CTA gains on it. Labels are for this table alone
-sensitivity  CTA's change on targets, in time order and shuffled, with other temperatures and projector widths; each
-             aligned anew, one seed
+sensitivity  CTA's change on targets, in time order and shuffled, with other rates of its steps, temperatures and
+             projector widths (each of these aligned anew); one seed
 """
 
 import argparse
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
@@ -24,7 +23,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, cross_entropy
 
 from adaptation.alignment.align import align
-from adaptation.alignment.aligned import VARIANTS, Aligned, AlignmentSettings
+from adaptation.alignment.aligned import Aligned, AlignmentSettings
 from adaptation.alignment.tasks import Task
 from adaptation.alignment.views import Views
 from adaptation.methods.cta import Cta
@@ -41,7 +40,6 @@ from streams.evaluate.prepare import load_source, read_facts
 
 _BATCH = 64
 SETTINGS: Mapping[str, AlignmentSettings] = {
-    "as it is": VARIANTS["cta"],
     "tau_a 0.05": AlignmentSettings(temperature=0.05),
     "tau_a 0.5": AlignmentSettings(temperature=0.5),
     "tau_u 0.1": AlignmentSettings(ssl_temperature=0.1),
@@ -49,6 +47,7 @@ SETTINGS: Mapping[str, AlignmentSettings] = {
     "d 16": AlignmentSettings(width=16),
     "d 128": AlignmentSettings(width=128),
 }
+RATES = (0.0, 1e-3, 1e-2, 1e-1)  # 1e-3 is what CTA has
 
 
 def main() -> None:
@@ -165,10 +164,13 @@ def sensitivity(evaluated: Sequence[Evaluated]) -> Iterator[dict[str, str]]:
         assert target is not None
         context = next(iter(each.contexts.values()))[0]
         labels = torch.from_numpy(each.dataset.source.labels)
-        epochs = default_epochs(len(labels))
+        epochs, unsafe = default_epochs(len(labels)), each.dataset.unsafe_augmentations
+        cta = context.alignment("cta")
+        methods = [(f"rate {rate:g}", Cta(context, cta, learning_rate=rate), cta) for rate in RATES]
         for name, settings in SETTINGS.items():
-            aligned = align(context, labels, settings, epochs, each.dataset.unsafe_augmentations)
-            method = Cta(replace(context, alignments={"cta": aligned}), aligned)
+            aligned = align(context, labels, settings, epochs, unsafe)
+            methods.append((name, Cta(context, aligned), aligned))
+        for name, method, aligned in methods:
             line = {"recordings": each.name, "setting": name}
             for order, split in (("ordered", target), ("shuffled", shuffled(target, context.seed))):
                 changes = np.array(accuracies(method, split, _BATCH)) - np.array(

@@ -9,7 +9,8 @@ A way of learning is a sum of parts, such as ``ftp+er``; each part is one idea, 
     naive             AdamW on the labels that came last, and nothing else
     ftp, spd, tpgm    the step ends near the anchor (`adaptation.projection`); ``ftp-warm`` and ``ftp-relative`` are
                       FTP with a first step taken whole, and with that and radii that move by a tenth of the deviation
-    l2sp, ewc, lwf    leaving it has a price
+    l2sp, ewc         leaving it has a price
+    lwf               answers should stay the source's: on its own windows with ``er`` or ``iwms``, on all without
     er, agem          old windows: half of every batch, or a veto
     iwms              as er, but of what is remembered that which is like the newest windows without labels
     adapters          gamma, beta and head of each device are its own (`adaptation.continual.adapters`)
@@ -254,9 +255,12 @@ class Learner:
             information = {name: state[f"fisher/{name}"] for name in named}
             loss = loss + ewc(named, anchor, information, self.settings.strength["ewc"])
         if "lwf" in self._parts:
+            rows = batch.devices == 0  # what the source said of its own windows, where the batch has some
+            rows = rows if rows.any() else torch.ones_like(rows)
             with torch.no_grad():
-                before = torch.func.functional_call(self._model, dict(anchor), (batch.windows,))
-            loss = loss + self.settings.strength["lwf"] * lwf(logits, before)
+                before = torch.func.functional_call(self._model, dict(anchor), (batch.windows[rows],))
+            share = float(rows.float().mean())
+            loss = loss + self.settings.strength["lwf"] * share * lwf(logits[rows], before)
         return loss.detach(), gradients_of(
             loss, {**named, **{f"adapters/{name}": value for name, value in own.items()}}
         )

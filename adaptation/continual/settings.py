@@ -42,7 +42,7 @@ class LearnerSettings:
     least: int = 8
     recent: int = 128
     memory: int = 1024
-    strength: Mapping[str, float] = field(default_factory=lambda: {"l2sp": 0.1, "ewc": 100.0, "lwf": 1.0})
+    strength: Mapping[str, float] = field(default_factory=lambda: {"l2sp": 0.1, "ewc": 100.0, "lwf": 4.0})
 
     def __post_init__(self) -> None:
         parse_method(self.method)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # torch and rich take seconds to import: --help must not wait
 
 __all__ = ["command"]
 
-_METHODS = "naive,l2sp,ftp,tpgm,spd,ewc,er,ftp+er,ftp+er+adapters"
+_METHODS = "naive,l2sp,ftp,tpgm,spd,ewc,er,ftp+er,ftp+er+adapters+lwf"
 _BRIEF = ("source", "method", "rate", "accuracy", "closed", "forgetting", "source's own", "while learning", "ms a step")
 _EXIT_BUG, _EXIT_AGAIN = 70, 75  # as the command line documents them; 3 is for what data or artifacts did
 

@@ -15,7 +15,16 @@ from adaptation.nets import Classifier, build
 from adaptation.projection.norms import deviation_norms
 from adaptation.spec import NetworkSpec
 
-METHODS = [*PARTS, "ftp+er", "spd+er", "tpgm+er", "l2sp+er", "ftp+lwf+agem", "ftp+er+adapters", "tpgm+agem+adapters"]
+METHODS = [
+    *PARTS,
+    "ftp+er",
+    "spd+er",
+    "tpgm+er",
+    "l2sp+er",
+    "ftp+lwf+agem",
+    "ftp+er+adapters+lwf",
+    "tpgm+agem+adapters",
+]
 SPEC = NetworkSpec("mlp", 2, 1, 2, (8,))
 
 
@@ -188,6 +197,21 @@ def test_a_device_that_comes_later_finds_room_and_what_was_learned_of_others_goe
     assert int(late["optimizer/adapters/head.weight/step"]) == 10
     assert late["adapters/head.weight"][4].any()
     assert not late["adapters/head.weight"][2:4].any()
+
+
+def test_what_the_source_said_of_its_own_windows_is_kept_and_new_windows_are_free() -> None:
+    old, new = task(9, turned=False), task(10, turned=True)
+    found = {}
+    for method, price in (("er", 0.0), ("er+lwf", 50.0), ("lwf", 50.0)):
+        agent = learner(method, learning_rate=0.02, steps=60, strength={"lwf": price})
+        state, _ = agent.learn(agent.start(), task(1, turned=True))
+        model = agent.model(state)
+        with torch.no_grad():
+            moved = float((model(old.windows) - SOURCE(old.windows)).abs().mean())
+        found[method] = (moved, accuracy(model, new))
+    assert found["er+lwf"][0] < 0.5 * found["er"][0]
+    assert found["er+lwf"][1] > 0.95
+    assert found["lwf"][1] < 0.5  # without replay the price is on the new windows
 
 
 @pytest.mark.parametrize("method", ["ftp", "tpgm"])
