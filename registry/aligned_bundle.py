@@ -9,7 +9,6 @@ The continual agent runs it with torch, because it learns on; no graphs are need
 """
 
 import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,22 @@ from pydantic import Field, ValidationError
 from adaptation.errors import ContractError
 from adaptation.spec import NetworkSpec, expected_tensors
 from registry.folder import check_names, read_file, read_part, write_folder
-from registry.manifest import FileEntry, Sealed, Strict, check_pairs, first_problem, sealed, unsealed
+from registry.manifest import (
+    MANIFEST_FILE,
+    MAX_MANIFEST_BYTES,
+    SIGNATURE_FILE,
+    Card,
+    Digest,
+    FileEntry,
+    Name,
+    Sealed,
+    Shape,
+    Strict,
+    check_pairs,
+    first_problem,
+    sealed,
+    unsealed,
+)
 from registry.tensor_file import read_tensors
 
 __all__ = [
@@ -41,19 +55,12 @@ AlignedFile = Literal["aligned.safetensors", "canary.safetensors"]
 ALIGNED_FILES: tuple[AlignedFile, ...] = get_args(AlignedFile)
 FloatArray = npt.NDArray[np.float32]
 
-_MANIFEST, _SIGNATURE = "manifest.json", "manifest.sig"
-_MAX_MANIFEST_BYTES = 1024**2
-
-_Name = Annotated[str, Field(min_length=1, max_length=200)]
-_Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-_Shape = tuple[Annotated[int, Field(ge=0, le=10_000_000)], ...]
-
 
 class AlignedCompatibility(Strict):
     """What it was made for: a source bundle, and the network that both have."""
 
-    source_sha256: _Digest
-    network_sha256: _Digest
+    source_sha256: Digest
+    network_sha256: Digest
 
 
 class AlignedManifest(Sealed):
@@ -61,11 +68,11 @@ class AlignedManifest(Sealed):
 
     schema_version: Literal[1] = 1
     kind: Literal["cta"] = "cta"
-    settings: dict[_Name, str | bool | int | float]
-    unsafe_augmentations: tuple[_Name, ...]
+    settings: dict[Name, str | bool | int | float]
+    unsafe_augmentations: tuple[Name, ...]
     compatibility: AlignedCompatibility
-    card: Annotated[dict[str, str | bool | int | float | None], Field(max_length=256)]
-    tensors: Annotated[dict[_Name, _Shape], Field(max_length=256)]
+    card: Annotated[Card, Field(max_length=256)]
+    tensors: Annotated[dict[Name, Shape], Field(max_length=256)]
     files: dict[AlignedFile, FileEntry]
 
 
@@ -114,8 +121,8 @@ def read_aligned_bundle(folder: Path) -> AlignedBundle:
     Raises:
         ContractError: Anything is missing, unknown, a link, too large, damaged, inconsistent or newer than this code.
     """
-    check_names(folder, required={_MANIFEST, *ALIGNED_FILES}, optional={_SIGNATURE})
-    raw = read_file(folder, _MANIFEST, _MAX_MANIFEST_BYTES)
+    check_names(folder, required={MANIFEST_FILE, *ALIGNED_FILES}, optional={SIGNATURE_FILE})
+    raw = read_file(folder, MANIFEST_FILE, MAX_MANIFEST_BYTES)
     manifest = _parsed(raw)
     parts = {name: read_part(folder, name, **manifest.files[name].model_dump()) for name in ALIGNED_FILES}
     classes = manifest.tensors["head/bias"][0]
@@ -134,9 +141,7 @@ def write_aligned_bundle(folder: Path, manifest: bytes, parts: Mapping[AlignedFi
     Raises:
         ContractError: The folder exists, or the parts would be refused on reading.
     """
-    if os.path.lexists(folder):
-        raise ContractError(f"{folder}: expected a new folder, found something; choose another")
-    contents = {_MANIFEST: manifest, **{str(name): content for name, content in parts.items()}}
+    contents = {MANIFEST_FILE: manifest, **{str(name): content for name, content in parts.items()}}
     write_folder(folder, contents, check=read_aligned_bundle)
     return read_aligned_bundle(folder)
 
@@ -145,7 +150,7 @@ def aligned_manifest_bytes(
     settings: Mapping[str, str | bool | int | float],
     unsafe_augmentations: tuple[str, ...],
     compatibility: AlignedCompatibility,
-    card: Mapping[str, str | bool | int | float | None],
+    card: Card,
     tensors: Mapping[str, tuple[int, ...]],
     files: Mapping[AlignedFile, FileEntry],
 ) -> bytes:
@@ -159,7 +164,7 @@ def aligned_manifest_bytes(
             settings=dict(settings),
             unsafe_augmentations=unsafe_augmentations,
             compatibility=compatibility,
-            card=dict(card),
+            card=card,
             tensors=dict(tensors),
             files=dict(files),
         )

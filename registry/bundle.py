@@ -28,21 +28,26 @@ from adaptation.lean_settings import LeanSettings
 from adaptation.shift_calibration import ShiftCalibration
 from adaptation.spec import NetworkSpec, expected_tensors
 from registry.folder import check_names, read_file, read_part, write_folder
-from registry.manifest import PART_FILES, FileEntry, Manifest, PartFile, manifest_bytes, parse_manifest
+from registry.manifest import (
+    MANIFEST_FILE,
+    MAX_MANIFEST_BYTES,
+    PART_FILES,
+    SIGNATURE_FILE,
+    Card,
+    FileEntry,
+    Manifest,
+    PartFile,
+    manifest_bytes,
+    parse_manifest,
+)
 from registry.tensor_file import read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from adaptation.nets import Classifier
 
-__all__ = ["MANIFEST_FILE", "SIGNATURE_FILE", "Bundle", "build_bundle", "read_bundle", "write_bundle"]
-
-_MAX_MANIFEST_BYTES = 1024**2
-
-MANIFEST_FILE = "manifest.json"
-SIGNATURE_FILE = "manifest.sig"
+__all__ = ["Bundle", "build_bundle", "read_bundle", "write_bundle"]
 
 FloatArray = npt.NDArray[np.float32]
-Card = dict[str, str | bool | int | float | None]
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,7 @@ def read_bundle(folder: Path) -> Bundle:
             the message names file, expected and found.
     """
     check_names(folder, required={MANIFEST_FILE, *PART_FILES}, optional={SIGNATURE_FILE})
-    raw = read_file(folder, MANIFEST_FILE, _MAX_MANIFEST_BYTES)
+    raw = read_file(folder, MANIFEST_FILE, MAX_MANIFEST_BYTES)
     manifest = parse_manifest(raw)
     parts = {name: read_part(folder, name, **manifest.files[name].model_dump()) for name in PART_FILES}
     spec = manifest.spec

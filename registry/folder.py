@@ -78,8 +78,10 @@ def write_folder(folder: Path, contents: Mapping[str, bytes], check: Callable[[P
         check: Called with the finished folder before it gets its name; an exception takes everything back.
 
     Raises:
-        ContractError: The folder came into being meanwhile.
+        ContractError: The folder exists, or came into being meanwhile.
     """
+    if os.path.lexists(folder):
+        raise ContractError(f"{folder}: expected a new folder, found something; choose another")
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:

@@ -13,7 +13,6 @@ MGG alone fit any network (``network_sha256`` is then ``any``), by exporting it 
 """
 
 import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,12 +27,26 @@ from adaptation.generators.engine import GeneralizeFormerEngine, Kind, MggEngine
 from adaptation.generators.valid_range import ValidRange
 from adaptation.spec import NetworkSpec
 from registry.folder import check_names, read_file, read_part, write_folder
-from registry.manifest import FileEntry, Sealed, Strict, check_pairs, first_problem, sealed, unsealed
+from registry.manifest import (
+    MANIFEST_FILE,
+    MAX_MANIFEST_BYTES,
+    SIGNATURE_FILE,
+    Card,
+    Digest,
+    FileEntry,
+    Name,
+    Sealed,
+    Shape,
+    Strict,
+    check_pairs,
+    first_problem,
+    sealed,
+    unsealed,
+)
 from registry.tensor_file import read_tensors
 
 __all__ = [
     "GENERATOR_FILES",
-    "Card",
     "GeneratorBundle",
     "GeneratorCompatibility",
     "GeneratorManifest",
@@ -47,16 +60,9 @@ GeneratorFile = Literal[
     "generator.safetensors", "start.safetensors", "canary.safetensors", "gradient.onnx", "generator.onnx"
 ]
 GENERATOR_FILES: tuple[GeneratorFile, ...] = get_args(GeneratorFile)
-Card = dict[str, str | bool | int | float | None]
 FloatArray = npt.NDArray[np.float32]
 
-_MANIFEST, _SIGNATURE = "manifest.json", "manifest.sig"
-_MAX_MANIFEST_BYTES = 1024**2
 _CANARY_TOLERANCE = 1e-3  # of gamma, beta and probabilities, on any machine's arithmetic
-
-_Name = Annotated[str, Field(min_length=1, max_length=200)]
-_Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-_Shape = tuple[Annotated[int, Field(ge=0, le=10_000_000)], ...]
 
 
 class GeneratorCompatibility(Strict):
@@ -70,9 +76,9 @@ class GeneratorCompatibility(Strict):
             features, mean_part, variance_part.
     """
 
-    source_sha256: _Digest
-    network_sha256: Literal["any"] | _Digest
-    layer_names: tuple[_Name, ...]
+    source_sha256: Digest
+    network_sha256: Literal["any"] | Digest
+    layer_names: tuple[Name, ...]
     layer_widths: tuple[Annotated[int, Field(ge=1, le=65_536)], ...]
     statistics_schema: Literal[1] = 1
 
@@ -89,12 +95,12 @@ class GeneratorManifest(Sealed):
 
     schema_version: Literal[1] = 1
     kind: Kind
-    settings: dict[_Name, str | bool | int | float]
+    settings: dict[Name, str | bool | int | float]
     compatibility: GeneratorCompatibility
     valid_range: Range
     card: Annotated[Card, Field(max_length=256)]
-    weights: Annotated[dict[_Name, _Shape], Field(max_length=256)]
-    start: Annotated[dict[_Name, _Shape], Field(max_length=32)]
+    weights: Annotated[dict[Name, Shape], Field(max_length=256)]
+    start: Annotated[dict[Name, Shape], Field(max_length=32)]
     files: dict[GeneratorFile, FileEntry]
 
 
@@ -161,8 +167,8 @@ def read_generator_bundle(folder: Path) -> GeneratorBundle:
     Raises:
         ContractError: Anything is missing, unknown, a link, too large, damaged, inconsistent or newer than this code.
     """
-    check_names(folder, required={_MANIFEST, *GENERATOR_FILES}, optional={_SIGNATURE})
-    raw = read_file(folder, _MANIFEST, _MAX_MANIFEST_BYTES)
+    check_names(folder, required={MANIFEST_FILE, *GENERATOR_FILES}, optional={SIGNATURE_FILE})
+    raw = read_file(folder, MANIFEST_FILE, MAX_MANIFEST_BYTES)
     manifest = _parsed(raw)
     parts = {name: read_part(folder, name, **manifest.files[name].model_dump()) for name in GENERATOR_FILES}
     head, p = manifest.start["head_weight"], manifest.start["coordinates"]
@@ -189,9 +195,7 @@ def write_generator_bundle(folder: Path, manifest: bytes, parts: Mapping[Generat
     Raises:
         ContractError: The folder exists, or the parts would be refused on reading.
     """
-    if os.path.lexists(folder):
-        raise ContractError(f"{folder}: expected a new folder, found something; choose another")
-    contents = {_MANIFEST: manifest, **{str(name): content for name, content in parts.items()}}
+    contents = {MANIFEST_FILE: manifest, **{str(name): content for name, content in parts.items()}}
     write_folder(folder, contents, check=lambda written: read_generator_bundle(written).engine())
     return read_generator_bundle(folder)
 

@@ -18,12 +18,19 @@ from adaptation.lean_settings import LeanSettings
 from adaptation.spec import SCALED_LIMIT, NetworkSpec, spec_digest
 
 __all__ = [
+    "MANIFEST_FILE",
+    "MAX_MANIFEST_BYTES",
     "PART_FILES",
+    "SIGNATURE_FILE",
+    "Card",
     "Compatibility",
+    "Digest",
     "FileEntry",
     "Manifest",
+    "Name",
     "PartFile",
     "Sealed",
+    "Shape",
     "Strict",
     "check_pairs",
     "first_problem",
@@ -43,8 +50,13 @@ PART_FILES: tuple[PartFile, ...] = (
     "adapted.onnx",
 )
 
-_Name = Annotated[str, Field(min_length=1, max_length=200)]
-_Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+MANIFEST_FILE, SIGNATURE_FILE = "manifest.json", "manifest.sig"
+MAX_MANIFEST_BYTES = 1024**2
+
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Shape = tuple[Annotated[int, Field(ge=0, le=10_000_000)], ...]
+Card = dict[str, str | bool | int | float | None]  # figures and settings, for people
 _Size = Annotated[int, Field(ge=1, le=65_536)]
 _MAX_CARD_ENTRIES = 256
 
@@ -58,7 +70,7 @@ class Strict(BaseModel):
 class FileEntry(Strict):
     """Digest and size of one file."""
 
-    sha256: _Digest
+    sha256: Digest
     size_bytes: Annotated[int, Field(ge=1)]
 
 
@@ -94,8 +106,8 @@ class Lean(Strict):
 class Compatibility(Strict):
     """What an adapter made for this model must have been made for."""
 
-    network_sha256: _Digest
-    layer_names: tuple[_Name, ...]
+    network_sha256: Digest
+    layer_names: tuple[Name, ...]
     layer_widths: tuple[_Size, ...]
 
 
@@ -103,7 +115,7 @@ class Sealed(Strict):
     """Base of manifests: their version of the code, and a checksum, the SHA-256 of the canonical JSON without it."""
 
     code_contract_version: Annotated[int, Field(ge=1)] = CODE_CONTRACT_VERSION
-    checksum: _Digest = "0" * 64
+    checksum: Digest = "0" * 64
 
 
 _Manifest = TypeVar("_Manifest", bound=Sealed)
@@ -115,12 +127,12 @@ class Manifest(Sealed):
     schema_version: Literal[1] = 1
     kind: Literal["source"] = "source"
     network: Network
-    channel_names: tuple[_Name, ...]
-    class_names: tuple[_Name, ...]
+    channel_names: tuple[Name, ...]
+    class_names: tuple[Name, ...]
     scaling: Scaling = Scaling(limit=SCALED_LIMIT)
     lean: Lean
     compatibility: Compatibility
-    training: Annotated[dict[_Name, str | bool | int | float | None], Field(max_length=_MAX_CARD_ENTRIES)]
+    training: Annotated[dict[Name, str | bool | int | float | None], Field(max_length=_MAX_CARD_ENTRIES)]
     files: dict[PartFile, FileEntry]
 
     @property

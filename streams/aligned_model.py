@@ -27,7 +27,7 @@ from registry.aligned_bundle import (
     write_aligned_bundle,
 )
 from registry.bundle import Bundle
-from registry.manifest import FileEntry
+from registry.manifest import Card, FileEntry
 from registry.tensor_file import write_tensors
 from streams.bundle_fit import check_fit
 from streams.checkpoint import checkpoint_path, keep_checkpoint, read_checkpoint, recordings_digest
@@ -107,7 +107,7 @@ def make_aligned_bundle(
             {"windows": shown.numpy(), "probabilities": _answers(context, aligned, shown).numpy()}
         ),
     }
-    card: dict[str, str | bool | int | float | None] = {
+    card: Card = {
         "data": dataset.name,
         **{f"selection_{name}": value for name, value in dataset.selection.items()},
         "windows": len(dataset.source),

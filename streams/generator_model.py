@@ -36,14 +36,13 @@ from adaptation.nets import from_tensors
 from adaptation.robust import spread_rows
 from registry.bundle import Bundle
 from registry.generator_bundle import (
-    Card,
     GeneratorBundle,
     GeneratorCompatibility,
     GeneratorFile,
     generator_manifest_bytes,
     write_generator_bundle,
 )
-from registry.manifest import FileEntry
+from registry.manifest import Card, FileEntry
 from registry.tensor_file import write_tensors
 from streams.bundle_fit import check_fit
 from streams.checkpoint import checkpoint_path, keep_checkpoint, read_checkpoint, recordings_digest
