@@ -17,11 +17,13 @@ A way of learning is a sum of parts, such as ``ftp+er``; each part is one idea, 
 
     (1) labels are gathered until `least` are there, or the caller asks for an update
     (2) `steps` steps: a batch of the last `recent` labels of the devices that labels came from; with ``er`` and
-        ``iwms`` half of it, a quarter of the source's windows and a quarter of memory
+        ``iwms`` at most half of it, and no more than there are; the rest from the source and from memory, equally
     (3) the running statistics of BatchNorm stay the anchor's
+    (4) every other window of the source is taken for one of the device that labels came from last
 
-(3) because labels come a few at a time and one class after another: statistics of such a batch are those of the class.
-Weights, gamma and beta move. Memory (`adaptation.methods.reservoir`) is even over pairs of class and device.
+(2), (3), (4) because labels come a few at a time and one class after another: statistics of such a batch are those of
+the class, and a device's adapters, or a batch of eight labels over and over, would soon know nothing else. Weights,
+gamma and beta move. Memory (`adaptation.methods.reservoir`) is even over pairs of class and device.
 
 State is a flat mapping of named tensors, as in `adaptation.methods.method`: it saves with safetensors and goes on bit
 for bit. Everything random comes from a generator in it.
@@ -255,7 +257,7 @@ class Learner:
             information = {name: state[f"fisher/{name}"] for name in named}
             loss = loss + ewc(named, anchor, information, self.settings.strength["ewc"])
         if "lwf" in self._parts:
-            rows = batch.devices == 0  # what the source said of its own windows, where the batch has some
+            rows = batch.devices == 0  # the source, where the batch has it
             rows = rows if rows.any() else torch.ones_like(rows)
             with torch.no_grad():
                 before = torch.func.functional_call(self._model, dict(anchor), (batch.windows[rows],))
@@ -298,11 +300,15 @@ class Learner:
         return held.take(alike(self.model(state), held.windows, held.labels, new))
 
     def _batch(self, fresh: Labelled, remembered: Labelled | None, generator: torch.Generator) -> Labelled:
-        """Draw a batch: (2)."""
+        """Draw a batch: (2), (4)."""
         size = self.settings.batch
         if not self._parts & {"er", "iwms"}:
             return fresh.draw(size, generator)
-        return joined(fresh.draw(size - size // 2, generator), self._old(remembered, size // 2, generator))
+        new = fresh.draw(min(size - size // 2, len(fresh)), generator)
+        old = self._old(remembered, size - len(new), generator)
+        lent = torch.nonzero(old.devices == 0).flatten()[::2]
+        devices = old.devices.index_fill(0, lent, int(fresh.devices[-1]))
+        return joined(new, Labelled(old.windows, old.labels, devices))
 
     def _old(self, remembered: Labelled | None, count: int, generator: torch.Generator) -> Labelled:
         """Draw what has been: half of the source, half of memory."""

@@ -35,7 +35,7 @@ class LearnerSettings:
         ConfigError: A value is out of range, a part is unknown, or two parts exclude each other.
     """
 
-    method: str = "er"
+    method: str = "ftp+er+adapters+lwf"
     learning_rate: float = 1e-3
     steps: int = 20
     batch: int = 64

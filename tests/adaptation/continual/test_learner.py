@@ -168,8 +168,17 @@ def test_a_batch_holds_new_labels_of_the_device_that_sent_them_and_what_has_been
         agent.learn(state, later)
     (devices,) = seen
     assert (devices[:20] == 2).all()
-    assert (devices[20:30] == 0).all()
+    assert devices[20:30].tolist() == [2, 0] * 5  # the source's, every other as if it came from there
     assert set(devices[30:].tolist()) == {1, 2}
+    seen.clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Learner, "_logits", look)
+        few = later.take(slice(0, 8))
+        agent.learn(state, Arrived(few.windows, few.labels, few.devices), finish=True)
+    (devices,) = seen
+    assert (devices[:8] == 2).all()
+    assert devices[8:24].tolist() == [2, 0] * 8
+    assert len(devices) == 40
 
 
 def test_devices_that_contradict_each_other_can_be_learned_with_adapters_alone() -> None:
@@ -178,7 +187,7 @@ def test_devices_that_contradict_each_other_can_be_learned_with_adapters_alone()
     here, there = (Arrived(windows, answer, torch.full_like(labels, n)) for n, answer in ((1, labels), (2, 1 - labels)))
     found = {}
     for method in ("er", "er+adapters"):
-        agent = learner(method, learning_rate=0.02, steps=200, recent=200, memory=200)
+        agent = learner(method, learning_rate=0.02, steps=600, recent=200, memory=200)
         state, _ = agent.learn(agent.start(), here)
         state, _ = agent.learn(state, there)
         found[method] = [accuracy(agent.model(state, int(data.devices[0])), data) for data in (here, there)]
