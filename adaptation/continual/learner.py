@@ -1,6 +1,6 @@
 """Learning from labels as they come: one pure step, (state, arrived labels) -> (state, report).
 
-    learner = Learner(model, remembered source windows, settings)
+    learner = Learner(model, labelled source windows, classes, settings, seed)
     state = learner.start()
     state, report = learner.learn(state, arrived)
 
@@ -187,7 +187,7 @@ class Learner:
         new = {**state, **self._with_room(state)}
         named = {name: new[f"model/{name}"].clone().requires_grad_() for name in self._names}
         own = {name: new[f"adapters/{name}"].clone().requires_grad_() for name in self._adapted}
-        learned = {**named, **{f"adapters/{name}": value for name, value in own.items()}}
+        learned = {**named, **_named_adapters(own)}
         anchor = {name: state[f"anchor/{name}"] for name in named}
         optimizer = self._optimizer(learned, [anchor.get(name) for name in learned])
         restore(optimizer, learned, new, "optimizer")
@@ -213,7 +213,7 @@ class Learner:
                 tpgm.step(lambda tensors, held=held: self._loss(tensors, own, held))  # type: ignore[misc]
         new |= {"generator": generator.get_state(), **kept(optimizer, learned, "optimizer")}
         new |= {f"model/{name}": value.detach() for name, value in named.items()}
-        new |= {f"adapters/{name}": value.detach() for name, value in own.items()}
+        new |= _named_adapters({name: value.detach() for name, value in own.items()})
         if tpgm is not None:
             new |= {f"radius/{name}": radius.detach().clone() for name, radius in tpgm.radii.items()}
             new |= kept(tpgm.optimizer, tpgm.radii, "radius_optimizer")
@@ -263,9 +263,7 @@ class Learner:
                 before = torch.func.functional_call(self._model, dict(anchor), (batch.windows[rows],))
             share = float(rows.float().mean())
             loss = loss + self.settings.strength["lwf"] * share * lwf(logits[rows], before)
-        return loss.detach(), gradients_of(
-            loss, {**named, **{f"adapters/{name}": value for name, value in own.items()}}
-        )
+        return loss.detach(), gradients_of(loss, {**named, **_named_adapters(own)})
 
     def _loss(self, named: Mapping[str, Tensor], own: Mapping[str, Tensor], batch: Labelled) -> Tensor:
         return nn.functional.cross_entropy(self._logits(named, own, batch), batch.labels)
@@ -318,11 +316,14 @@ class Learner:
 
     def _with_room(self, state: State) -> dict[str, Tensor]:
         """Return the adapters and what the optimizer knows of them, with a row for every device that has come."""
-        devices = int(state["recent/devices"].max()) + 1
-        ours = {
-            name: v for name, v in state.items() if name.startswith(("adapters/", "optimizer/adapters/")) and v.dim()
-        }
-        return with_devices(ours, devices)
+        known = [state["recent/devices"], state.get("memory/labels", state["recent/devices"]) // self._classes]
+        devices = int(torch.cat(known).max()) + 1
+        kinds = ("adapters/", "optimizer/adapters/")
+        return with_devices({name: v for name, v in state.items() if name.startswith(kinds) and v.dim()}, devices)
+
+
+def _named_adapters(own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"adapters/{name}": value for name, value in own.items()}
 
 
 def _recent(state: State) -> Labelled:

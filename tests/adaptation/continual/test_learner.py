@@ -223,6 +223,19 @@ def test_what_the_source_said_of_its_own_windows_is_kept_and_new_windows_are_fre
     assert found["lwf"][1] < 0.5  # without replay the price is on the new windows
 
 
+def test_a_device_that_memory_alone_still_knows_has_room() -> None:
+    agent = learner("er+adapters", recent=10)
+    first, second = task(1, turned=True), task(2, turned=True)
+    both = Arrived(
+        torch.cat([first.windows, second.windows]),
+        torch.cat([first.labels, second.labels]),
+        torch.cat([torch.full_like(first.labels, 5), torch.full_like(second.labels, 1)]),
+    )
+    state, report = agent.learn(agent.start(), both)
+    assert report.steps == 5
+    assert len(state["adapters/head.weight"]) == 6
+
+
 @pytest.mark.parametrize("method", ["ftp", "tpgm"])
 def test_a_projected_model_is_in_its_balls(method: str) -> None:
     agent = learner(method)
