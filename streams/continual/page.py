@@ -38,13 +38,12 @@ How to read the tables. A row learns the groups one after the other from delayed
 of the last model on stretches of all groups that nothing learned from. **closed**: share of the distance between the
 source and a model fine-tuned on all labels of each group alone that this closes. **own turn**: accuracy on each group
 at the end of its own training, as of devices that keep the model they have then, and the share of the distance that it
-closes. **last group**: accuracy on it.
-**BWT**: mean change on a group between the end of its own training and the end of all; **forgetting** the same from its
-best time, as a loss; **FWT** what a group gained before its own turn. **source's own**: change on the source's
-stretches. **while learning**: change against the source on the windows as they came, answered before their labels;
-**worst group** the lowest of these, **harmed** the share of pairs of group and seed whose whole 95 % interval lies
-below zero. **ms a step**: CPU time of the update, all its work. **moved**: largest distance of a tensor from the
-source, relative to its length. **Lipschitz**: bound of the last model over the source's.
+closes. **last group**: accuracy on it. **BWT**: mean change on a group between the end of its own training and the end
+of all; **forgetting** the same from its best time, as a loss; **FWT** what a group gained before its own turn.
+**source's own**: change on the source's stretches. **while learning**: change against the source on the windows as they
+came, answered before their labels; **worst group** the lowest of these, **harmed** the share of pairs of group and seed
+whose whole 95 % interval lies below zero. **ms a step**: CPU time of the update, all its work. **moved**: largest
+distance of a tensor from the source, relative to its length. **Lipschitz**: bound of the last model over the source's.
 """
 
 
@@ -97,8 +96,8 @@ def write_page(path: Path, options: ContinualOptions, results: Results, command:
     if results.failed:
         parts.append(f"**{len(results.failed)} runs failed; results.json has their errors.**\n")
     parts += [
-        f"Labels come {options.delay} windows of the group late, the rest at its end; up to {options.memory} labelled "
-        f"windows are remembered; an update is {options.steps} steps.\n",
+        f"Labels come {options.delay} windows of the group late, the rest at its end. Up to {options.memory} windows "
+        f"of groups are remembered, beside the source's; an update is {options.steps} steps.\n",
         _GUIDE,
     ]
     for (fraction, wrong), lines in grouped(results.lines, lambda line: (line.label_fraction, line.wrong)):
