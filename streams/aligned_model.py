@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from adaptation.alignment.align import Progress, align
-from adaptation.alignment.aligned import Aligned, AlignmentSettings
+from adaptation.alignment.aligned import Aligned, AlignmentSettings, as_tensors, parts_of
 from adaptation.dataset import Dataset
 from adaptation.errors import ConfigError, ContractError
 from adaptation.evaluation.run import balanced_rows
@@ -37,7 +37,6 @@ __all__ = ["aligned_of", "make_aligned_bundle"]
 _SAMPLE = 512  # source windows of which the context's sample is made
 _CANARY_WINDOWS = 64
 _CANARY_TOLERANCE = 1e-4
-_PARTS = ("encoder", "head", "projector")
 _FIGURES = {  # of an aligned encoder, and their names in the card
     "ssl_mean": "ssl_mean",
     "ssl_std": "ssl_std",
@@ -100,7 +99,7 @@ def make_aligned_bundle(
     aligned = align(context, labels, settings, epochs, unsafe, progress, state, keep)
     seconds = round(spent + clock() - started, 1)
     shown = windows[spread_rows(np.arange(len(windows)), _CANARY_WINDOWS)]
-    tensors = {f"{part}/{name}": value.numpy() for part in _PARTS for name, value in getattr(aligned, part).items()}
+    tensors = {name: value.numpy() for name, value in as_tensors(aligned).items()}
     parts: dict[AlignedFile, bytes] = {
         "aligned.safetensors": write_tensors(tensors),
         "canary.safetensors": write_tensors(
@@ -147,10 +146,7 @@ def aligned_of(bundle: AlignedBundle, source: Bundle) -> Aligned:
         figures = {name: float(card[told] or 0.0) for name, told in _FIGURES.items()}
     except (TypeError, KeyError, ValueError, ConfigError) as error:
         raise ContractError(f"manifest.json: settings or card do not fit this code: {error}") from error
-    encoder, head, projector = (
-        {name.removeprefix(f"{part}/"): value for name, value in tensors.items() if name.startswith(f"{part}/")}
-        for part in _PARTS
-    )
+    encoder, head, projector = parts_of(tensors)
     aligned = Aligned(settings, encoder, head, projector, manifest.unsafe_augmentations, **figures)
     windows = torch.from_numpy(np.array(bundle.canary["windows"]))
     labels = torch.zeros(len(windows), dtype=torch.int64)  # not looked at

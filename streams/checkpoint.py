@@ -5,19 +5,16 @@ goes on from it, another is refused.
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from adaptation.dataset import Split
-from adaptation.errors import ConfigError, ContractError
-from streams.evaluate.folder import replace_file
+from adaptation.errors import ConfigError
+from streams.facts_file import read_facts_file, write_facts_file
 
 __all__ = ["checkpoint_path", "keep_checkpoint", "read_checkpoint", "recordings_digest"]
 
@@ -48,11 +45,7 @@ def keep_checkpoint(path: Path, state: Mapping[str, Tensor], binding: Mapping[st
         binding: What its result depends on, as JSON gives it back.
         seconds: That the training has taken so far, over all its starts.
     """
-    # Clones, for two names may be one tensor.
-    content = {name: value.cpu().contiguous().clone() for name, value in state.items()}
-    facts = json.dumps({"binding": binding, "seconds": seconds})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, save(content, metadata={"facts": facts}))
+    write_facts_file(path, state, {"binding": binding, "seconds": seconds})
 
 
 def read_checkpoint(path: Path, binding: Mapping[str, Any], force: bool) -> tuple[dict[str, Tensor] | None, float]:
@@ -70,12 +63,7 @@ def read_checkpoint(path: Path, binding: Mapping[str, Any], force: bool) -> tupl
     """
     if not path.exists():
         return None, 0.0
-    try:
-        with safe_open(path, framework="pt") as file:
-            facts = json.loads(file.metadata()["facts"])
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ContractError(f"{path} is damaged ({error}); remove it and start again") from error
+    facts, state = read_facts_file(path)
     if facts["binding"] == binding:
         return state, float(facts["seconds"])
     if force:

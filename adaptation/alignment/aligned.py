@@ -8,7 +8,9 @@ from torch import Tensor
 
 from adaptation.errors import ConfigError
 
-__all__ = ["VARIANTS", "Aligned", "AlignmentSettings", "project"]
+__all__ = ["VARIANTS", "Aligned", "AlignmentSettings", "as_tensors", "parts_of", "project"]
+
+_PARTS = ("encoder", "head", "projector")
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,19 @@ class Aligned:
     ssl_std: float
     matched: float
     mismatched: float
+
+
+def as_tensors(aligned: Aligned) -> dict[str, Tensor]:
+    """Return all of its tensors in one mapping: ``encoder/NAME``, ``head/NAME`` and ``projector/NAME``."""
+    return {f"{part}/{name}": value for part in _PARTS for name, value in getattr(aligned, part).items()}
+
+
+def parts_of(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], ...]:
+    """Return encoder, head and projector of `as_tensors`."""
+    return tuple(
+        {name.removeprefix(f"{part}/"): value for name, value in tensors.items() if name.startswith(f"{part}/")}
+        for part in _PARTS
+    )
 
 
 def project(projector: Mapping[str, Tensor], features: Tensor) -> Tensor:

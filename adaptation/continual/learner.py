@@ -32,6 +32,7 @@ for bit. Everything random comes from a generator in it.
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -210,7 +211,7 @@ class Learner:
             losses.append(float(loss))
             if tpgm is not None:
                 held = held_out.draw(self.settings.batch, generator)
-                tpgm.step(lambda tensors, held=held: self._loss(tensors, own, held))  # type: ignore[misc]
+                tpgm.step(partial(self._loss, own=own, batch=held))
         new |= {"generator": generator.get_state(), **kept(optimizer, learned, "optimizer")}
         new |= {f"model/{name}": value.detach() for name, value in named.items()}
         new |= _named_adapters({name: value.detach() for name, value in own.items()})

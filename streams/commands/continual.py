@@ -18,13 +18,13 @@ if TYPE_CHECKING:  # torch and rich take seconds to import: --help must not wait
 __all__ = ["command"]
 
 _METHODS = "naive,l2sp,ftp,tpgm,spd,ewc,er,ftp+er,ftp+er+adapters+lwf"
-_BRIEF = ("source", "method", "rate", "accuracy", "closed", "forgetting", "source's own", "while learning", "ms a step")
+_BRIEF = ("source", "method", "rate", "accuracy", "closed", "forgetting", "source's own", "while learning")
 _EXIT_BUG, _EXIT_AGAIN = 70, 75  # as the command line documents them; 3 is for what data or artifacts did
 
 
 @click.command(
     epilog="Example: acclimate continual --data chest_har.npz --label y4 --source device=1-5 --target device=6-12 "
-    "--label-fraction 0.05,0.2 --label-delay 200 --methods naive,er,ftp+er+adapters --jobs 2 --out out/continual"
+    "--label-fraction 0.05,0.2 --label-delay 200 --methods naive,ftp+er+adapters+lwf --jobs 2 --out out/continual"
 )
 @data_options
 @click.option(
@@ -150,7 +150,7 @@ def _print_table(results: "Results", files: list[Path]) -> None:
         told = f", {100 * wrong:g} % of them wrong" if wrong else ""
         table = Table(title=f"{100 * fraction:g} % of the labels{told}", title_justify="left")
         for place, name in enumerate(_BRIEF):
-            table.add_column(name, justify="left" if place < 2 else "right")
+            table.add_column(name, justify="left" if place < 2 else "right", overflow="fold", no_wrap=name == "method")
         for line in lines:
             texts = dict(zip(HEAD, cells(line), strict=True))
             table.add_row(*(texts[name] for name in _BRIEF))

@@ -9,20 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from adaptation.alignment.align import align
-from adaptation.alignment.aligned import VARIANTS, Aligned
+from adaptation.alignment.aligned import VARIANTS, Aligned, as_tensors, parts_of
 from adaptation.dataset import Dataset
 from adaptation.errors import ContractError
 from adaptation.methods.method import SourceContext
 from adaptation.train import default_epochs
 from streams.evaluate.code_state import ALIGNMENT_CODE, code_digest
-from streams.evaluate.kept import keep, kept_path, read_all_facts, read_kept
+from streams.evaluate.kept import kept_path, read_all_facts
+from streams.facts_file import read_facts_file, write_facts_file
 
 __all__ = ["alignment_path", "prepare_alignment", "read_alignment_facts", "read_alignments"]
-
-_PARTS = ("encoder", "head", "projector")
 
 
 def prepare_alignment(
@@ -57,8 +55,7 @@ def prepare_alignment(
         "seconds": round(clock() - started, 1),
         "code": code_digest(ALIGNMENT_CODE),
     }
-    tensors = {f"{part}/{key}": value for part in _PARTS for key, value in getattr(aligned, part).items()}
-    keep(alignment_path(folder, recipe, context.seed, name), tensors, facts)
+    write_facts_file(alignment_path(folder, recipe, context.seed, name), as_tensors(aligned), facts)
 
 
 def alignment_path(folder: Path, recipe: str, seed: int, name: str) -> Path:
@@ -76,10 +73,10 @@ def read_alignments(folder: Path, recipe: str, seed: int) -> dict[str, Aligned]:
     for name, settings in VARIANTS.items():
         path = alignment_path(folder, recipe, seed, name)
         if path.exists():
-            facts, tensors = read_kept(path)
+            facts, tensors = read_facts_file(path)
             if facts["settings"] != asdict(settings):
                 raise ContractError(f"{path} has other settings than this code; --again {name} makes it anew")
-            encoder, head, projector = (_part(tensors, part) for part in _PARTS)
+            encoder, head, projector = parts_of(tensors)
             figures = (facts["ssl_mean"], facts["ssl_std"], facts["matched"], facts["mismatched"])
             found[name] = Aligned(settings, encoder, head, projector, tuple(facts["unsafe"]), *figures)
     return found
@@ -88,7 +85,3 @@ def read_alignments(folder: Path, recipe: str, seed: int) -> dict[str, Aligned]:
 def read_alignment_facts(folder: Path) -> list[dict[str, Any]]:
     """Return the facts of all aligned encoders that are kept, by name, recipe and seed."""
     return read_all_facts(folder, "alignment", VARIANTS)
-
-
-def _part(tensors: dict[str, Tensor], part: str) -> dict[str, Tensor]:
-    return {key.removeprefix(f"{part}/"): value for key, value in tensors.items() if key.startswith(f"{part}/")}

@@ -16,7 +16,8 @@ from adaptation.generators.meta_train import meta_train
 from adaptation.generators.valid_range import ValidRange
 from adaptation.methods.method import SourceContext
 from streams.evaluate.code_state import GENERATOR_CODE, code_digest
-from streams.evaluate.kept import keep, kept_path, read_all_facts, read_kept
+from streams.evaluate.kept import kept_path, read_all_facts
+from streams.facts_file import read_facts_file, write_facts_file
 
 __all__ = ["generator_path", "prepare_generator", "read_generator_facts", "read_generators"]
 
@@ -53,7 +54,7 @@ def prepare_generator(
         "seconds": round(clock() - started, 1),
         "code": code_digest(GENERATOR_CODE),
     }
-    keep(generator_path(folder, recipe, context.seed, name), trained.generator.weights, facts)
+    write_facts_file(generator_path(folder, recipe, context.seed, name), trained.generator.weights, facts)
 
 
 def generator_path(folder: Path, recipe: str, seed: int, name: str) -> Path:
@@ -71,7 +72,7 @@ def read_generators(folder: Path, recipe: str, seed: int) -> dict[str, Generator
     for name in VARIANTS:
         path = generator_path(folder, recipe, seed, name)
         if path.exists():
-            facts, weights = read_kept(path)
+            facts, weights = read_facts_file(path)
             if facts["settings"] != asdict(VARIANTS[name]) or "step_share" not in facts:
                 raise ContractError(f"{path} has other settings than this code; --again {name} makes it anew")
             found[name] = Generator(VARIANTS[name], weights, ValidRange(**facts["valid_range"]), facts["step_share"])
