@@ -46,6 +46,9 @@ class Settings(BaseSettings):
         "always", description="who answers: the source, or rung 1 by its threshold"
     )
     bundle: Path | None = Field(None, description="folder of the bundle that a worker serves")
+    trust: Path | None = Field(None, description="signed list of keys that a receiver starts from, `trust.json`")
+    state: Path = Field(Path(".acclimate/receiver"), description="folder where a receiver keeps its epoch and bundles")
+    key_passphrase: SecretStr | None = Field(None, description="of private keys in files, never printed")
     record_bytes_max: int = Field(1_000_000, ge=1_024, le=100_000_000, description="largest record of .features")
     in_flight_max: int = Field(256, ge=1, le=100_000, description="input records between reading and acknowledgement")
     watchdog_s: float = Field(60.0, gt=0, description="a worker with lag and no commit for so long exits with code 75")

@@ -20,20 +20,17 @@ from pydantic import Field, ValidationError
 
 from adaptation.errors import ContractError
 from adaptation.spec import NetworkSpec, expected_tensors
+from registry.canonical import Digest, Name, Strict, first_problem
 from registry.folder import check_names, read_file, read_part, write_folder
 from registry.manifest import (
     MANIFEST_FILE,
     MAX_MANIFEST_BYTES,
     SIGNATURE_FILE,
     Card,
-    Digest,
     FileEntry,
-    Name,
     Sealed,
     Shape,
-    Strict,
     check_pairs,
-    first_problem,
     sealed,
     unsealed,
 )

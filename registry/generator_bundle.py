@@ -26,20 +26,17 @@ from adaptation.errors import ContractError, DataError
 from adaptation.generators.engine import GeneralizeFormerEngine, Kind, MggEngine, make_engine
 from adaptation.generators.valid_range import ValidRange
 from adaptation.spec import NetworkSpec
+from registry.canonical import Digest, Name, Strict, first_problem
 from registry.folder import check_names, read_file, read_part, write_folder
 from registry.manifest import (
     MANIFEST_FILE,
     MAX_MANIFEST_BYTES,
     SIGNATURE_FILE,
     Card,
-    Digest,
     FileEntry,
-    Name,
     Sealed,
     Shape,
-    Strict,
     check_pairs,
-    first_problem,
     sealed,
     unsealed,
 )

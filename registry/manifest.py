@@ -5,17 +5,17 @@ manifest in any other form (repeated keys, other spacing) is refused. Its checks
 """
 
 import hashlib
-import json
 from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from adaptation.engine import CODE_CONTRACT_VERSION
 from adaptation.errors import ConfigError, ContractError
 from adaptation.lean_settings import LeanSettings
 from adaptation.spec import SCALED_LIMIT, NetworkSpec, spec_digest
+from registry.canonical import Digest, Name, Strict, canonical_bytes, first_problem, parse_canonical
 
 __all__ = [
     "MANIFEST_FILE",
@@ -24,16 +24,12 @@ __all__ = [
     "SIGNATURE_FILE",
     "Card",
     "Compatibility",
-    "Digest",
     "FileEntry",
     "Manifest",
-    "Name",
     "PartFile",
     "Sealed",
     "Shape",
-    "Strict",
     "check_pairs",
-    "first_problem",
     "layer_names",
     "manifest_bytes",
     "parse_manifest",
@@ -53,18 +49,10 @@ PART_FILES: tuple[PartFile, ...] = (
 MANIFEST_FILE, SIGNATURE_FILE = "manifest.json", "manifest.sig"
 MAX_MANIFEST_BYTES = 1024**2
 
-Name = Annotated[str, Field(min_length=1, max_length=200)]
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Shape = tuple[Annotated[int, Field(ge=0, le=10_000_000)], ...]
 Card = dict[str, str | bool | int | float | None]  # figures and settings, for people
 _Size = Annotated[int, Field(ge=1, le=65_536)]
 _MAX_CARD_ENTRIES = 256
-
-
-class Strict(BaseModel):
-    """Base of what manifests hold: nothing unknown, nothing converted, nothing changed."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class FileEntry(Strict):
@@ -222,7 +210,7 @@ def _check_consistency(manifest: Manifest) -> None:
 
 def sealed(manifest: Sealed) -> bytes:
     """Return the exact bytes of a manifest, with its checksum filled in."""
-    return _canonical(manifest.model_copy(update={"checksum": _checksum(manifest)}))
+    return canonical_bytes(manifest.model_copy(update={"checksum": _checksum(manifest)}))
 
 
 def unsealed(kind: type[_Manifest], raw: bytes) -> _Manifest:
@@ -231,12 +219,7 @@ def unsealed(kind: type[_Manifest], raw: bytes) -> _Manifest:
     Raises:
         ContractError: It is damaged, not canonical or newer than this code.
     """
-    try:
-        manifest = kind.model_validate_json(raw)
-    except ValidationError as error:
-        raise ContractError(f"manifest.json: {first_problem(error)}") from error
-    if _canonical(manifest) != raw:
-        raise ContractError("manifest.json: expected canonical JSON as written by acclimate, found another form of it")
+    manifest = parse_canonical(kind, raw, "manifest.json")
     if _checksum(manifest) != manifest.checksum:
         raise ContractError(
             f"manifest.json: expected checksum {_checksum(manifest)}, found {manifest.checksum}; the file is damaged"
@@ -260,17 +243,5 @@ def check_pairs(pairs: Iterable[tuple[str, Any, Any]]) -> None:
             raise ContractError(f"manifest.json: {what}: expected {expected}, found {found}")
 
 
-def _canonical(manifest: Sealed) -> bytes:
-    text = json.dumps(manifest.model_dump(mode="json"), sort_keys=True, indent=1, ensure_ascii=True, allow_nan=False)
-    return text.encode() + b"\n"
-
-
 def _checksum(manifest: Sealed) -> str:
-    return hashlib.sha256(_canonical(manifest.model_copy(update={"checksum": ""}))).hexdigest()
-
-
-def first_problem(error: ValidationError) -> str:
-    """Say in one line what is wrong first, and where."""
-    problem = error.errors(include_url=False, include_input=False)[0]
-    where = ".".join(str(part) for part in problem["loc"]) or "the file"
-    return f"{where[:200]}: {problem['msg'][:300]}"
+    return hashlib.sha256(canonical_bytes(manifest.model_copy(update={"checksum": ""}))).hexdigest()

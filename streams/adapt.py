@@ -17,13 +17,15 @@ from adaptation.engine import CODE_CONTRACT_VERSION, Engine, Outputs
 from adaptation.errors import DataError
 from adaptation.lean_settings import LeanSettings
 from adaptation.spec import NetworkSpec
+from registry.bundle import Bundle
+from registry.release import unit_hash
 from streams.codec import FeatureBatch, decode_features, input_digest
 from streams.dead_letters import Stage, dead_letter
 from streams.messages import SCHEMA_VERSION, Receipt
 from streams.records import Incoming, Outgoing, cloud_event, header
 from streams.topics import topic_name
 
-__all__ = ["PLAUSIBLE_MS", "AdaptCore", "Crash", "config_digest", "make_receipt"]
+__all__ = ["PLAUSIBLE_MS", "AdaptCore", "Crash", "InForce", "Served", "config_digest", "make_receipt", "serve"]
 
 # 2000-01-01 to 2100-01-01 UTC. A fixed range: "near now" would make the answer depend on a clock.
 PLAUSIBLE_MS = (946_684_800_000, 4_102_444_800_000)
@@ -43,30 +45,56 @@ def config_digest(mode: str, settings: LeanSettings) -> str:
 
 
 @dataclass(frozen=True)
+class Served:
+    """One bundle, ready to answer.
+
+    Args:
+        engine: Self-tested.
+        spec: The network that the engine runs.
+        class_names: One name per class.
+        receipt: What every output names.
+    """
+
+    engine: Engine
+    spec: NetworkSpec
+    class_names: Sequence[str]
+    receipt: Receipt
+
+
+@dataclass(frozen=True)
+class InForce:
+    """Who answers which device: the candidate where a hash of the device lies below the share, else the stable one."""
+
+    stable: Served
+    candidate: Served | None = None
+    salt: str = ""
+    share: float = 0.0
+
+    def served(self, device: str) -> Served:
+        """Return who answers a device."""
+        candidate = self.candidate
+        return candidate if candidate is not None and unit_hash(self.salt, device) < self.share else self.stable
+
+
+@dataclass(frozen=True)
 class AdaptCore:
     """Everything that turns records into outputs.
 
     Args:
         fleet: Prefix of the topics.
-        engine: Self-tested engine of the bundle in force.
-        spec: The network that the engine runs.
-        class_names: One name per class of the bundle.
-        receipt: What every output of this core names.
+        in_force: Who answers.
         bytes_max: Largest record value that is parsed.
     """
 
     fleet: str
-    engine: Engine
-    spec: NetworkSpec
-    class_names: Sequence[str]
-    receipt: Receipt
+    in_force: InForce
     bytes_max: int
 
     def process(self, records: Sequence[Incoming]) -> list[Outgoing | Crash]:
         """Return one output per record, in order: a prediction, a dead letter, or the bug that was met.
 
-        All windows of the records run through the engine together. If that raises, the records run one by one, so
-        that only the guilty one is a :class:`Crash`.
+        All windows that one bundle answers run through its engine together. If anything raises, the records run one by
+        one, so that only the guilty one is a :class:`Crash`.
         """
         try:
             return self._process_together(records)
@@ -76,19 +104,26 @@ class AdaptCore:
             return [output for record in records for output in self.process([record])]
 
     def _process_together(self, records: Sequence[Incoming]) -> list[Outgoing | Crash]:
-        decoded = [self._decode(record) for record in records]
-        batches = [item for item in decoded if isinstance(item, FeatureBatch)]
-        if batches:
-            outputs = self.engine.run(np.concatenate([batch.windows for batch in batches]))
-        results: list[Outgoing | Crash] = []
-        start = 0
-        for record, item in zip(records, decoded, strict=True):
+        results: dict[int, Outgoing | Crash] = {}
+        decoded: dict[int, FeatureBatch] = {}
+        serves: dict[int, Served] = {}
+        for place, record in enumerate(records):
+            serves[place] = self.in_force.served((record.key or b"").decode("utf-8", "replace"))
+            item = self._decode(record, serves[place].spec)
             if isinstance(item, FeatureBatch):
-                results.append(self._prediction(record, item, outputs, start))
-                start += len(item.windows)
+                decoded[place] = item
             else:
-                results.append(item)
-        return results
+                results[place] = item
+        for served in (self.in_force.stable, self.in_force.candidate):
+            places = [place for place in decoded if serves[place] is served]
+            if served is None or not places:
+                continue
+            outputs = served.engine.run(np.concatenate([decoded[place].windows for place in places]))
+            start = 0
+            for place in places:
+                results[place] = self._prediction(records[place], decoded[place], served, outputs, start)
+                start += len(decoded[place].windows)
+        return [results[place] for place in range(len(records))]
 
     def park(self, crash: Crash) -> Outgoing:
         """Return the dead letter of a record that crashed the worker too often."""
@@ -96,8 +131,8 @@ class AdaptCore:
         text = "a bug in this version, the record is parked; the worker's log has the traceback"
         return self._letter(crash.record, "adapt", "bug", text, type(crash.error).__name__)
 
-    def _decode(self, record: Incoming) -> FeatureBatch | Outgoing:
-        channels, length = self.spec.channels, self.spec.length
+    def _decode(self, record: Incoming, spec: NetworkSpec) -> FeatureBatch | Outgoing:
+        channels, length = spec.channels, spec.length
         try:
             return decode_features(record.key, record.value, channels=channels, length=length, bytes_max=self.bytes_max)
         except DataError as error:
@@ -106,10 +141,12 @@ class AdaptCore:
     def _letter(self, record: Incoming, stage: Stage, reason: str, message: str, exception: str) -> Outgoing:
         return dead_letter(record, topic_name(self.fleet, "dlq"), stage, reason, message, exception)
 
-    def _prediction(self, record: Incoming, batch: FeatureBatch, outputs: Outputs, start: int) -> Outgoing:
+    def _prediction(
+        self, record: Incoming, batch: FeatureBatch, served: Served, outputs: Outputs, start: int
+    ) -> Outgoing:
         digests = [input_digest(w, t) for w, t in zip(batch.windows, batch.event_times_ms, strict=True)]
         events = batch.event_ids()
-        receipt = self.receipt.model_dump()
+        receipt = served.receipt.model_dump()
         identity = hashlib.sha256(_canonical([events, digests, receipt])).hexdigest()
         value = {
             "schema_version": SCHEMA_VERSION,
@@ -118,7 +155,7 @@ class AdaptCore:
             "session": batch.session,
             "seq": batch.seq,
             "windows": [
-                self._entry(event, time, digest, outputs, start + i)
+                _entry(event, time, digest, served, outputs, start + i)
                 for i, (event, time, digest) in enumerate(zip(events, batch.event_times_ms, digests, strict=True))
             ],
             "receipt": receipt,
@@ -129,37 +166,20 @@ class AdaptCore:
             headers.append(("traceparent", trace))
         return Outgoing(topic_name(self.fleet, "predictions"), record.key, _encode(value), tuple(headers))
 
-    def _entry(self, event: str, time_ms: int, digest: str, outputs: Outputs, i: int) -> dict[str, object]:
-        source = outputs.source_probabilities[i]
-        adapted = outputs.adapted_probabilities[i] if self.spec.adaptable else None
-        answered_by = self._who_answers(float(outputs.magnitude[i]))
-        answer = adapted if adapted is not None and answered_by == "leantta" else source
-        label = int(answer.argmax())
-        return {
-            "event_id": event,
-            "event_time_ms": time_ms,
-            "input_digest": digest,
-            "answered_by": answered_by,
-            "label": label,
-            "class_name": self.class_names[label],
-            "source": {"label": int(source.argmax()), "probabilities": source},
-            "adapted": None if adapted is None else {"label": int(adapted.argmax()), "probabilities": adapted},
-            "shift": {
-                "magnitude": outputs.magnitude[i],
-                "mean": outputs.mean_part[i],
-                "variance": outputs.variance_part[i],
-                "layers_mean": outputs.shift_mean[i],
-                "layers_variance": outputs.shift_variance[i],
-            },
-            "distance": None if adapted is None else outputs.distance[i],
-            "gain": None if adapted is None else outputs.gain[i],
-            "flags": [] if PLAUSIBLE_MS[0] <= time_ms < PLAUSIBLE_MS[1] else ["event_time_implausible"],
-        }
 
-    def _who_answers(self, magnitude: float) -> str:
-        if self.receipt.mode == "observe" or not self.spec.adaptable:
-            return "source"
-        return "leantta" if magnitude >= self.engine.settings.threshold else "source"
+def serve(bundle: Bundle, mode: str, epoch: int = 0) -> Served:
+    """Return a bundle ready to answer: its graphs have passed their self-test on this machine.
+
+    Args:
+        bundle: Of kind ``source``.
+        mode: ``observe`` or ``always``.
+        epoch: Of the release that it belongs to; 0 where it was given by hand.
+
+    Raises:
+        ContractError: The graphs do not load, do not fit the manifest or miss the canary's expected outputs.
+    """
+    engine = bundle.engine()
+    return Served(engine, bundle.spec, bundle.manifest.class_names, make_receipt(bundle.digest, engine, mode, epoch))
 
 
 def make_receipt(bundle: str, engine: Engine, mode: str, epoch: int = 0) -> Receipt:
@@ -176,6 +196,40 @@ def make_receipt(bundle: str, engine: Engine, mode: str, epoch: int = 0) -> Rece
             "instruction_set": engine.instruction_set,
         }
     )
+
+
+def _entry(event: str, time_ms: int, digest: str, served: Served, outputs: Outputs, i: int) -> dict[str, object]:
+    source = outputs.source_probabilities[i]
+    adapted = outputs.adapted_probabilities[i] if served.spec.adaptable else None
+    answered_by = _who_answers(served, float(outputs.magnitude[i]))
+    answer = adapted if adapted is not None and answered_by == "leantta" else source
+    label = int(answer.argmax())
+    return {
+        "event_id": event,
+        "event_time_ms": time_ms,
+        "input_digest": digest,
+        "answered_by": answered_by,
+        "label": label,
+        "class_name": served.class_names[label],
+        "source": {"label": int(source.argmax()), "probabilities": source},
+        "adapted": None if adapted is None else {"label": int(adapted.argmax()), "probabilities": adapted},
+        "shift": {
+            "magnitude": outputs.magnitude[i],
+            "mean": outputs.mean_part[i],
+            "variance": outputs.variance_part[i],
+            "layers_mean": outputs.shift_mean[i],
+            "layers_variance": outputs.shift_variance[i],
+        },
+        "distance": None if adapted is None else outputs.distance[i],
+        "gain": None if adapted is None else outputs.gain[i],
+        "flags": [] if PLAUSIBLE_MS[0] <= time_ms < PLAUSIBLE_MS[1] else ["event_time_implausible"],
+    }
+
+
+def _who_answers(served: Served, magnitude: float) -> str:
+    if served.receipt.mode == "observe" or not served.spec.adaptable:
+        return "source"
+    return "leantta" if magnitude >= served.engine.settings.threshold else "source"
 
 
 def _canonical(value: object) -> bytes:

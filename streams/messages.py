@@ -142,10 +142,18 @@ class PredictionRecord(Message):
 
 
 class WorkerStatus(Message):
-    """Topic ``.status``, key ``worker/NAME``: what a worker really runs; it leaves a tombstone when it stops."""
+    """Topic ``.status``, key ``worker/NAME``: what a worker really runs; it leaves a tombstone when it stops.
+
+    ``receipt`` is of the stable bundle, ``candidate`` of the one that devices of the wave in progress get. ``refusals``
+    counts, by reason, releases that were not taken since the start; ``last_refusal`` says what was wrong.
+    """
 
     schema_version: Literal[1]
     receipt: Receipt
+    candidate: Receipt | None = None
+    since_ms: int | None = None
+    refusals: dict[str, int] = Field(default_factory=dict)
+    last_refusal: str | None = None
 
 
 class Crash(Message):

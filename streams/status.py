@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from infra.settings import Settings
 from streams.connect import kafka_python_options
-from streams.messages import Crash, Receipt, WorkerStatus
+from streams.messages import Crash, WorkerStatus
 from streams.pipeline import Partition
 from streams.reading import read_to_end
 from streams.records import Outgoing
@@ -25,10 +25,10 @@ def crash_record(fleet: str, partition: Partition, crash: Crash | None) -> Outgo
     return Outgoing(topic_name(fleet, "status"), key, crash.model_dump_json().encode() if crash else None, ())
 
 
-def worker_record(fleet: str, worker: str, receipt: Receipt | None) -> Outgoing:
+def worker_record(fleet: str, worker: str, status: WorkerStatus | None) -> Outgoing:
     """Return the record that says what a worker runs, or with None that it has stopped."""
-    status = None if receipt is None else WorkerStatus(schema_version=1, receipt=receipt).model_dump_json().encode()
-    return Outgoing(topic_name(fleet, "status"), f"worker/{worker}".encode(), status, ())
+    value = None if status is None else status.model_dump_json().encode()
+    return Outgoing(topic_name(fleet, "status"), f"worker/{worker}".encode(), value, ())
 
 
 def read_crashes(settings: Settings) -> Mapping[Partition, Crash]:

@@ -5,6 +5,7 @@ after SIGTERM or SIGINT, 70 after a bug at one record, 75 after a stall or an ou
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -13,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import faust
@@ -21,8 +23,9 @@ from aiokafka import AIOKafkaProducer
 from infra.settings import Settings
 from streams import adapt
 from streams.connect import aiokafka_options, faust_broker, faust_credentials
-from streams.messages import Crash
+from streams.messages import Crash, WorkerStatus
 from streams.pipeline import Partition, Pipeline
+from streams.receiver import Receiver
 from streams.records import Incoming, Outgoing, header
 from streams.status import crash_record, read_crashes, worker_record
 from streams.topics import topic_name
@@ -50,12 +53,25 @@ def group_name(fleet: str) -> str:
     return f"{fleet}.adapt"
 
 
-async def run_worker(settings: Settings, core: adapt.AdaptCore) -> int:
+async def run_worker(
+    settings: Settings, in_force: adapt.InForce | None, receiver: Receiver[adapt.InForce] | None = None
+) -> int:
     """Adapt until told to stop; return the exit code.
 
     Several workers share the partitions of the fleet. Topics must exist.
+
+    Args:
+        settings: Broker, fleet and limits.
+        in_force: Who answers at first; None waits for a release.
+        receiver: Brings what is newly in force; without one it stays as it is.
     """
     stop = _stop_signal()
+    if receiver is not None:
+        in_force = await _first_in_force(receiver, in_force, stop)
+    if in_force is None:
+        return 0  # stopped while waiting
+    # Replaced in one step, between two batches: a batch is answered by what was in force when it began.
+    core = adapt.AdaptCore(settings.fleet, in_force, settings.record_bytes_max)
     producer = AIOKafkaProducer(
         **aiokafka_options(settings),
         acks="all",
@@ -98,7 +114,7 @@ async def run_worker(settings: Settings, core: adapt.AdaptCore) -> int:
         logging.shutdown()
         os._exit(EXIT_BUG)
 
-    pipeline = Pipeline(core.process, send, on_crash, settings.in_flight_max)
+    pipeline = Pipeline(lambda records: core.process(records), send, on_crash, settings.in_flight_max)
     folder = tempfile.TemporaryDirectory(prefix="acclimate-worker-")
     app = _faust_app(settings, folder.name)
     features = app.topic(topic_name(settings.fleet, "features"), acks=False, key_type=bytes, value_type=bytes)
@@ -142,14 +158,35 @@ async def run_worker(settings: Settings, core: adapt.AdaptCore) -> int:
     watchdog = Watchdog(settings, app.conf.id, features.get_topic_name(), assigned)
     worker = f"{socket.gethostname()}-{os.getpid()}"
     running: list[asyncio.Task[None]] = []
+    loop, followed = asyncio.get_running_loop(), threading.Event()
+
+    async def tell() -> None:
+        await (await send(worker_record(settings.fleet, worker, _status(core.in_force, receiver))))
+
+    def tell_soon() -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            asyncio.run_coroutine_threadsafe(tell(), loop)
+
+    def swap(new: adapt.InForce) -> None:
+        nonlocal core
+        core = replace(core, in_force=new)
+        tell_soon()
+
     try:
         async with asyncio.timeout(settings.watchdog_s):
             await producer.start()
             await app.start()
         running = [asyncio.create_task(pipeline.run()), asyncio.create_task(commit_loop())]
         watchdog.start()
-        await (await send(worker_record(settings.fleet, worker, core.receipt)))
-        log.info("event=ready worker=%s bundle=%s mode=%s", worker, core.receipt.bundle, core.receipt.mode)
+        await tell()
+        receipt = core.in_force.stable.receipt
+        log.info(
+            "event=ready worker=%s epoch=%d bundle=%s mode=%s", worker, receipt.epoch, receipt.bundle, receipt.mode
+        )
+        if receiver is not None:
+            threading.Thread(
+                target=receiver.follow, args=(followed, swap, tell_soon), name="releases", daemon=True
+            ).start()
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait([stopped, *running], return_when=asyncio.FIRST_COMPLETED)
         for task in running:
@@ -157,6 +194,7 @@ async def run_worker(settings: Settings, core: adapt.AdaptCore) -> int:
                 log.critical("event=pipeline_failed exit=%d", EXIT_STALLED, exc_info=task.exception())
                 return EXIT_STALLED
         log.info("event=stopping")
+        followed.set()
         _exit_within(STOP_S)
         async with asyncio.timeout(DRAIN_S):
             await pipeline.settle()
@@ -168,6 +206,7 @@ async def run_worker(settings: Settings, core: adapt.AdaptCore) -> int:
             return EXIT_STALLED
         log.warning("event=stopped_with_records_in_flight")  # they will be read, and answered equally, again
     finally:
+        followed.set()
         watchdog.stop()
         for task in running:
             task.cancel()
@@ -175,6 +214,30 @@ async def run_worker(settings: Settings, core: adapt.AdaptCore) -> int:
         folder.cleanup()
     log.info("event=stopped")
     return 0
+
+
+async def _first_in_force(
+    receiver: Receiver[adapt.InForce], kept: adapt.InForce | None, stop: asyncio.Event
+) -> adapt.InForce | None:
+    """Read the releases to their end; return the newest good one, wait for one where there is none."""
+    found = await asyncio.to_thread(receiver.catch_up) or kept
+    if found is None:
+        log.warning("event=waiting_for_a_release see=`acclimate promote`")
+    while found is None and not stop.is_set():
+        found = await asyncio.to_thread(receiver.poll)
+    return found
+
+
+def _status(in_force: adapt.InForce, receiver: Receiver[adapt.InForce] | None) -> WorkerStatus:
+    report = receiver.report if receiver is not None else None
+    return WorkerStatus(
+        schema_version=1,
+        receipt=in_force.stable.receipt,
+        candidate=in_force.candidate.receipt if in_force.candidate else None,
+        since_ms=report.installed_ms if report else None,
+        refusals=dict(report.refusals) if report else {},
+        last_refusal=report.last_refusal[:1000] if report and report.last_refusal else None,
+    )
 
 
 class _Refused:

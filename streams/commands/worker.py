@@ -7,7 +7,6 @@ from pathlib import Path
 
 import click
 
-from adaptation.errors import ConfigError
 from infra.settings import load_settings
 from streams.commands.connection_options import connection_options, json_option
 
@@ -16,7 +15,11 @@ __all__ = ["command"]
 
 @click.command(epilog="Example: acclimate worker --bundle out/bundle --mode always")
 @connection_options
-@click.option("--bundle", type=click.Path(path_type=Path), help="Bundle folder; default ACCLIMATE_BUNDLE.")
+@click.option(
+    "--bundle",
+    type=click.Path(path_type=Path),
+    help="Serve this folder and follow no releases; default ACCLIMATE_BUNDLE.",
+)
 @click.option("--mode", type=click.Choice(["observe", "always"]), help="Who answers; default ACCLIMATE_MODE or always.")
 @click.option(
     "--partitions",
@@ -33,33 +36,27 @@ def command(
 
     Start as many workers as you like, up to the number of partitions; they share the work. In mode `observe` the source
     model answers and adaptation is only computed and logged; in mode `always` LeanTTA answers where the measured shift
-    of a window reaches the bundle's threshold. With --json, the settings are printed as one line on standard output.
+    of a window reaches the bundle's threshold. Without a bundle, the worker follows the fleet's signed releases: it
+    needs ACCLIMATE_TRUST, and keeps what it has received under ACCLIMATE_STATE, one folder per worker. With --json, the
+    settings are printed as one line on standard output.
     """
     settings = load_settings(bootstrap=bootstrap, fleet=fleet, bundle=bundle, mode=mode)
-    if settings.bundle is None:
-        raise ConfigError("no bundle given: use --bundle DIR or ACCLIMATE_BUNDLE; `acclimate train` makes one")
     text = json.dumps({"settings": settings.masked()})
     click.echo(text, err=not as_json)
 
     from registry.bundle import read_bundle
-    from streams.adapt import AdaptCore, make_receipt
+    from streams.adapt import InForce, serve
+    from streams.receiver import Receiver, in_force_of
     from streams.topics import create_topics, differing_topics
     from streams.worker import run_worker
 
     logging.getLogger("streams").setLevel(logging.INFO)
     # On a fresh broker the first question for the coordinator always fails, as an error; the watchdog tells a real one.
     logging.getLogger("aiokafka.consumer.group_coordinator").setLevel(logging.CRITICAL)
-    served = read_bundle(settings.bundle)
-    engine = served.engine()
     create_topics(settings, partitions=partitions)
     for line in differing_topics(settings):
         logging.getLogger("streams").warning("event=topic_differs %s", line)
-    core = AdaptCore(
-        fleet=settings.fleet,
-        engine=engine,
-        spec=served.spec,
-        class_names=served.manifest.class_names,
-        receipt=make_receipt(served.digest, engine, settings.mode),
-        bytes_max=settings.record_bytes_max,
-    )
-    return asyncio.run(run_worker(settings, core))
+    if settings.bundle is not None:
+        return asyncio.run(run_worker(settings, InForce(serve(read_bundle(settings.bundle), settings.mode))))
+    receiver = Receiver(settings, ("source",), lambda loaded: in_force_of(loaded, settings.mode))
+    return asyncio.run(run_worker(settings, receiver.resume(), receiver))

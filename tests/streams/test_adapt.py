@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from streams.adapt import Crash, config_digest
+from streams.adapt import AdaptCore, Crash, InForce, config_digest, serve
 from streams.messages import PredictionRecord
 from streams.records import Incoming, header
 from tests.support.delivery import SESSION, feature_record
@@ -93,10 +93,27 @@ def test_the_same_record_delivered_twice_gives_the_same_id_and_bytes(bundle):
 )  # fmt: skip
 def test_the_output_id_changes_with_everything_that_the_receipt_names(bundle, change):
     adapt = core(bundle)
-    other = replace(adapt, receipt=adapt.receipt.model_copy(update=change))
+    stable = adapt.in_force.stable
+    changed = replace(stable, receipt=stable.receipt.model_copy(update=change))
+    other = replace(adapt, in_force=InForce(changed))
     record = incoming(feature_record("pump-7", 5, windows(1)))
     ids = [json.loads(c.process([record])[0].value)["output_id"] for c in (adapt, other)]
     assert ids[0] != ids[1]
+
+
+def test_during_a_wave_each_device_is_answered_by_its_own_set_as_if_it_were_alone(bundle, tmp_path):
+    candidate = serve(tiny_bundle(tmp_path / "candidate", data="newer"), "always", epoch=4)
+    both = AdaptCore("plant", InForce(serve(bundle, "always", 4), candidate, "ab" * 8, 0.5), 1_000_000)
+    keys = [f"pump-{i}" for i in range(12)]
+    records = [incoming(feature_record(key, 5, windows(2, seed=i)), key.encode()) for i, key in enumerate(keys)]
+    records.insert(3, incoming(b"noise", b"pump-99"))
+    together = both.process(records)
+    assert [output.value for output in together] == [both.process([record])[0].value for record in records]
+    answers = [json.loads(output.value) for output in together if output.topic == "plant.predictions"]
+    assert [answer["device"] for answer in answers] == keys
+    by = {answer["device"]: answer["receipt"]["bundle"] for answer in answers}
+    assert by == {key: both.in_force.served(key).receipt.bundle for key in keys}
+    assert set(by.values()) == {bundle.digest, candidate.receipt.bundle}
 
 
 @pytest.mark.parametrize("event_time_ms", [0, 946_684_799_999, 4_102_444_800_000])
@@ -143,14 +160,15 @@ def test_poison_becomes_a_dead_letter_and_its_neighbours_are_answered(bundle, po
 
 def test_a_bug_is_pinned_to_its_record_and_the_others_are_answered(bundle, monkeypatch):
     adapt = core(bundle)
-    run = adapt.engine.run
+    engine = adapt.in_force.stable.engine
+    run = engine.run
 
     def buggy(x):
         if (x == 42).any():
             raise ZeroDivisionError("a bug")
         return run(x)
 
-    monkeypatch.setattr(adapt.engine, "run", buggy)
+    monkeypatch.setattr(engine, "run", buggy)
     bad = windows(1)
     bad[0, 0, 0] = 42
     records = [incoming(feature_record("p", i, w), b"p", offset=i) for i, w in enumerate([windows(1), bad, windows(2)])]

@@ -10,7 +10,7 @@ from adaptation.nets import build
 from adaptation.shift import calibrate
 from adaptation.spec import NetworkSpec
 from registry.bundle import Bundle, build_bundle
-from streams.adapt import AdaptCore, make_receipt
+from streams.adapt import AdaptCore, InForce, serve
 
 CHANNELS, LENGTH = 3, 64
 
@@ -20,7 +20,7 @@ def windows(n: int, seed: int = 0, scale: float = 1.0) -> np.ndarray:
     return (scale * rng.normal(size=(n, CHANNELS, LENGTH))).astype(np.float32)
 
 
-def tiny_bundle(folder: Path, kind: str = "conv1d") -> Bundle:
+def tiny_bundle(folder: Path, kind: str = "conv1d", data: str = "random numbers") -> Bundle:
     torch.manual_seed(7)
     length = LENGTH if kind == "conv1d" else 1
     spec = NetworkSpec(kind, CHANNELS, length, 4, (8, 8), (5, 3) if kind == "conv1d" else ())
@@ -35,13 +35,11 @@ def tiny_bundle(folder: Path, kind: str = "conv1d") -> Bundle:
         calibrate(model, source[:200], source[200:]),
         tuple(f"axis_{i}" for i in range(CHANNELS)),
         ("normal", "imbalance", "looseness", "bearing"),
-        {"data": "random numbers"},
+        {"data": data},
         source[:8],
         folder,
     )
 
 
 def core(bundle: Bundle, fleet: str = "plant", mode: str = "always", bytes_max: int = 1_000_000) -> AdaptCore:
-    engine = bundle.engine()
-    receipt = make_receipt(bundle.digest, engine, mode)
-    return AdaptCore(fleet, engine, bundle.spec, bundle.manifest.class_names, receipt, bytes_max)
+    return AdaptCore(fleet, InForce(serve(bundle, mode)), bytes_max)

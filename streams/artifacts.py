@@ -1,0 +1,125 @@
+"""Files of bundles in ``.artifacts``: parts under 900 kB, found by the offsets that a release names.
+
+Key of a part is the SHA-256 of the whole file and the part's number. Compaction keeps offsets; where a record is gone
+from its place all the same (the topic was made anew), the topic is searched by key.
+"""
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+
+from adaptation.errors import ContractError
+from infra.settings import Settings
+from registry.release import Place
+from streams.connect import kafka_python_options
+from streams.reading import read_to_end
+from streams.topics import topic_name
+
+__all__ = ["PART_BYTES", "ArtifactReader", "publish_files"]
+
+PART_BYTES = 900_000
+_ACK_S = 60.0
+
+
+def publish_files(
+    producer: KafkaProducer, fleet: str, files: Mapping[str, bytes], known: Mapping[str, Place]
+) -> dict[str, Place]:
+    """Send the files that have no place yet, one after the other, and return the place of every one.
+
+    Args:
+        producer: Idempotent, with ``acks="all"``.
+        fleet: Prefix of the topics.
+        files: Content by SHA-256 (hex).
+        known: Places that earlier releases named.
+    """
+    topic = topic_name(fleet, "artifacts")
+    places = {}
+    for digest, content in sorted(files.items()):
+        if digest in known:
+            places[digest] = known[digest]
+            continue
+        parts = [content[start : start + PART_BYTES] for start in range(0, len(content), PART_BYTES)]
+        sent = [
+            producer.send(topic, key=f"{digest}/{number}".encode(), value=part) for number, part in enumerate(parts)
+        ]
+        offsets = tuple(int(future.get(timeout=_ACK_S).offset) for future in sent)
+        places[digest] = Place(size_bytes=len(content), offsets=offsets)
+    return places
+
+
+class ArtifactReader:
+    """Read files by their places. One thread, one reader; it connects when it is first asked."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._partition = TopicPartition(topic_name(settings.fleet, "artifacts"), 0)
+        self._opened: KafkaConsumer | None = None
+
+    def read(self, digest: str, place: Place) -> bytes:
+        """Return a file; its digest is the caller's to check.
+
+        Raises:
+            ContractError: A part is nowhere in the topic, or the parts are not as large as the place says.
+            KafkaTimeoutError: The broker is silent.
+        """
+        parts = []
+        for number, offset in enumerate(place.offsets):
+            key = f"{digest}/{number}".encode()
+            part = self._at(offset, key)
+            parts.append(self._search(key) if part is None else part)
+        content = b"".join(parts)
+        if len(content) != place.size_bytes:
+            raise ContractError(f"artifact {digest[:12]}: expected {place.size_bytes} bytes, found {len(content)}")
+        return content
+
+    def close(self) -> None:
+        """Disconnect."""
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _at(self, offset: int, key: bytes) -> bytes | None:
+        consumer, tp = self._consumer(), self._partition
+        first, end = consumer.beginning_offsets([tp])[tp], consumer.end_offsets([tp])[tp]
+        if not first <= offset < end:
+            return None
+        if consumer.position(tp) != offset:  # parts of one release lie one after the other
+            consumer.seek(tp, offset)
+        for message in read_to_end(consumer, [tp]):
+            return message.value if message.offset == offset and message.key == key else None
+        return None
+
+    def _search(self, key: bytes) -> bytes:
+        consumer, tp = self._consumer(), self._partition
+        consumer.seek_to_beginning(tp)
+        found = None
+        for message in read_to_end(consumer, [tp]):
+            if message.key == key and message.value is not None:
+                found = message.value
+        if found is None:
+            raise ContractError(f"artifact {key.decode()[:12]}: a part is missing in {tp.topic}; promote it again")
+        return bytes(found)
+
+    def _consumer(self) -> KafkaConsumer:
+        if self._opened is None:
+            self._opened = KafkaConsumer(
+                **kafka_python_options(self._settings),
+                group_id=None,
+                enable_auto_commit=False,
+                auto_offset_reset="earliest",
+                isolation_level="read_committed",
+                max_poll_records=1,
+                max_partition_fetch_bytes=PART_BYTES,
+            )
+            self._opened.assign([self._partition])
+        return self._opened

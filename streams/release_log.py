@@ -1,0 +1,116 @@
+"""Write releases: one transaction puts a release in force and into the history, and fences every earlier writer.
+
+``.releases`` and ``.history`` never differ, and a controller that was thought dead cannot write any more: the broker
+refuses its producer as soon as another one has begun (`transactional.id`).
+"""
+
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.errors import InvalidProducerEpochError, ProducerFencedError
+
+from infra.errors import BrokerError
+from infra.settings import Settings
+from registry.envelope import Envelope
+from registry.release import Place, record_bytes
+from streams.artifacts import publish_files
+from streams.connect import kafka_python_options
+from streams.reading import read_to_end
+from streams.topics import topic_name
+
+__all__ = ["Fenced", "ReleaseLog", "read_topic"]
+
+_ACK_S = 60.0
+_TRANSACTION_MS = 30_000
+
+
+class Fenced(BrokerError):
+    """Another controller of the same fleet has begun; this one must end."""
+
+
+class ReleaseLog:
+    """The one writer of a fleet's releases; making one fences all earlier ones.
+
+    Raises:
+        KafkaError: The broker does not answer.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._releases = topic_name(settings.fleet, "releases")
+        self._history = topic_name(settings.fleet, "history")
+        options = kafka_python_options(settings)
+        self._producer = KafkaProducer(
+            **options,
+            acks="all",
+            transactional_id=f"{settings.fleet}.controller",
+            transaction_timeout_ms=_TRANSACTION_MS,
+        )
+        self._producer.init_transactions()
+        # Files may be sent any number of times and are believed for their digests alone: they need no transaction.
+        self._files = KafkaProducer(**options, acks="all", enable_idempotence=True, max_request_size=1_048_576)
+
+    def newest(self) -> bytes | None:
+        """Return the last value of ``.releases``; None where there is none."""
+        values = [message.value for message in read_topic(self._settings, "releases")]
+        return values[-1] if values else None
+
+    def publish_files(self, files: Mapping[str, bytes], known: Mapping[str, Place]) -> dict[str, Place]:
+        """Send files that have no place yet; see `streams.artifacts.publish_files`."""
+        return publish_files(self._files, self._settings.fleet, files, known)
+
+    def append(self, trust: Envelope, release: Envelope) -> None:
+        """Put a release in force; when this returns it is, and the history has it.
+
+        Raises:
+            Fenced: Another controller has begun.
+            KafkaError: The broker does not answer; whether the release is in force shows `newest`.
+        """
+        key = self._settings.fleet.encode()
+        try:
+            self._producer.begin_transaction()
+            sent = [
+                self._producer.send(self._releases, key=key, value=record_bytes(trust, release)),
+                self._producer.send(self._history, key=key, value=release.model_dump_json().encode()),
+            ]
+            self._producer.commit_transaction()
+            for future in sent:
+                future.get(timeout=_ACK_S)
+        except (ProducerFencedError, InvalidProducerEpochError) as error:
+            raise Fenced(
+                f"another controller of fleet {self._settings.fleet} has begun; this one ends. Run one at a time"
+            ) from error
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._producer.close(timeout=5)
+        self._files.close(timeout=5)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def read_topic(settings: Settings, suffix: str) -> Iterator[Any]:
+    """Yield the records of all partitions of a topic up to its present end, without a group."""
+    consumer = KafkaConsumer(
+        **kafka_python_options(settings),
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        isolation_level="read_committed",
+    )
+    try:
+        topic = topic_name(settings.fleet, suffix)
+        places = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
+        consumer.assign(places)
+        consumer.seek_to_beginning(*places)
+        yield from read_to_end(consumer, places)
+    finally:
+        consumer.close()
