@@ -1,4 +1,4 @@
-"""A folder with a fixed set of files: read without following links, written in one step."""
+"""Files that are there whole or not at all: folders with a fixed set of names, read without following links."""
 
 import hashlib
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from adaptation.errors import ContractError
 
-__all__ = ["check_names", "read_file", "read_part", "write_folder"]
+__all__ = ["check_names", "read_file", "read_part", "replace_file", "write_folder"]
 
 _MAX_PART_BYTES = 256 * 1024**2
 
@@ -67,6 +67,18 @@ def read_part(folder: Path, name: str, sha256: str, size_bytes: int) -> bytes:
     if digest != sha256:
         raise ContractError(f"{name}: expected SHA-256 {sha256}, found {digest}; the file is damaged")
     return content
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file or replace it, in one step; durable when this returns. It has one writer."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.new")
+    with unfinished.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+    _sync(path.parent)
 
 
 def write_folder(folder: Path, contents: Mapping[str, bytes], check: Callable[[Path], object]) -> None:

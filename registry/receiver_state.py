@@ -5,7 +5,6 @@ power cut at any point the receiver is where it was before or after, and never t
 """
 
 import hashlib
-import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,6 +13,7 @@ from pydantic import Field
 from adaptation.errors import ContractError
 from registry.canonical import Digest, Strict, canonical_bytes, parse_canonical
 from registry.envelope import Envelope
+from registry.folder import replace_file
 
 __all__ = ["STATE_FILE", "ReceiverState", "read_state", "write_state"]
 
@@ -66,19 +66,8 @@ def read_state(folder: Path) -> ReceiverState | None:
 
 def write_state(folder: Path, state: ReceiverState) -> None:
     """Replace what is remembered; durable when this returns."""
-    folder.mkdir(parents=True, exist_ok=True)
     content = canonical_bytes(state.model_copy(update={"checksum": _checksum(state)}))
-    unfinished = folder / f".{STATE_FILE}.new"
-    with unfinished.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(folder / STATE_FILE)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    replace_file(folder / STATE_FILE, content)
 
 
 def _checksum(state: ReceiverState) -> str:

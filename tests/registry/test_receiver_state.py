@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import registry.receiver_state
+import registry.folder
 from adaptation.errors import ContractError
 from registry.receiver_state import STATE_FILE, ReceiverState, read_state, write_state
 from tests.support.signed import digest, trust
@@ -80,7 +80,7 @@ def _write_until_killed(folder: Path, first: int, calls: int) -> tuple[int, bool
             open = staticmethod(counted(os.open))
             close, O_RDONLY = staticmethod(os.close), os.O_RDONLY
 
-        registry.receiver_state.os = Counted  # type: ignore[attr-defined]
+        registry.folder.os = Counted  # type: ignore[attr-defined]
         Path.replace = counted(Path.replace)  # type: ignore[method-assign]
         for epoch in range(first, first + 100):
             write_state(folder, state(epoch))
