@@ -2,10 +2,11 @@
 
 InfraError
 ├── SettingsError   a setting is unknown or wrong               exit code 2
-└── BrokerError     Kafka cannot be started, reached or stopped  exit code 4
+├── BrokerError     Kafka cannot be started, reached or stopped  exit code 4
+└── CatalogueError  MLflow cannot be reached, or refuses         exit code 4
 """
 
-__all__ = ["BrokerError", "InfraError", "SettingsError"]
+__all__ = ["BrokerError", "CatalogueError", "InfraError", "SettingsError"]
 
 
 class InfraError(Exception):
@@ -18,3 +19,7 @@ class SettingsError(InfraError):
 
 class BrokerError(InfraError):
     """Kafka cannot be started, reached or stopped."""
+
+
+class CatalogueError(InfraError):
+    """MLflow cannot be reached, or refuses."""

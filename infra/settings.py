@@ -46,6 +46,11 @@ class Settings(BaseSettings):
         "always", description="who answers: the source, or rung 1 by its threshold"
     )
     bundle: Path | None = Field(None, description="folder of the bundle that a worker serves")
+    mlflow: str = Field(
+        "sqlite:///.acclimate/mlflow/mlflow.db",
+        min_length=1,
+        description="MLflow: a server's address, or an SQLite file",
+    )
     trust: Path | None = Field(None, description="signed list of keys that a receiver starts from, `trust.json`")
     state: Path = Field(Path(".acclimate/receiver"), description="folder where a receiver keeps its epoch and bundles")
     key_passphrase: SecretStr | None = Field(None, description="of private keys in files, never printed")

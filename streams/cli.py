@@ -83,7 +83,7 @@ def cli(verbose: bool) -> None:
     """Keep the classifiers of a sensor fleet accurate, and prove what was done.
 
     Settings come from ACCLIMATE_* variables; options win over them. Exit codes: 2 wrong option or setting, 3 bad data
-    or artifact, 4 Kafka cannot be reached, 70 a bug, 75 stalled or outage (restart it).
+    or artifact, 4 Kafka or MLflow cannot be reached, 70 a bug, 75 stalled or outage (restart it).
     """
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING,
@@ -133,13 +133,15 @@ def _run(arguments: Sequence[str] | None) -> int:
 def exit_code(error: Exception) -> int | None:
     """Return the exit code of an expected error, None for a bug."""
     from adaptation.errors import AcclimateError, ConfigError
-    from infra.errors import BrokerError, SettingsError
+    from infra.errors import BrokerError, CatalogueError, SettingsError
 
     if isinstance(error, ConfigError | SettingsError):
         return 2
     if isinstance(error, AcclimateError):
         return 3
-    if isinstance(error, BrokerError) or type(error).__module__.startswith(("kafka.errors", "aiokafka.errors")):
+    if isinstance(error, BrokerError | CatalogueError):
+        return 4
+    if type(error).__module__.startswith(("kafka.errors", "aiokafka.errors")):
         return 4
     return None
 
