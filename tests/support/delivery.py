@@ -122,13 +122,14 @@ class Worker:
     """A worker process; ``fault`` as in :mod:`tests.support.faulty_worker`."""
 
     def __init__(
-        self, bootstrap: str, fleet: str, bundle: Path, log: Path, fault: str = "none:", **settings: object
+        self, bootstrap: str, fleet: str, bundle: Path | None, log: Path, fault: str = "none:", **settings: object
     ) -> None:
         values = {"session_timeout_s": 3, "watchdog_s": 30, "ready_file": log.with_suffix(".ready")} | settings
         environment = {f"ACCLIMATE_{name.upper()}": str(value) for name, value in values.items()}
         self.log = log
         self._file = log.open("ab")
-        arguments = ["worker", "--bootstrap", bootstrap, "--fleet", fleet, "--bundle", str(bundle)]
+        arguments = ["worker", "--bootstrap", bootstrap, "--fleet", fleet]
+        arguments += ["--bundle", str(bundle)] if bundle is not None else []
         self.process = subprocess.Popen(
             [sys.executable, "-W", "default", "-m", "tests.support.faulty_worker", fault, *arguments],
             cwd=ROOT,
