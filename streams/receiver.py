@@ -279,8 +279,9 @@ def _first_state(settings: Settings) -> ReceiverState:
     if state is None:
         if settings.trust is None:
             raise ConfigError(
-                "a receiver of releases must know whom to believe: set ACCLIMATE_TRUST to the fleet's trust.json, "
-                "which `acclimate keys init` makes"
+                "whom to believe about releases is not said: set ACCLIMATE_TRUST to the fleet's trust.json, which "
+                "`acclimate keys init` makes; a worker may be given a bundle instead: --bundle DIR, which `acclimate "
+                "train` makes"
             )
         try:
             with settings.trust.open("rb") as file:

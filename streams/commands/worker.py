@@ -53,10 +53,15 @@ def command(
     logging.getLogger("streams").setLevel(logging.INFO)
     # On a fresh broker the first question for the coordinator always fails, as an error; the watchdog tells a real one.
     logging.getLogger("aiokafka.consumer.group_coordinator").setLevel(logging.CRITICAL)
+    # Before Kafka is asked: what is wrong here is said at once.
+    receiver: Receiver[InForce] | None = None
+    in_force: InForce | None
+    if settings.bundle is not None:
+        in_force = InForce(serve(read_bundle(settings.bundle), settings.mode))
+    else:
+        receiver = Receiver(settings, ("source",), lambda loaded: in_force_of(loaded, settings.mode))
+        in_force = receiver.resume()
     create_topics(settings, partitions=partitions)
     for line in differing_topics(settings):
         logging.getLogger("streams").warning("event=topic_differs %s", line)
-    if settings.bundle is not None:
-        return asyncio.run(run_worker(settings, InForce(serve(read_bundle(settings.bundle), settings.mode))))
-    receiver = Receiver(settings, ("source",), lambda loaded: in_force_of(loaded, settings.mode))
-    return asyncio.run(run_worker(settings, receiver.resume(), receiver))
+    return asyncio.run(run_worker(settings, in_force, receiver))
