@@ -6,9 +6,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import Field
 
 from adaptation.errors import ContractError
-from registry.canonical import Digest, Name, Strict, canonical_bytes, parse_canonical
+from registry.canonical import Digest, Name, canonical_bytes
 from registry.envelope import Envelope, sign, signers
-from registry.trust import FleetName, Milliseconds, Trust
+from registry.trust import Statement, Trust, read_statement
 
 __all__ = ["APPROVAL_TYPE", "Action", "Approval", "approvers", "read_approval", "sign_approval"]
 
@@ -17,7 +17,7 @@ APPROVAL_TYPE = "application/vnd.acclimate.approval+json"
 Action = Literal["promote", "rollback"]
 
 
-class Approval(Strict):
+class Approval(Statement):
     """What was approved.
 
     Attributes:
@@ -25,18 +25,15 @@ class Approval(Strict):
         kind, name, version: The registered model's version, for people.
         digest: The bundle: all that counts.
         reason: Why, in the approver's words.
-        at_ms: When, by the approver's clock.
     """
 
     schema_version: Literal[1] = 1
-    fleet: FleetName
     action: Action
     kind: Name
     name: Name
     version: Annotated[int, Field(ge=1)]
     digest: Digest
     reason: Annotated[str, Field(max_length=2000)]
-    at_ms: Milliseconds
 
 
 def sign_approval(approval: Approval, key: Ed25519PrivateKey) -> Envelope:
@@ -50,12 +47,7 @@ def read_approval(envelope: Envelope, trust: Trust) -> Approval:
     Raises:
         ContractError: It is of another fleet, or no approver's signature holds.
     """
-    approval = parse_canonical(Approval, envelope.content(), "approval")
-    if approval.fleet != trust.fleet:
-        raise ContractError(f"approval: expected fleet {trust.fleet}, found {approval.fleet}")
-    if not signers(envelope, APPROVAL_TYPE, trust.keys_of("approver", approval.at_ms), "approval"):
-        raise ContractError("approval: expected the signature of an approver whom the fleet believes, found none")
-    return approval
+    return read_statement(Approval, APPROVAL_TYPE, "approver", envelope, trust, "approval")
 
 
 def approvers(envelopes: tuple[Envelope, ...], digest: str, trust: Trust) -> frozenset[str]:

@@ -6,7 +6,7 @@ may be given an end as well. A revoked key is never believed again.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -14,7 +14,19 @@ from adaptation.errors import ContractError
 from registry.canonical import Digest, Name, Strict, parse_canonical
 from registry.envelope import Envelope, key_id, parse_envelope, signers
 
-__all__ = ["ROLES", "Key", "Milliseconds", "Role", "Trust", "newer_trust", "read_trust"]
+__all__ = [
+    "ROLES",
+    "TRUST_TYPE",
+    "FleetName",
+    "Key",
+    "Milliseconds",
+    "Role",
+    "Statement",
+    "Trust",
+    "newer_trust",
+    "read_statement",
+    "read_trust",
+]
 
 Role = Literal["release", "gate", "approver", "agent"]
 ROLES: tuple[Role, ...] = ("release", "gate", "approver", "agent")
@@ -89,6 +101,16 @@ class Trust(Strict):
         return next((entry.owner for entry in self.keys if entry.key_id == key), key[:12])
 
 
+class Statement(Strict):
+    """Base of what the holder of a role signs about a fleet; ``at_ms`` is when, by the signer's clock."""
+
+    fleet: FleetName
+    at_ms: Milliseconds
+
+
+_Statement = TypeVar("_Statement", bound=Statement)
+
+
 def read_trust(raw: bytes | Envelope) -> Trust:
     """Return a statement that one of its own root keys signed; that is enough for the first one, given by hand.
 
@@ -124,6 +146,29 @@ def newer_trust(known: Envelope, offered: Envelope) -> Envelope:
     if not set(before.revoked) <= set(after.revoked):
         raise ContractError(f"trust: version {after.version} takes a revocation back; a revoked key stays revoked")
     return offered
+
+
+def read_statement(
+    kind: type[_Statement], payload_type: str, role: Role, envelope: Envelope, trust: Trust, what: str
+) -> _Statement:
+    """Return what the holder of a role signed about this fleet.
+
+    Args:
+        kind, payload_type: Of the statement.
+        role: Whose key must have signed, good at the time that the statement gives.
+        envelope: As it came.
+        trust: Whom to believe.
+        what: Name in messages.
+
+    Raises:
+        ContractError: It is another statement, of another fleet, or no such signature holds.
+    """
+    statement = parse_canonical(kind, envelope.content(), what)
+    if statement.fleet != trust.fleet:
+        raise ContractError(f"{what}: expected fleet {trust.fleet}, found {statement.fleet}")
+    if not signers(envelope, payload_type, trust.keys_of(role, statement.at_ms), what):
+        raise ContractError(f"{what}: expected the signature of a believed key of role {role}, found none")
+    return statement
 
 
 def _roots(envelope: Envelope, trust: Trust) -> frozenset[str]:

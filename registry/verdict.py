@@ -5,11 +5,10 @@ from typing import Annotated, Literal
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import Field
 
-from adaptation.errors import ContractError
-from registry.canonical import Digest, Name, Strict, canonical_bytes, parse_canonical
-from registry.envelope import Envelope, sign, signers
+from registry.canonical import Digest, Name, Strict, canonical_bytes
+from registry.envelope import Envelope, sign
 from registry.release import Kind
-from registry.trust import FleetName, Milliseconds, Trust
+from registry.trust import Statement, Trust, read_statement
 
 __all__ = ["VERDICT_TYPE", "Finding", "GateName", "Verdict", "read_verdict", "sign_verdict"]
 
@@ -34,7 +33,7 @@ class Finding(Strict):
     figures: Annotated[dict[Name, float | int | str], Field(max_length=2000)] = Field(default_factory=dict)
 
 
-class Verdict(Strict):
+class Verdict(Statement):
     """Whether a bundle may be released.
 
     Attributes:
@@ -46,11 +45,9 @@ class Verdict(Strict):
         findings: One per gate.
         forced: Why it may be released all the same; None where the gates decide.
         by: Who ran them.
-        at_ms: When.
     """
 
     schema_version: Literal[1] = 1
-    fleet: FleetName
     kind: Kind
     name: Name
     version: Annotated[int, Field(ge=1)]
@@ -61,7 +58,6 @@ class Verdict(Strict):
     findings: Annotated[tuple[Finding, ...], Field(min_length=1, max_length=16)]
     forced: Annotated[str, Field(min_length=1, max_length=2000)] | None = None
     by: Name
-    at_ms: Milliseconds
 
     @property
     def passed(self) -> bool:
@@ -80,9 +76,4 @@ def read_verdict(envelope: Envelope, trust: Trust) -> Verdict:
     Raises:
         ContractError: It is of another fleet, or no gate's signature holds.
     """
-    verdict = parse_canonical(Verdict, envelope.content(), "verdict")
-    if verdict.fleet != trust.fleet:
-        raise ContractError(f"verdict: expected fleet {trust.fleet}, found {verdict.fleet}")
-    if not signers(envelope, VERDICT_TYPE, trust.keys_of("gate", verdict.at_ms), "verdict"):
-        raise ContractError("verdict: expected the signature of a gate whom the fleet believes, found none")
-    return verdict
+    return read_statement(Verdict, VERDICT_TYPE, "gate", envelope, trust, "verdict")
