@@ -33,7 +33,7 @@ def install_bundle(store: Path, kind: Kind, member: Member, trust: Trust | None,
         try:
             return _checked(folder, kind, member, trust)
         except ContractError:
-            shutil.rmtree(folder)
+            pass  # it stays until a better one is there: it may be what runs
     contents = {}
     for name, digest in sorted(member.files.items()):
         content = fetch(digest)
@@ -41,7 +41,12 @@ def install_bundle(store: Path, kind: Kind, member: Member, trust: Trust | None,
         if found != digest:
             raise ContractError(f"{name}: expected SHA-256 {digest}, found {found}; the artifact is damaged")
         contents[name] = content
-    write_folder(folder, contents, check=lambda written: _checked(written, kind, member, trust))
+    fresh = store / f".fresh-{member.digest}"
+    shutil.rmtree(fresh, ignore_errors=True)  # of a crash
+    write_folder(fresh, contents, check=lambda written: _checked(written, kind, member, trust))
+    if folder.is_dir():
+        shutil.rmtree(folder)
+    fresh.rename(folder)
     return _checked(folder, kind, member, trust)
 
 

@@ -65,6 +65,18 @@ def test_a_bundle_that_was_damaged_on_disk_is_fetched_anew(tmp_path: Path):
     assert (tmp_path / bundle.digest / "source.onnx").read_bytes() == files[bundle.files["source.onnx"]]
 
 
+def test_a_release_that_does_not_fit_takes_nothing_away_from_what_runs(tmp_path: Path):
+    bundle, files = signed()
+    install(tmp_path, files)
+    before = {path.name: path.read_bytes() for path in (tmp_path / bundle.digest).iterdir()}
+    revoked = believed(version=2, keys=(key("gate", "fresh"),), revoked=(key("gate").key_id,))
+    for of, by in ((bundle.model_copy(update={"network_sha256": digest("other")}), believed()), (bundle, revoked)):
+        with pytest.raises(ContractError):
+            install(tmp_path, files, of, by)
+        assert {path.name: path.read_bytes() for path in (tmp_path / bundle.digest).iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == [bundle.digest]
+
+
 def test_what_a_crash_has_left_and_what_is_not_kept_goes(tmp_path: Path):
     bundle, files = signed()
     install(tmp_path, files)
