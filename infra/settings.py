@@ -53,6 +53,12 @@ class Settings(BaseSettings):
     )
     trust: Path | None = Field(None, description="signed list of keys that a receiver starts from, `trust.json`")
     state: Path = Field(Path(".acclimate/receiver"), description="folder where a receiver keeps its epoch and bundles")
+    policy: Path | None = Field(
+        None, description="TOML file with the rules of gates and roll-outs; defaults without one"
+    )
+    release_key: Path | None = Field(None, description="PEM file of the key that signs releases, `release.pem`")
+    gate_key: Path | None = Field(None, description="PEM file of the key that signs bundles and verdicts, `gate.pem`")
+    approver_key: Path | None = Field(None, description="PEM file of the key that signs approvals, `approver-NAME.pem`")
     key_passphrase: SecretStr | None = Field(None, description="of private keys in files, never printed")
     record_bytes_max: int = Field(1_000_000, ge=1_024, le=100_000_000, description="largest record of .features")
     in_flight_max: int = Field(256, ge=1, le=100_000, description="input records between reading and acknowledgement")

@@ -13,8 +13,7 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from adaptation.errors import ContractError
 from infra.settings import Settings
 from registry.release import Place
-from streams.connect import kafka_python_options
-from streams.reading import read_to_end
+from streams.reading import committed_reader, read_to_end
 from streams.topics import topic_name
 
 __all__ = ["PART_BYTES", "ArtifactReader", "publish_files"]
@@ -112,14 +111,6 @@ class ArtifactReader:
 
     def _consumer(self) -> KafkaConsumer:
         if self._opened is None:
-            self._opened = KafkaConsumer(
-                **kafka_python_options(self._settings),
-                group_id=None,
-                enable_auto_commit=False,
-                auto_offset_reset="earliest",
-                isolation_level="read_committed",
-                max_poll_records=1,
-                max_partition_fetch_bytes=PART_BYTES,
-            )
+            self._opened = committed_reader(self._settings, max_poll_records=1, max_partition_fetch_bytes=PART_BYTES)
             self._opened.assign([self._partition])
         return self._opened

@@ -7,9 +7,41 @@ from typing import Any
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaTimeoutError
 
-__all__ = ["read_to_end"]
+from infra.settings import Settings
+from streams.connect import kafka_python_options
+from streams.topics import topic_name
+
+__all__ = ["committed_reader", "read_to_end", "read_topic"]
 
 SILENCE_S = 30.0
+
+
+def committed_reader(settings: Settings, **options: Any) -> KafkaConsumer:
+    """Return a consumer without a group that sees what transactions have committed; assign it, and close it.
+
+    Raises:
+        KafkaError: The broker does not answer.
+    """
+    clients: list[Any] = []
+
+    def client(**configs: Any) -> Any:
+        clients.append(KafkaConsumer.DEFAULT_CONFIG["kafka_client"](**configs))
+        return clients[0]
+
+    try:
+        return KafkaConsumer(
+            **kafka_python_options(settings),
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+            kafka_client=client,
+            **options,
+        )
+    except BaseException:
+        for made in clients:
+            made.close()  # a constructor that fails leaves its sockets open, and a receiver tries for days
+        raise
 
 
 def read_to_end(consumer: KafkaConsumer, partitions: Sequence[TopicPartition]) -> Iterator[Any]:
@@ -32,3 +64,20 @@ def read_to_end(consumer: KafkaConsumer, partitions: Sequence[TopicPartition]) -
                 heard = time.monotonic()
             elif time.monotonic() - heard > SILENCE_S:
                 raise KafkaTimeoutError(f"no record of {tp.topic}/{tp.partition} came for {SILENCE_S:.0f} s")
+
+
+def read_topic(settings: Settings, suffix: str) -> Iterator[Any]:
+    """Yield the records of all partitions of a topic up to its present end, without a group.
+
+    Raises:
+        KafkaError: The broker does not answer.
+    """
+    consumer = committed_reader(settings)
+    try:
+        topic = topic_name(settings.fleet, suffix)
+        places = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
+        consumer.assign(places)
+        consumer.seek_to_beginning(*places)
+        yield from read_to_end(consumer, places)
+    finally:
+        consumer.close()

@@ -29,8 +29,7 @@ from registry.store import install_bundle, prune_bundles
 from registry.trust import Trust, read_trust
 from streams.adapt import InForce, Served, serve
 from streams.artifacts import ArtifactReader
-from streams.connect import kafka_python_options
-from streams.reading import read_to_end
+from streams.reading import committed_reader, read_to_end
 from streams.topics import topic_name
 
 __all__ = ["Loaded", "Receiver", "ReceiverReport", "in_force_of"]
@@ -176,13 +175,7 @@ class Receiver(Generic[T]):
 
     def _connected(self) -> KafkaConsumer:
         if self._consumer is None:
-            consumer = KafkaConsumer(
-                **kafka_python_options(self._settings),
-                group_id=None,
-                enable_auto_commit=False,
-                auto_offset_reset="earliest",
-                isolation_level="read_committed",
-            )
+            consumer = committed_reader(self._settings)
             tp = TopicPartition(topic_name(self._settings.fleet, "releases"), 0)
             consumer.assign([tp])
             consumer.seek_to_beginning(tp)

@@ -4,12 +4,12 @@
 refuses its producer as soon as another one has begun (`transactional.id`).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.errors import InvalidProducerEpochError, ProducerFencedError
+from kafka import KafkaProducer
+from kafka.errors import InvalidProducerEpochError, KafkaError, ProducerFencedError
 
 from infra.errors import BrokerError
 from infra.settings import Settings
@@ -17,10 +17,10 @@ from registry.envelope import Envelope
 from registry.release import Place, record_bytes
 from streams.artifacts import publish_files
 from streams.connect import kafka_python_options
-from streams.reading import read_to_end
+from streams.reading import read_topic
 from streams.topics import topic_name
 
-__all__ = ["Fenced", "ReleaseLog", "read_topic"]
+__all__ = ["Fenced", "ReleaseLog"]
 
 _ACK_S = 60.0
 _TRANSACTION_MS = 30_000
@@ -78,7 +78,9 @@ class ReleaseLog:
             self._producer.commit_transaction()
             for future in sent:
                 future.get(timeout=_ACK_S)
-        except (ProducerFencedError, InvalidProducerEpochError) as error:
+        except KafkaError as error:
+            if not _is_fence(error):
+                raise
             raise Fenced(
                 f"another controller of fleet {self._settings.fleet} has begun; this one ends. Run one at a time"
             ) from error
@@ -97,20 +99,6 @@ class ReleaseLog:
         self.close()
 
 
-def read_topic(settings: Settings, suffix: str) -> Iterator[Any]:
-    """Yield the records of all partitions of a topic up to its present end, without a group."""
-    consumer = KafkaConsumer(
-        **kafka_python_options(settings),
-        group_id=None,
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        isolation_level="read_committed",
-    )
-    try:
-        topic = topic_name(settings.fleet, suffix)
-        places = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
-        consumer.assign(places)
-        consumer.seek_to_beginning(*places)
-        yield from read_to_end(consumer, places)
-    finally:
-        consumer.close()
+def _is_fence(error: KafkaError) -> bool:
+    """Say whether the broker has refused a producer for a later one; kafka-python may wrap the error that says so."""
+    return any(isinstance(each, ProducerFencedError | InvalidProducerEpochError) for each in (error, *error.args))

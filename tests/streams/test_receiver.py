@@ -12,8 +12,9 @@ from infra.settings import Settings
 from streams.adapt import InForce
 from streams.artifacts import PART_BYTES, ArtifactReader
 from streams.connect import kafka_python_options
+from streams.reading import read_topic
 from streams.receiver import Loaded, Receiver, in_force_of
-from streams.release_log import Fenced, ReleaseLog, read_topic
+from streams.release_log import Fenced, ReleaseLog
 from streams.topics import create_topics, topic_name
 from tests.support.releases import Fleet, Signed, made
 

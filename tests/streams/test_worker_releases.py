@@ -3,15 +3,15 @@
 import itertools
 import json
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from kafka import TopicPartition
 
 from infra.settings import Settings
-from streams.release_log import read_topic
-from streams.topics import create_topics
+from streams.reading import committed_reader, read_topic
+from streams.topics import create_topics, topic_name
 from tests.support.delivery import Ledger, Worker, stop_all, verify, wait_for
 from tests.support.models import windows
 from tests.support.releases import Fleet, made
@@ -41,13 +41,16 @@ def promote_under_load(kafka: str, fleet: str, folder: Path, promotions: int) ->
 
     load = threading.Thread(target=publish)
     load.start()
+    answers = _Answers(settings)
     try:
+        wait_for(lambda: answers.newest_epoch() == 1, 30, "answers of epoch 1")
         for number in range(1, promotions + 1):
             plant.release(bundles[number % 3])
             epoch = plant.epoch
-            wait_for(lambda epoch=epoch: _reported(plant.settings) == epoch, 30, f"epoch {epoch} in use")
-        time.sleep(1.0)
+            wait_for(lambda epoch=epoch: answers.newest_epoch() == epoch, 30, f"answers of epoch {epoch}")
+        assert _reported(plant.settings) == plant.epoch
     finally:
+        answers.close()
         stop.set()
         load.join()
         ledger.flush()
@@ -60,6 +63,25 @@ def promote_under_load(kafka: str, fleet: str, folder: Path, promotions: int) ->
     assert (verdict.lost, verdict.unknown, verdict.different, verdict.out_of_order) == (set(), set(), 0, [])
     assert not list(read_topic(settings, "dlq"))
     _check_swaps(plant, promotions)
+
+
+class _Answers:
+    """Look on at what was answered."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._consumer = committed_reader(settings)
+        self._consumer.assign([TopicPartition(topic_name(settings.fleet, "predictions"), n) for n in range(4)])
+        self._consumer.seek_to_beginning()
+        self._newest = 0
+
+    def newest_epoch(self) -> int:
+        for messages in self._consumer.poll(timeout_ms=100).values():
+            for message in messages:
+                self._newest = max(self._newest, json.loads(message.value)["receipt"]["epoch"])
+        return self._newest
+
+    def close(self) -> None:
+        self._consumer.close()
 
 
 def _reported(settings: Settings) -> int:
