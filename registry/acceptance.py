@@ -37,11 +37,13 @@ class Refused(ContractError):
     Args:
         message: What was expected, what came.
         reason: One word for it.
+        epoch: Of a release that a believed key has signed; 0 for others.
     """
 
-    def __init__(self, message: str, reason: Reason) -> None:
+    def __init__(self, message: str, reason: Reason, epoch: int = 0) -> None:
         super().__init__(message)
         self.reason = reason
+        self.epoch = epoch
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,7 @@ def check_fresh(release: Release, now_ms: int) -> None:
             f"release: epoch {release.epoch} expired {(now_ms - release.expires_ms) / 3_600_000:.1f} hours ago by this "
             "machine's clock; what runs goes on. Is the controller alive, is the clock right?",
             "expired",
+            release.epoch,
         )
 
 
@@ -132,14 +135,16 @@ def _check_new(release: Release, trust: Trust, now_ms: int) -> None:
             f"release: made for code contract version {release.code_contract_version}, "
             f"this is {CODE_CONTRACT_VERSION}; update acclimate",
             "contract",
+            release.epoch,
         )
     for digest in sorted(release.digests()) if trust.approvals else ():
         try:
             found = approvers(release.approvals.get(digest, ()), digest, trust)
         except ContractError as error:
-            raise Refused(str(error), "unapproved") from error
+            raise Refused(str(error), "unapproved", release.epoch) from error
         if len(found) < trust.approvals:
             raise Refused(
                 f"release: expected the approval of bundle {digest[:12]} by {trust.approvals}, found {len(found)}",
                 "unapproved",
+                release.epoch,
             )

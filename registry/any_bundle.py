@@ -1,6 +1,8 @@
 """Bundles of all kinds: read by what their manifest says they are, and signed beside it."""
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -12,10 +14,18 @@ from registry.envelope import detached_signers, sign_detached
 from registry.folder import read_file
 from registry.generator_bundle import GeneratorBundle, read_generator_bundle
 from registry.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, SIGNATURE_FILE
-from registry.release import KINDS, Kind
+from registry.release import KINDS, Kind, Member
 from registry.trust import Trust
 
-__all__ = ["AnyBundle", "bundle_kind", "check_manifest_signature", "made_for", "manifest_signature", "read_any_bundle"]
+__all__ = [
+    "AnyBundle",
+    "bundle_kind",
+    "check_manifest_signature",
+    "made_for",
+    "manifest_signature",
+    "member_of",
+    "read_any_bundle",
+]
 
 AnyBundle = Bundle | GeneratorBundle | AlignedBundle
 _MANIFEST_TYPE = "application/vnd.acclimate.manifest+json"
@@ -60,6 +70,24 @@ def made_for(bundle: AnyBundle) -> tuple[str | None, str | None]:
     contract = bundle.manifest.compatibility
     network = None if contract.network_sha256 == "any" else contract.network_sha256
     return network, None if isinstance(bundle, Bundle) else bundle.manifest.compatibility.source_sha256
+
+
+def member_of(name: str, version: int, bundle: AnyBundle, files: Mapping[str, bytes]) -> Member:
+    """Return what a release says of a bundle.
+
+    Args:
+        name, version: Of the registered model.
+        bundle: As it was read.
+        files: Its files by name, with the signature.
+    """
+    network, source = made_for(bundle)
+    return Member(
+        name=name,
+        version=version,
+        files={file: hashlib.sha256(content).hexdigest() for file, content in sorted(files.items())},
+        network_sha256=network,
+        source_sha256=source,
+    )
 
 
 def manifest_signature(manifest: bytes, key: Ed25519PrivateKey) -> bytes:

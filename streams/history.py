@@ -5,19 +5,18 @@ whoever holds such a key. What an entry is says its payload type, and whether it
 proves nothing.
 """
 
-from collections.abc import Iterator
-
-from kafka import KafkaProducer
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from adaptation.errors import ContractError
 from infra.settings import Settings
 from registry.envelope import Envelope, parse_envelope
-from registry.history import Entry
+from registry.history import Entry, History, read_entries
+from registry.trust import Trust
 from streams.connect import kafka_python_options
-from streams.reading import read_topic
+from streams.reading import committed_reader, read_to_end
 from streams.topics import topic_name
 
-__all__ = ["read_history", "send_statement"]
+__all__ = ["HistoryReader", "read_history", "send_statement"]
 
 _ACK_S = 60.0
 
@@ -37,15 +36,51 @@ def send_statement(settings: Settings, statement: Envelope) -> None:
         producer.close(timeout=5)
 
 
-def read_history(settings: Settings) -> Iterator[Entry]:
-    """Yield the statements of the history, oldest first; what is no statement is passed over.
+class HistoryReader:
+    """Read the history from its beginning, and go on from there at each call. Use it from one thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._partition = TopicPartition(topic_name(settings.fleet, "history"), 0)
+        self._consumer: KafkaConsumer | None = None
+        self._entries: list[Entry] = []
+        self._known: tuple[int, Trust, History] | None = None
+
+    def read(self, trust: Trust) -> History:
+        """Return what is believed of the history up to its present end.
+
+        Raises:
+            KafkaError: The broker does not answer.
+        """
+        if self._consumer is None:
+            self._consumer = committed_reader(self._settings)
+            self._consumer.assign([self._partition])
+            self._consumer.seek(self._partition, self._entries[-1].offset + 1 if self._entries else 0)
+        for message in read_to_end(self._consumer, [self._partition]):
+            try:
+                envelope = parse_envelope(message.value or b"", "history")
+            except ContractError:
+                continue  # whoever may write the topic may write noise
+            self._entries.append(Entry(offset=message.offset, at_ms=message.timestamp, envelope=envelope))
+        if self._known is None or self._known[:2] != (len(self._entries), trust):
+            self._known = (len(self._entries), trust, read_entries(self._entries, trust))
+        return self._known[2]
+
+    def close(self) -> None:
+        """Disconnect; the next call connects anew and goes on."""
+        if self._consumer is not None:
+            self._consumer.close()
+            self._consumer = None
+
+
+def read_history(settings: Settings, trust: Trust) -> History:
+    """Return what is believed of a fleet's history.
 
     Raises:
         KafkaError: The broker does not answer.
     """
-    for message in read_topic(settings, "history"):
-        try:
-            envelope = parse_envelope(message.value or b"", "history")
-        except ContractError:
-            continue  # whoever may write the topic may write noise
-        yield Entry(offset=message.offset, at_ms=message.timestamp, envelope=envelope)
+    reader = HistoryReader(settings)
+    try:
+        return reader.read(trust)
+    finally:
+        reader.close()

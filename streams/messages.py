@@ -12,13 +12,17 @@ __all__ = [
     "DEVICE_PATTERN",
     "SCHEMA_VERSION",
     "WINDOWS_PER_RECORD_MAX",
+    "ControllerStatus",
     "Crash",
+    "DeviceStatus",
+    "EdgeCounts",
     "FeatureRecord",
     "Output",
     "PredictionRecord",
     "Receipt",
     "Shift",
     "WindowPrediction",
+    "WindowRequest",
     "Windows",
     "WorkerStatus",
     "event_id",
@@ -63,6 +67,7 @@ class Windows(Message):
 class FeatureRecord(Message):
     """Topic ``.features``: consecutive windows of one device session, the first one numbered ``seq``.
 
+    Also topic ``.windows``, where a device that answers itself uploads some; nobody answers those again.
     ``event_times_ms`` holds one time per window, milliseconds since 1970 by the device's clock.
     """
 
@@ -130,7 +135,9 @@ class Receipt(Message):
 
 
 class PredictionRecord(Message):
-    """Topic ``.predictions``: the answer to one record of ``.features``; equal ``output_id`` means equal bytes."""
+    """Topic ``.predictions``: the answer to one record of ``.features``, or of a device that answers itself; equal
+    ``output_id`` means equal bytes.
+    """
 
     schema_version: Literal[1]
     output_id: Digest
@@ -145,7 +152,8 @@ class WorkerStatus(Message):
     """Topic ``.status``, key ``worker/NAME``: what a worker really runs; it leaves a tombstone when it stops.
 
     ``receipt`` is of the stable bundle, ``candidate`` of the one that devices of the wave in progress get. ``refusals``
-    counts, by reason, releases that were not taken since the start; ``last_refusal`` says what was wrong.
+    counts, by reason, releases that were not taken since the start; ``last_refusal`` says what was wrong last, with the
+    release of ``refused_epoch`` (0: none that could be read).
     """
 
     schema_version: Literal[1]
@@ -154,6 +162,105 @@ class WorkerStatus(Message):
     since_ms: int | None = None
     refusals: dict[str, int] = Field(default_factory=dict)
     last_refusal: str | None = None
+    refused_epoch: int = 0
+
+
+class ControllerStatus(Message):
+    """Topic ``.status``, key ``controller``: the controller that may write releases; sent every ten seconds.
+
+    ``name`` is its host and process, ``epoch`` of the release in force.
+    """
+
+    schema_version: Literal[1]
+    name: str
+    epoch: int
+
+
+class EdgeCounts(Message):
+    """What became of the windows of a device that answers itself, since its outbox was made.
+
+    Attributes:
+        published: Windows given to the client.
+        answered: Answers that are in Kafka, or on disk on their way.
+        answered_late: Of these, windows that had waited for a bundle.
+        predictions_dropped: Windows whose answer did not fit a full outbox.
+        unanswered_dropped: Windows that made room, or could not be read or answered, before a bundle came.
+        kept: Windows put into the ring.
+        overwritten: Windows that made room in the ring for newer ones, or for another size or shape.
+        ring_dropped: Windows that the ring lost or could not take because the disk was full or failed.
+        uploaded: Windows uploaded.
+        uploaded_bytes: Their records' bytes that counted against the budget.
+        over_budget: Shifted windows that were not uploaded because the budget was used up; they are in the ring.
+        uploads_dropped: Windows chosen for upload for which the outbox had no room; they are in the ring.
+        asked: Windows asked for.
+        missed: Windows asked for that are not in the ring, or larger than the budget ever allows.
+    """
+
+    published: int = 0
+    answered: int = 0
+    answered_late: int = 0
+    predictions_dropped: int = 0
+    unanswered_dropped: int = 0
+    kept: int = 0
+    overwritten: int = 0
+    ring_dropped: int = 0
+    uploaded: int = 0
+    uploaded_bytes: int = 0
+    over_budget: int = 0
+    uploads_dropped: int = 0
+    asked: int = 0
+    missed: int = 0
+
+
+class DeviceStatus(Message):
+    """Topic ``.status``, key ``device/NAME``: what a device that answers itself really runs.
+
+    Attributes:
+        session: Of this start of the client.
+        receipt: What the next answer will name; None without a bundle.
+        answered_in_epoch: Windows answered since that was swapped in: above 0 it was used on real events.
+        since_device_ms: When it was installed, by the device's clock, milliseconds since 1970; None where it was
+            installed before this start.
+        refusals: Releases that were not taken since this start, by reason.
+        last_refusal: What was wrong last.
+        refused_epoch: Epoch of what was refused last; 0 for none that could be read.
+        counts: What became of the windows.
+        ring_windows: Windows in the ring now.
+        unanswered: Of these, windows that wait for a bundle.
+        ring_error: Why the ring does not work; None when it does.
+        last_error: An unexpected error of this start, of what goes on beside answering; it is tried again.
+        outbox_records, outbox_bytes: What waits for Kafka.
+        refused_records: Records that the broker will never take, since this start.
+        requests_waiting: Requests that wait for the budget.
+    """
+
+    schema_version: Literal[1]
+    session: SessionId
+    receipt: Receipt | None = None
+    answered_in_epoch: int = 0
+    since_device_ms: int | None = None
+    refusals: dict[str, int] = Field(default_factory=dict)
+    last_refusal: str | None = None
+    refused_epoch: int = 0
+    counts: EdgeCounts = EdgeCounts()
+    ring_windows: int = 0
+    unanswered: int = 0
+    ring_error: str | None = None
+    last_error: str | None = None
+    outbox_records: int = 0
+    outbox_bytes: int = 0
+    refused_records: int = 0
+    requests_waiting: int = 0
+
+
+class WindowRequest(Message):
+    """Topic ``.requests``: windows of one session that a device is asked to upload, ``first`` to ``last`` included."""
+
+    schema_version: Literal[1]
+    device: DeviceId
+    session: SessionId
+    first: Sequence
+    last: Sequence
 
 
 class Crash(Message):

@@ -59,12 +59,14 @@ class ReceiverReport:
         installed_ms: When it was installed, milliseconds since 1970; None for none.
         refusals: Number by reason since the start.
         last_refusal: What was wrong last.
+        refused_epoch: The epoch of what was refused last, as far as it could be read; 0 for none.
     """
 
     epoch: int
     installed_ms: int | None
     refusals: Mapping[str, int]
     last_refusal: str | None
+    refused_epoch: int
 
 
 class Receiver(Generic[T]):
@@ -96,6 +98,7 @@ class Receiver(Generic[T]):
         self._state = _first_state(settings)
         self._refusals: Counter[str] = Counter()
         self._last_refusal: str | None = None
+        self._refused_epoch = 0
         self._installed_ms: int | None = None
         self._epoch = 0
         self._pending: Offer | None = None
@@ -106,7 +109,9 @@ class Receiver(Generic[T]):
     @property
     def report(self) -> ReceiverReport:
         """What it would say of itself now."""
-        return ReceiverReport(self._epoch, self._installed_ms, dict(self._refusals), self._last_refusal)
+        return ReceiverReport(
+            self._epoch, self._installed_ms, dict(self._refusals), self._last_refusal, self._refused_epoch
+        )
 
     def resume(self) -> T | None:
         """Return what was in use before the last stop, from disk alone; None where nothing was, or it is damaged."""
@@ -116,7 +121,7 @@ class Receiver(Generic[T]):
         try:
             return self._use(release, None, _nothing)  # a key revoked since then stops nothing that runs
         except ContractError as error:
-            self._note("artifact", str(error))
+            self._note("artifact", str(error), release.epoch)
             return None
 
     def catch_up(self) -> T | None:
@@ -189,7 +194,7 @@ class Receiver(Generic[T]):
         except Refused as refused:
             # The topic is read from its beginning at every start: what is behind us there is no news.
             if refused.reason != "rollback" or self._epoch:
-                self._note(refused.reason, str(refused))
+                self._note(refused.reason, str(refused), refused.epoch)
             return
         if offer.seen != seen:
             accepted = {
@@ -214,7 +219,7 @@ class Receiver(Generic[T]):
             check_fresh(release, self._now_ms())
             used = self._use(release, read_trust(self._state.trust), fetch)
         except ContractError as error:
-            self._note(error.reason if isinstance(error, Refused) else "artifact", str(error))
+            self._note(error.reason if isinstance(error, Refused) else "artifact", str(error), release.epoch)
             self._retry_at = time.monotonic() + RETRY_S  # parts may still be on their way through compaction or mirrors
             return None
         self._state = self._state.model_copy(update={"installed": self._pending.envelope})
@@ -240,9 +245,9 @@ class Receiver(Generic[T]):
     def _store(self) -> Path:
         return self._folder / "bundles"
 
-    def _note(self, reason: str, message: str) -> None:
+    def _note(self, reason: str, message: str, epoch: int) -> None:
         self._refusals[reason] += 1
-        self._last_refusal = message
+        self._last_refusal, self._refused_epoch = message, epoch
         log.warning("event=release_refused reason=%s running_epoch=%d %s", reason, self._epoch, message)
 
 

@@ -17,6 +17,7 @@ from registry.envelope import Envelope
 from registry.release import Place, record_bytes
 from streams.artifacts import publish_files
 from streams.connect import kafka_python_options
+from streams.messages import ControllerStatus
 from streams.reading import read_topic
 from streams.topics import topic_name
 
@@ -54,8 +55,10 @@ class ReleaseLog:
 
     def newest(self) -> bytes | None:
         """Return the last value of ``.releases``; None where there is none."""
-        values = [message.value for message in read_topic(self._settings, "releases")]
-        return values[-1] if values else None
+        value = None
+        for message in read_topic(self._settings, "releases"):
+            value = message.value
+        return value
 
     def publish_files(self, files: Mapping[str, bytes], known: Mapping[str, Place]) -> dict[str, Place]:
         """Send files that have no place yet; see `streams.artifacts.publish_files`."""
@@ -68,13 +71,38 @@ class ReleaseLog:
             Fenced: Another controller has begun.
             KafkaError: The broker does not answer; whether the release is in force shows `newest`.
         """
-        key = self._settings.fleet.encode()
+        key, value = self._settings.fleet.encode(), release.model_dump_json().encode()
+        self._send((self._releases, key, record_bytes(trust, release)), (self._history, key, value))
+
+    def note(self, statement: Envelope) -> None:
+        """Append a statement to the history alone.
+
+        Raises:
+            Fenced: Another controller has begun.
+            KafkaError: The broker does not answer.
+        """
+        self._send((self._history, self._settings.fleet.encode(), statement.model_dump_json().encode()))
+
+    def beat(self, status: ControllerStatus) -> None:
+        """Say that this controller is alive; one that was fenced learns it here at the latest.
+
+        Raises:
+            Fenced: Another controller has begun.
+            KafkaError: The broker does not answer.
+        """
+        topic = topic_name(self._settings.fleet, "status")
+        self._send((topic, b"controller", status.model_dump_json().encode()))
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._producer.close(timeout=5)
+        self._files.close(timeout=5)
+
+    def _send(self, *records: tuple[str, bytes, bytes]) -> None:
+        """Append records (topic, key, value) in one transaction."""
         try:
             self._producer.begin_transaction()
-            sent = [
-                self._producer.send(self._releases, key=key, value=record_bytes(trust, release)),
-                self._producer.send(self._history, key=key, value=release.model_dump_json().encode()),
-            ]
+            sent = [self._producer.send(topic, key=key, value=value) for topic, key, value in records]
             self._producer.commit_transaction()
             for future in sent:
                 future.get(timeout=_ACK_S)
@@ -84,11 +112,6 @@ class ReleaseLog:
             raise Fenced(
                 f"another controller of fleet {self._settings.fleet} has begun; this one ends. Run one at a time"
             ) from error
-
-    def close(self) -> None:
-        """Disconnect."""
-        self._producer.close(timeout=5)
-        self._files.close(timeout=5)
 
     def __enter__(self) -> Self:
         return self

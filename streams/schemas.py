@@ -9,14 +9,25 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from streams.messages import Crash, FeatureRecord, PredictionRecord, WorkerStatus
+from streams.messages import (
+    ControllerStatus,
+    Crash,
+    DeviceStatus,
+    FeatureRecord,
+    PredictionRecord,
+    WindowRequest,
+    WorkerStatus,
+)
 
 __all__ = ["schemas", "write_schemas"]
 
 MODELS: dict[str, type[BaseModel]] = {
     "features.v1": FeatureRecord,
     "predictions.v1": PredictionRecord,
+    "requests.v1": WindowRequest,
+    "status.device.v1": DeviceStatus,
     "status.worker.v1": WorkerStatus,
+    "status.controller.v1": ControllerStatus,
     "status.crash.v1": Crash,
 }
 

@@ -237,6 +237,7 @@ def _status(in_force: adapt.InForce, receiver: Receiver[adapt.InForce] | None) -
         since_ms=report.installed_ms if report else None,
         refusals=dict(report.refusals) if report else {},
         last_refusal=report.last_refusal[:1000] if report and report.last_refusal else None,
+        refused_epoch=report.refused_epoch if report else 0,
     )
 
 

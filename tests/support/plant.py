@@ -1,0 +1,139 @@
+"""A fleet with a catalogue and a controller, on real Kafka and MLflow, with keys that are the same in every run."""
+
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import orjson
+from kafka import KafkaProducer
+
+from infra.settings import Settings
+from registry.any_bundle import member_of, read_any_bundle
+from registry.approval import Approval, sign_approval
+from registry.catalogue import Catalogue, model_name
+from registry.history import History
+from registry.key_folder import read_trust_file
+from registry.release import Member
+from registry.rollout import RolloutPolicy
+from registry.verdict import Finding, Verdict, sign_verdict
+from streams.connect import kafka_python_options
+from streams.controller import Controller
+from streams.history import read_history, send_statement
+from streams.topics import create_topics, topic_name
+from tests.support.models import tiny_bundle
+from tests.support.signed import key, private, sign_bundle, trust
+
+SALT = f"{1:016x}"
+AT_ONCE = RolloutPolicy(waves=(1.0,), observe_s=0.0)
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class Plant:
+    """Everything around a controller: register, judge, approve, answer as devices would."""
+
+    def __init__(self, kafka: str, fleet: str, folder: Path, approvals: int = 0, mlflow: str | None = None) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        keys = (key("release"), key("gate"), key("approver", "ann"), key("approver", "bob"), key("agent"))
+        self.folder = folder
+        (folder / "trust.json").write_text(trust(fleet=fleet, keys=keys, approvals=approvals).model_dump_json())
+        self.settings = Settings(
+            bootstrap=kafka,
+            fleet=fleet,
+            trust=folder / "trust.json",
+            state=folder / "state",
+            mlflow=mlflow or f"sqlite:///{folder}/mlflow.db",
+        )
+        create_topics(self.settings, partitions=2)
+        self.catalogue = Catalogue(self.settings.mlflow, fleet)
+        self.trust = read_trust_file(folder / "trust.json")[1]
+        self._producer: KafkaProducer | None = None
+
+    def controller(self, policy: RolloutPolicy = AT_ONCE, **changes: Any) -> Controller:
+        return Controller(self.settings, policy, private("release"), lambda: SALT, **changes)
+
+    def history(self) -> History:
+        return read_history(self.settings, self.trust)
+
+    def register(self, name: str, signed_by: str = "gate") -> Member:
+        """Register a bundle whose digest depends on a name."""
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch) / "bundle"
+            tiny_bundle(folder, data=name)
+            sign_bundle(folder, signed_by=signed_by)
+            version = self.catalogue.register("source", folder, {}, {}, {}, {}).version
+            files = {path.name: path.read_bytes() for path in folder.iterdir()}
+            return member_of(
+                model_name(self.settings.fleet, "source"), version, read_any_bundle(folder, "source"), files
+            )
+
+    def judge(self, member: Member, passed: bool = True, forced: str | None = None) -> None:
+        """Send a verdict against what is in force now."""
+        newest = self.history().newest
+        champion = newest.release.stable["source"].digest if newest else None
+        finding = Finding(gate="canary", outcome="passed" if passed else "failed", message="as it was made")
+        verdict = Verdict(
+            fleet=self.settings.fleet,
+            at_ms=now_ms(),
+            kind="source",
+            name=member.name,
+            version=member.version,
+            digest=member.digest,
+            champion=champion,
+            source=member.digest,
+            policy="0" * 64,
+            findings=(finding,),
+            forced=forced,
+            by="a test",
+        )
+        send_statement(self.settings, sign_verdict(verdict, private("gate")))
+
+    def approve(self, member: Member, by: str = "ann", reason: str = "looks right", **changes: Any) -> None:
+        values: dict[str, Any] = {
+            "fleet": self.settings.fleet,
+            "action": "promote",
+            "kind": "source",
+            "name": member.name,
+            "version": member.version,
+            "digest": member.digest,
+            "reason": reason,
+            "at_ms": now_ms(),
+        }
+        send_statement(self.settings, sign_approval(Approval(**values | changes), private(by)))
+
+    def champion(self, member: Member) -> None:
+        """Move the alias, as anyone may in MLflow's page."""
+        self.catalogue.set_alias("source", "champion", member.version)
+
+    def made(self, name: str) -> Member:
+        """Register a bundle that has passed its gates."""
+        member = self.register(name)
+        self.judge(member)
+        return member
+
+    def answer(self, device: str, epoch: int, bundle: str, confidence: float = 0.9, windows: int = 25) -> None:
+        """Answer a record of a device as a worker would, as far as a controller looks."""
+        entry = {"answered_by": "source", "source": {"label": 0, "probabilities": [confidence, 1 - confidence]}}
+        value = {"device": device, "receipt": {"epoch": epoch, "bundle": bundle}, "windows": [entry] * windows}
+        self.send("predictions", device, orjson.dumps(value))
+
+    def refuse(self, who: str, epoch: int, running: int, why: str = "the canary misses its outputs") -> None:
+        status = {"receipt": {"epoch": running, "bundle": "0" * 64}, "refused_epoch": epoch, "last_refusal": why}
+        self.send("status", who, json.dumps(status).encode())
+
+    def send(self, suffix: str, key: str, value: bytes) -> None:
+        if self._producer is None:
+            self._producer = KafkaProducer(**kafka_python_options(self.settings), acks="all")
+        self._producer.send(topic_name(self.settings.fleet, suffix), key=key.encode(), value=value)
+
+    def flush(self) -> None:
+        if self._producer is not None:
+            self._producer.flush()
+
+    def close(self) -> None:
+        if self._producer is not None:
+            self._producer.close()
