@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from adaptation.errors import ContractError
@@ -25,6 +25,7 @@ Alias = Literal["candidate", "champion", "previous"]
 ALIASES: tuple[Alias, ...] = ("candidate", "champion", "previous")
 
 _FOLDER = "bundle"
+_SERVED = "mlflow-artifacts:/"  # where a server keeps files; without one it is the folder beside the SQLite file
 _FILE = re.compile(r"[a-z_]{1,40}\.(json|sig|safetensors|onnx)")
 _SOURCE = re.compile(rf"runs:/([0-9a-f]{{32}})/{_FOLDER}")
 _MAX_FILES = 16
@@ -84,15 +85,16 @@ class Catalogue:
                 "MLFLOW_HTTP_REQUEST_MAX_RETRIES": _RETRIES,
                 "MLFLOW_ALLOW_HTTP_REDIRECTS": False,
                 "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": False,
+                "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": True,
             }
             for name, value in limits.items():
                 variable: Any = getattr(mlflow_settings, name)
                 variable.set(value)
-            self._artifacts: str | None = None
+            self._artifacts: Path | None = None
             if uri.startswith("sqlite:///"):
                 folder = Path(uri.removeprefix("sqlite:///")).absolute().parent
                 folder.mkdir(parents=True, exist_ok=True)
-                self._artifacts = (folder / "artifacts").as_uri()
+                self._artifacts = folder / "artifacts"
             self._client: Any = MlflowClient(tracking_uri=uri, registry_uri=uri)
 
     def register(
@@ -122,12 +124,13 @@ class Catalogue:
                 for start in range(0, max(len(given), len(figures)), 100):  # MLflow's limit of one call
                     part = slice(start, start + 100)
                     self._client.log_batch(run, metrics=figures[part], params=given[part])
-                self._client.log_artifacts(run, str(folder), _FOLDER)
+                files = self._files(run)
+                files.log_artifacts(str(folder), _FOLDER)
                 with tempfile.TemporaryDirectory() as scratch:
                     for name, content in plots.items():
                         path = Path(scratch) / Path(name).name
                         path.write_bytes(content)
-                        self._client.log_artifact(run, str(path), "plots")
+                        files.log_artifact(str(path), "plots")
                 name = self._model(kind)
                 made = self._client.create_model_version(
                     name, f"runs:/{run}/{_FOLDER}", run_id=run, tags=dict(tags), await_creation_for=0
@@ -194,8 +197,8 @@ class Catalogue:
                     f"{name} version {version}: expected a run's {_FOLDER}, found {source[:200]!r}; versions that can "
                     "be released come from `acclimate register`"
                 )
-            run = match.group(1)
-            listed = self._client.list_artifacts(run, _FOLDER)
+            stored = self._files(match.group(1))
+            listed = stored.list_artifacts(_FOLDER)
             names = [str(entry.path).removeprefix(f"{_FOLDER}/") for entry in listed]
             for file, entry in zip(names, listed, strict=True):
                 if not _FILE.fullmatch(file) or entry.is_dir or not 0 < int(entry.file_size or 0) <= _MAX_FILE_BYTES:
@@ -205,8 +208,7 @@ class Catalogue:
             folder = Path(scratch) / _FOLDER
             folder.mkdir()
             for file in names:
-                fetched = self._client.download_artifacts(run, f"{_FOLDER}/{file}", scratch)
-                Path(fetched).replace(folder / file)
+                Path(stored.download_artifacts(f"{_FOLDER}/{file}", scratch)).replace(folder / file)
             read_any_bundle(folder, kind)
             return {file: read_file(folder, file, _MAX_FILE_BYTES) for file in names}
 
@@ -215,7 +217,21 @@ class Catalogue:
         found = self._client.get_experiment_by_name(name)
         if found is not None:
             return str(found.experiment_id)
-        return str(self._client.create_experiment(name, artifact_location=self._artifacts))
+        # Without a server's help, files are named as a server names them: either finds what came the other way.
+        location = None if self._artifacts is None else f"{_SERVED}fleet-{self.fleet}"
+        return str(self._client.create_experiment(name, artifact_location=location))
+
+    def _files(self, run: str) -> Any:
+        """Return MLflow's access to the files of a run."""
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        uri = str(self._client.get_run(run).info.artifact_uri)
+        if self._artifacts is not None and uri.startswith(_SERVED):
+            parts = PurePosixPath(uri.removeprefix(_SERVED).lstrip("/")).parts
+            if ".." in parts:
+                raise ContractError(f"run {run}: its files lie outside of the store, in {uri[:200]!r}")
+            uri = self._artifacts.joinpath(*parts).as_uri()
+        return get_artifact_repository(uri, tracking_uri=self.uri)
 
     def _model(self, kind: Kind) -> str:
         name = model_name(self.fleet, kind)

@@ -124,6 +124,8 @@ class Controller:
             except CatalogueError as error:
                 log.warning("event=catalogue_unreachable error=%s", error)
                 done = None
+            if self._settings.ready_file is not None:
+                self._settings.ready_file.touch()
             if done is None:
                 stop.wait(poll_s)
 

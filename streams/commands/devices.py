@@ -1,0 +1,71 @@
+"""``acclimate devices``: what really runs where."""
+
+import json
+import time
+
+import click
+
+from infra.settings import load_settings
+from streams.commands.connection_options import connection_options, json_option
+from streams.commands.release_options import fleet_trust, shown_time
+
+__all__ = ["command"]
+
+
+@click.command(epilog="Example: acclimate devices --since 24 --behind")
+@click.option(
+    "--since", default=1.0, show_default=True, type=click.FloatRange(0.01, 24 * 365), help="Hours to look back."
+)
+@click.option("--behind", is_flag=True, help="Only those that run an older epoch than the one in force.")
+@connection_options
+@json_option
+def command(since: float, behind: bool, bootstrap: str | None, fleet: str | None, as_json: bool) -> int:
+    """Show what workers and devices run by their own word, and what each device was answered with.
+
+    A device counts for a roll-out only by its answers: real events that name the epoch. The exit code is 1 where
+    --behind finds any.
+    """
+    settings = load_settings(bootstrap=bootstrap, fleet=fleet)
+    from streams.history import read_history
+    from streams.receivers import device_rows, receiver_rows
+
+    newest = read_history(settings, fleet_trust(settings)).newest
+    epoch = newest.release.epoch if newest else 0
+    receivers = [row for row in receiver_rows(settings) if not behind or row.epoch < epoch]
+    now_ms = time.time_ns() // 1_000_000
+    answered = device_rows(settings, now_ms - round(since * 3_600_000))
+    devices = [row for _, row in sorted(answered.items()) if not behind or row.epoch < epoch]
+    code = 1 if behind and (receivers or devices) else 0
+    if as_json:
+        rows = {"receivers": [vars(row) for row in receivers], "devices": [vars(row) for row in devices]}
+        click.echo(json.dumps({"epoch": epoch, **rows}))
+        return code
+
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    console.print(f"in force: epoch {epoch}" + (f", {newest.release.step}" if newest else ""))
+    table = Table("receiver", "epoch", "bundle", "last word (UTC)", "refused", box=None, header_style="bold")
+    for row in receivers:
+        refused = f"{row.refusals}: {(row.last_refusal or '')[:60]}" if row.refusals else ""
+        table.add_row(
+            escape(row.name),
+            _epoch(row.epoch, epoch),
+            (row.bundle or "none")[:12],
+            shown_time(row.at_ms),
+            escape(refused),
+        )
+    console.print(table if receivers else "no receiver has said anything")
+    table = Table("device", "epoch", "bundle", "last answer (UTC)", "windows", box=None, header_style="bold")
+    for each in devices:
+        table.add_row(
+            escape(each.device), _epoch(each.epoch, epoch), each.bundle[:12], shown_time(each.at_ms), str(each.windows)
+        )
+    console.print(table if devices else f"no device was answered in the last {since:g} hours")
+    return code
+
+
+def _epoch(found: int, in_force: int) -> str:
+    return f"{found}" if found >= in_force else f"[red]{found}[/]"

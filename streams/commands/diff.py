@@ -1,0 +1,58 @@
+"""``acclimate diff``: what differs between two versions."""
+
+import json
+
+import click
+
+from infra.settings import load_settings
+from streams.commands.connection_options import json_option
+from streams.commands.release_options import to_kind
+
+__all__ = ["command"]
+
+
+@click.command(epilog="Example: acclimate diff 6 7")
+@click.argument("before", type=click.IntRange(1), metavar="V1")
+@click.argument("after", type=click.IntRange(1), metavar="V2")
+@click.option(
+    "--kind",
+    type=click.Choice(["source", "mgg", "generalizeformer", "cta"]),
+    default="source",
+    show_default=True,
+    help="Of which registered model.",
+)
+@click.option("--fleet", metavar="NAME", help="Whose; default ACCLIMATE_FLEET or acclimate.")
+@json_option
+def command(before: int, after: int, kind: str, fleet: str | None, as_json: bool) -> None:
+    """Show what differs between versions V1 and V2 in MLflow.
+
+    Settings, names and figures of the training one by one; weights by how far they have moved, relative to their
+    norm.
+    """
+    settings = load_settings(fleet=fleet)
+    from registry.catalogue import Catalogue
+    from registry.difference import difference
+
+    catalogue = Catalogue(settings.mlflow, settings.fleet)
+    found = difference(catalogue.download(to_kind(kind), before), catalogue.download(to_kind(kind), after))
+    if as_json:
+        click.echo(json.dumps({"values": found.values, "tensors": found.tensors}))
+        return
+
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    table = Table("what", f"{kind} {before}", f"{kind} {after}", box=None, header_style="bold")
+    for path, (old, new) in found.values.items():
+        table.add_row(escape(path), escape(_text(old)), escape(_text(new)))
+    console.print(table if found.values else "settings, names and training are the same")
+    table = Table("weights", "moved by", box=None, header_style="bold")
+    for name, moved in sorted(found.tensors.items(), key=lambda each: -(each[1] if each[1] is not None else 1e300)):
+        table.add_row(escape(name), "another shape" if moved is None else f"{100 * moved:.2f} %")
+    console.print(table if found.tensors else "all tensors are the same")
+
+
+def _text(value: object) -> str:
+    return "-" if value is None else str(value)

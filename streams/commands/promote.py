@@ -1,0 +1,84 @@
+"""``acclimate promote``: ask for a version to be released."""
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from infra.settings import Settings, load_settings
+from streams.commands.connection_options import connection_options, json_option
+from streams.commands.release_options import (
+    approver_key,
+    asking_options,
+    fleet_trust,
+    kind_argument,
+    this_user,
+    to_kind,
+)
+
+if TYPE_CHECKING:
+    from registry.trust import Trust
+    from streams.promoting import Asked
+
+__all__ = ["command", "report"]
+
+
+@click.command(epilog="Example: acclimate promote source 7 --reason 'new pumps' --key approver-ann.pem --wait")
+@kind_argument
+@click.argument("version", type=click.IntRange(1))
+@asking_options
+@connection_options
+@json_option
+def command(
+    kind: str,
+    version: int,
+    reason: str,
+    key: str | None,
+    wait: bool,
+    timeout: float,
+    bootstrap: str | None,
+    fleet: str | None,
+    as_json: bool,
+) -> int:
+    """Ask for VERSION of KIND to be released.
+
+    Where the fleet asks for approvals this signs one with your key; else it moves the alias `champion` in MLflow, as
+    you might do in its page. The controller then checks the gates' verdicts and rolls out in waves. With --wait, the
+    exit code is 1 when the version was refused, aborted, or is not everywhere when the time is over.
+    """
+    settings = load_settings(bootstrap=bootstrap, fleet=fleet, approver_key=key)
+    from registry.catalogue import Catalogue
+    from streams.promoting import ask
+
+    trust = fleet_trust(settings)
+    catalogue = Catalogue(settings.mlflow, settings.fleet)
+    asked = ask(
+        settings, catalogue, trust, "promote", to_kind(kind), version, reason, approver_key(settings), this_user()
+    )
+    return report(settings, trust, asked, wait, timeout, as_json)
+
+
+def report(settings: Settings, trust: "Trust", asked: "Asked", wait: bool, timeout_s: float, as_json: bool) -> int:
+    """Say what was asked for and, if wanted, what becomes of it; return the exit code."""
+    from streams.promoting import watch
+
+    about = {"action": asked.action, "kind": asked.kind, "version": asked.version, "bundle": asked.digest}
+    if not as_json:
+        how = "a signed approval" if asked.by == "approval" else "the alias champion in MLflow"
+        click.echo(f"asked for {asked.kind} version {asked.version} (bundle {asked.digest[:12]}) by {how}")
+    if not wait:
+        if as_json:
+            click.echo(json.dumps({**about, "asked_by": asked.by}))
+        else:
+            click.echo("`acclimate history` shows what the controller does with it; --wait watches")
+        return 0
+    last = None
+    for last in watch(settings, trust, asked, timeout_s):
+        if as_json:
+            click.echo(json.dumps({**about, **vars(last)}))
+        else:
+            click.echo(f"epoch {last.epoch}  {last.step:9} {last.share:4.0%} of the devices  {last.message}")
+    if last is not None and last.ended:
+        return 0 if last.good else 1
+    click.echo(f"error: not ended after {timeout_s:.0f} s; `acclimate history` shows more", err=True)
+    return 1

@@ -1,0 +1,58 @@
+"""``acclimate rollback``: ask for the return to what was in force before."""
+
+import click
+
+from adaptation.errors import ContractError
+from infra.settings import load_settings
+from streams.commands.connection_options import connection_options, json_option
+from streams.commands.promote import report
+from streams.commands.release_options import (
+    approver_key,
+    asking_options,
+    fleet_trust,
+    kind_argument,
+    this_user,
+    to_kind,
+)
+
+__all__ = ["command"]
+
+
+@click.command(epilog="Example: acclimate rollback source --reason 'false alarms on line 3' --wait")
+@kind_argument
+@click.option("--to", "version", type=click.IntRange(1), help="Which version; default the one before.")
+@asking_options
+@connection_options
+@json_option
+def command(
+    kind: str,
+    version: int | None,
+    reason: str,
+    key: str | None,
+    wait: bool,
+    timeout: float,
+    bootstrap: str | None,
+    fleet: str | None,
+    as_json: bool,
+) -> int:
+    """Ask for the return of KIND to what all devices had before.
+
+    No gate is asked again, and all devices get it at once. During a roll-out this ends it. See `acclimate promote` for
+    who may ask.
+    """
+    settings = load_settings(bootstrap=bootstrap, fleet=fleet, approver_key=key)
+    from registry.catalogue import Catalogue
+    from streams.history import read_history
+    from streams.promoting import ask, before
+
+    trust = fleet_trust(settings)
+    history = read_history(settings, trust)
+    chosen = to_kind(kind)
+    if version is None:
+        version = before(history, chosen).version
+    elif version not in [each.version for each in history.was_stable(chosen)]:
+        had = sorted({each.version for each in history.was_stable(chosen)})
+        raise ContractError(f"rollback: {kind} version {version} was never on all devices, which had {had}; promote it")
+    catalogue = Catalogue(settings.mlflow, settings.fleet)
+    asked = ask(settings, catalogue, trust, "rollback", chosen, version, reason, approver_key(settings), this_user())
+    return report(settings, trust, asked, wait, timeout, as_json)
