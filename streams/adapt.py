@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
+import numpy.typing as npt
 import orjson
 
 from adaptation.engine import CODE_CONTRACT_VERSION, Engine, Outputs
@@ -25,7 +26,18 @@ from streams.messages import SCHEMA_VERSION, Receipt
 from streams.records import Incoming, Outgoing, cloud_event, header
 from streams.topics import topic_name
 
-__all__ = ["PLAUSIBLE_MS", "AdaptCore", "Crash", "InForce", "Served", "config_digest", "make_receipt", "serve"]
+__all__ = [
+    "PLAUSIBLE_MS",
+    "AdaptCore",
+    "Crash",
+    "InForce",
+    "Served",
+    "answer",
+    "config_digest",
+    "make_receipt",
+    "prediction",
+    "serve",
+]
 
 # 2000-01-01 to 2100-01-01 UTC. A fixed range: "near now" would make the answer depend on a clock.
 PLAUSIBLE_MS = (946_684_800_000, 4_102_444_800_000)
@@ -144,27 +156,49 @@ class AdaptCore:
     def _prediction(
         self, record: Incoming, batch: FeatureBatch, served: Served, outputs: Outputs, start: int
     ) -> Outgoing:
-        digests = [input_digest(w, t) for w, t in zip(batch.windows, batch.event_times_ms, strict=True)]
-        events = batch.event_ids()
-        receipt = served.receipt.model_dump()
-        identity = hashlib.sha256(_canonical([events, digests, receipt])).hexdigest()
-        value = {
-            "schema_version": SCHEMA_VERSION,
-            "output_id": identity,
-            "device": batch.device,
-            "session": batch.session,
-            "seq": batch.seq,
-            "windows": [
-                _entry(event, time, digest, served, outputs, start + i)
-                for i, (event, time, digest) in enumerate(zip(events, batch.event_times_ms, digests, strict=True))
-            ],
-            "receipt": receipt,
-        }
+        identity, value = prediction(batch, served, outputs, start)
         headers = list(cloud_event("predictions.v1", f"/{self.fleet}/worker", identity))
         trace = header(record.headers, "traceparent")
         if trace is not None and len(trace) <= 256:
             headers.append(("traceparent", trace))
-        return Outgoing(topic_name(self.fleet, "predictions"), record.key, _encode(value), tuple(headers))
+        return Outgoing(topic_name(self.fleet, "predictions"), record.key, value, tuple(headers))
+
+
+def prediction(batch: FeatureBatch, served: Served, outputs: Outputs, start: int = 0) -> tuple[str, bytes]:
+    """Return output id and bytes of the answer to a batch: the same whether a worker or a device computes it.
+
+    Args:
+        batch: What was asked.
+        served: Who answers.
+        outputs: Of its engine.
+        start: Where the batch begins in them.
+    """
+    digests = [input_digest(w, t) for w, t in zip(batch.windows, batch.event_times_ms, strict=True)]
+    events = batch.event_ids()
+    receipt = served.receipt.model_dump()
+    identity = hashlib.sha256(_canonical([events, digests, receipt])).hexdigest()
+    value = {
+        "schema_version": SCHEMA_VERSION,
+        "output_id": identity,
+        "device": batch.device,
+        "session": batch.session,
+        "seq": batch.seq,
+        "windows": [
+            _entry(event, time, digest, served, outputs, start + i)
+            for i, (event, time, digest) in enumerate(zip(events, batch.event_times_ms, digests, strict=True))
+        ],
+        "receipt": receipt,
+    }
+    # float32 arrays are written with the shortest digits that read back to the same float32
+    return identity, orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def answer(served: Served, outputs: Outputs, i: int) -> tuple[str, npt.NDArray[np.float32]]:
+    """Return who answers window `i`, ``source`` or ``leantta``, and its probabilities (classes,)."""
+    adaptive = served.spec.adaptable and served.receipt.mode != "observe"
+    if adaptive and float(outputs.magnitude[i]) >= served.engine.settings.threshold:
+        return "leantta", outputs.adapted_probabilities[i]
+    return "source", outputs.source_probabilities[i]
 
 
 def serve(bundle: Bundle, mode: str, epoch: int = 0) -> Served:
@@ -201,9 +235,8 @@ def make_receipt(bundle: str, engine: Engine, mode: str, epoch: int = 0) -> Rece
 def _entry(event: str, time_ms: int, digest: str, served: Served, outputs: Outputs, i: int) -> dict[str, object]:
     source = outputs.source_probabilities[i]
     adapted = outputs.adapted_probabilities[i] if served.spec.adaptable else None
-    answered_by = _who_answers(served, float(outputs.magnitude[i]))
-    answer = adapted if adapted is not None and answered_by == "leantta" else source
-    label = int(answer.argmax())
+    answered_by, probabilities = answer(served, outputs, i)
+    label = int(probabilities.argmax())
     return {
         "event_id": event,
         "event_time_ms": time_ms,
@@ -226,16 +259,5 @@ def _entry(event: str, time_ms: int, digest: str, served: Served, outputs: Outpu
     }
 
 
-def _who_answers(served: Served, magnitude: float) -> str:
-    if served.receipt.mode == "observe" or not served.spec.adaptable:
-        return "source"
-    return "leantta" if magnitude >= served.engine.settings.threshold else "source"
-
-
 def _canonical(value: object) -> bytes:
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
-
-
-def _encode(value: object) -> bytes:
-    # float32 arrays are written with the shortest digits that read back to the same float32
-    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)

@@ -19,8 +19,20 @@ from infra.settings import Settings
 from streams.codec import FeatureBatch, check_device, encode_features
 from streams.messages import WINDOWS_PER_RECORD_MAX, event_id
 from streams.outbox import DeliveryReport, Outbox, OutboxRecord
+from streams.records import cloud_event
 
-__all__ = ["DeviceClient", "Publication", "new_session", "publish_together"]
+__all__ = [
+    "DeviceClient",
+    "Publication",
+    "as_times",
+    "as_windows",
+    "check_traceparent",
+    "feature_batches",
+    "feature_headers",
+    "features_fitting",
+    "new_session",
+    "publish_together",
+]
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 # Upper bounds of what a record is besides its windows: JSON frame, headers (two of them with the device id), and per
@@ -129,26 +141,45 @@ class DeviceClient:
         self, seq: int, windows: npt.NDArray[np.float32], times: Sequence[int], traceparent: str | None
     ) -> list[OutboxRecord]:
         """Return the records for windows (n, channels, length) numbered from `seq`."""
-        window_bytes = 4 * windows[0].size * 4 // 3 + 4 + _EVENT_TIME_BYTES  # base64 of float32
-        fitting = (self._settings.record_bytes_max - _FRAME_BYTES) // window_bytes
-        per_record = min(WINDOWS_PER_RECORD_MAX, max(1, fitting))
-        records = []
-        for start in range(0, len(windows), per_record):
-            stop = start + per_record
-            batch = FeatureBatch(self.device, self.session, seq + start, times[start:stop], windows[start:stop])
-            headers = self._headers(seq + start, traceparent)
-            records.append(OutboxRecord(self.device.encode(), encode_features(batch), headers))
-        return records
+        whole = FeatureBatch(self.device, self.session, seq, times, windows)
+        return [
+            OutboxRecord(
+                self.device.encode(),
+                encode_features(batch),
+                feature_headers(self._settings.fleet, batch, "features.v1", traceparent),
+            )
+            for batch in feature_batches(whole, self._settings.record_bytes_max)
+        ]
 
-    def _headers(self, seq: int, traceparent: str | None) -> tuple[tuple[str, bytes], ...]:
-        headers = (
-            ("ce_specversion", b"1.0"),
-            ("ce_type", b"acclimate.features.v1"),
-            ("ce_source", f"/{self._settings.fleet}/devices/{self.device}".encode()),
-            ("ce_id", event_id(self.device, self.session, seq).encode()),
-            ("content-type", b"application/json"),
+
+def features_fitting(size_bytes: int, samples: int) -> int:
+    """Return how many windows of so many samples (channels times length) surely fit a record of a size in bytes."""
+    window_bytes = 4 * samples * 4 // 3 + 4 + _EVENT_TIME_BYTES  # base64 of float32
+    return max(0, (size_bytes - _FRAME_BYTES) // window_bytes)
+
+
+def feature_batches(batch: FeatureBatch, bytes_max: int) -> list[FeatureBatch]:
+    """Return a batch as the batches of single records, each within a size in bytes where one window is."""
+    per_record = min(WINDOWS_PER_RECORD_MAX, max(1, features_fitting(bytes_max, batch.windows[0].size)))
+    return [
+        FeatureBatch(
+            batch.device,
+            batch.session,
+            batch.seq + start,
+            batch.event_times_ms[start : start + per_record],
+            batch.windows[start : start + per_record],
         )
-        return (*headers, ("traceparent", traceparent.encode())) if traceparent is not None else headers
+        for start in range(0, len(batch.windows), per_record)
+    ]
+
+
+def feature_headers(
+    fleet: str, batch: FeatureBatch, kind: str, traceparent: str | None = None
+) -> tuple[tuple[str, bytes], ...]:
+    """Return the headers of a record with a device's windows; ``kind`` as in `streams.records.cloud_event`."""
+    identity = event_id(batch.device, batch.session, batch.seq)
+    headers = tuple(cloud_event(kind, f"/{fleet}/devices/{batch.device}", identity))
+    return (*headers, ("traceparent", traceparent.encode())) if traceparent is not None else headers
 
 
 class Publication(NamedTuple):
@@ -196,15 +227,28 @@ def publish_together(publications: Sequence[Publication]) -> list[list[str]]:
 
 def _checked(publication: Publication) -> tuple[npt.NDArray[np.float32], Sequence[int]]:
     client, windows, event_times_ms, traceparent = publication
+    check_traceparent(traceparent)
+    array = as_windows(windows)
+    times: Any = event_times_ms if event_times_ms is not None else round(client._clock() * 1000)
+    return array, as_times(times, len(array))
+
+
+def check_traceparent(traceparent: str | None) -> None:
+    """Check a W3C trace context.
+
+    Raises:
+        DataError: It is none.
+    """
     if traceparent is not None and not _TRACEPARENT.fullmatch(traceparent):
         raise DataError(f"traceparent {traceparent[:80]!r} is not of the form 00-TRACE-SPAN-FLAGS", "traceparent")
-    array = _as_windows(windows)
-    times: Any = event_times_ms if event_times_ms is not None else round(client._clock() * 1000)
-    return array, _as_times(times, len(array))
 
 
-def _as_windows(windows: Windows) -> npt.NDArray[np.float32]:
-    """Return windows as finite float32 (n, channels, length)."""
+def as_windows(windows: Windows) -> npt.NDArray[np.float32]:
+    """Return windows as finite float32 (n, channels, length).
+
+    Raises:
+        DataError: They are no such windows.
+    """
     try:
         given = np.asarray(windows)
     except ValueError as error:  # nested lists of unequal length
@@ -230,7 +274,12 @@ def _as_windows(windows: Windows) -> npt.NDArray[np.float32]:
     return array
 
 
-def _as_times(times: Any, windows: int) -> Sequence[int]:
+def as_times(times: Any, windows: int) -> Sequence[int]:
+    """Return one event time per window, milliseconds since 1970.
+
+    Raises:
+        DataError: They are no such times.
+    """
     array = np.asarray(times)
     if array.dtype.kind not in "iu":
         raise DataError(f"event times must be whole milliseconds since 1970, found {array.dtype}", "event_time")

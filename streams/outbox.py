@@ -1,4 +1,4 @@
-"""A buffer on disk between a device program and one Kafka topic.
+"""A buffer on disk between a device program and Kafka.
 
 `put` returns when the records are safe on disk; a thread brings them to Kafka in order and deletes each one after the
 broker's acknowledgement. A crash, a power cut or an absent broker delays records and never loses or reorders them; a
@@ -17,10 +17,19 @@ from adaptation.errors import DataError
 from infra.settings import Settings
 from streams.connect import kafka_python_options
 from streams.outbox_sender import DeliveryReport, OutboxSender
-from streams.outbox_store import OutboxFull, OutboxRecord, OutboxStore, RefusedRecord, record_bytes
+from streams.outbox_store import DiskFull, OutboxFull, OutboxRecord, OutboxStore, RefusedRecord, record_bytes
 from streams.topics import topic_name
 
-__all__ = ["DeliveryReport", "Outbox", "OutboxFull", "OutboxRecord", "OutboxStats", "RefusedRecord", "record_bytes"]
+__all__ = [
+    "DeliveryReport",
+    "DiskFull",
+    "Outbox",
+    "OutboxFull",
+    "OutboxRecord",
+    "OutboxStats",
+    "RefusedRecord",
+    "record_bytes",
+]
 
 _BATCH_OVERHEAD_BYTES = 64 * 1024  # the producer compares a whole batch with its limit
 
@@ -52,11 +61,12 @@ class Outbox:
     Args:
         path: The file; one process at a time. Its size stays within about twice `bytes_max`.
         settings: Broker, security and limits.
-        topic: Where the records go; the fleet's `.features` when not given.
+        topic: Where records go that name no topic; the fleet's `.features` when not given.
         on_delivery: Called from the sending thread once per record that was delivered or refused; at least once if the
             process ends in between. An exception in it stops the sending and comes out of the next `put` or `flush`.
         compression: `gzip` saves about a quarter of the bytes on the line and costs about 1 ms of processor per record.
         bytes_max: Limit for what waits, in bytes; the settings' `outbox_bytes_max` when not given.
+        record_bytes_max: Limit of one record, in bytes; the settings' when not given.
 
     Raises:
         ConfigError: Another process uses the file, it holds records for another topic, or it is no outbox.
@@ -71,28 +81,34 @@ class Outbox:
         on_delivery: Callable[[DeliveryReport], None] | None = None,
         compression: Literal["gzip"] | None = None,
         bytes_max: int | None = None,
+        record_bytes_max: int | None = None,
     ) -> None:
         self.path = Path(path)
         self.topic = topic or topic_name(settings.fleet, "features")
         # Held while records are made and stored, so that numbers in them have no gap and come in order.
         self.publishing = RLock()
-        self._record_bytes_max = settings.record_bytes_max
+        self._record_bytes_max = record_bytes_max or settings.record_bytes_max
         self._closed = False
         options = {
             **kafka_python_options(settings),
             "client_id": f"acclimate-{settings.fleet}",
             "compression_type": compression,
-            "max_request_size": settings.record_bytes_max + _BATCH_OVERHEAD_BYTES,
+            "max_request_size": self._record_bytes_max + _BATCH_OVERHEAD_BYTES,
         }
         self._store = OutboxStore(self.path, self.topic, bytes_max or settings.outbox_bytes_max)
         self._sender = OutboxSender(self._store, self.topic, options, on_delivery)
 
-    def put(self, records: Sequence[OutboxRecord]) -> None:
+    def put(self, records: Sequence[OutboxRecord], memo: str | None = None) -> None:
         """Store records, all or none; once this returns they survive a crash and a power cut.
+
+        Args:
+            records: In the order in which they are sent.
+            memo: What the program must remember in step with what it sent; replaces the last one.
 
         Raises:
             DataError: A record is larger than the broker takes; nothing was stored.
             OutboxFull: They do not fit; nothing was stored.
+            DiskFull: The same, for want of space on the disk.
         """
         self._check_alive()
         for record in records:
@@ -103,8 +119,12 @@ class Outbox:
                     f"takes at most {self._record_bytes_max}; publish smaller windows. Nothing was stored of this call",
                     "too_large",
                 )
-        self._store.put(records)
+        self._store.put(records, memo)
         self._sender.wake()
+
+    def memo(self) -> str | None:
+        """Return what was last stored beside the records; None for nothing yet."""
+        return self._store.memo()
 
     def flush(self, timeout_s: float | None = None) -> int:
         """Wait until everything stored so far was delivered or refused, and return how many records still wait.

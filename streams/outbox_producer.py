@@ -9,7 +9,7 @@ from typing import Any
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
-__all__ = ["ProducerAttempt", "end_producer"]
+__all__ = ["ProducerAttempt", "end_producer", "reach_broker"]
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class ProducerAttempt:
             return clients[0]
 
         try:
-            _reach(options["bootstrap_servers"])
+            reach_broker(options["bootstrap_servers"])
             result: Any = KafkaProducer(**options, kafka_client=client)
         except Exception as error:  # handed to the sending thread, which tells an outage from a bug
             result = error
@@ -57,7 +57,7 @@ class ProducerAttempt:
         self._notify()
 
 
-def _reach(addresses: Sequence[str]) -> None:
+def reach_broker(addresses: Sequence[str]) -> None:
     """Check that one broker accepts connections: kafka-python tries for 30 s, and each of its failures leaks a socket.
 
     Raises:

@@ -17,7 +17,16 @@ from typing import BinaryIO, NamedTuple
 
 from adaptation.errors import AcclimateError, ConfigError
 
-__all__ = ["Header", "OutboxFull", "OutboxRecord", "OutboxStore", "RefusedRecord", "StoredRecord", "record_bytes"]
+__all__ = [
+    "DiskFull",
+    "Header",
+    "OutboxFull",
+    "OutboxRecord",
+    "OutboxStore",
+    "RefusedRecord",
+    "StoredRecord",
+    "record_bytes",
+]
 
 Header = tuple[str, bytes]
 
@@ -26,15 +35,21 @@ _RECORD_OVERHEAD_BYTES = 100
 _HEADER_OVERHEAD_BYTES = 10
 # Refused records are for looking at, not for keeping: only the newest stay.
 _REFUSED_MAX = 100
-_FORMAT = 1
+_FORMAT = 2  # 1: no topic of a record, no memo
 
 _SCHEMA = """
 CREATE TABLE waiting (
     row INTEGER PRIMARY KEY AUTOINCREMENT, size INTEGER NOT NULL, key BLOB NOT NULL, headers TEXT NOT NULL,
-    value BLOB NOT NULL);
+    value BLOB NOT NULL, topic TEXT);
 CREATE TABLE refused (
-    row INTEGER PRIMARY KEY, reason TEXT NOT NULL, key BLOB NOT NULL, headers TEXT NOT NULL, value BLOB NOT NULL);
-CREATE TABLE about (topic TEXT NOT NULL);
+    row INTEGER PRIMARY KEY, reason TEXT NOT NULL, key BLOB NOT NULL, headers TEXT NOT NULL, value BLOB NOT NULL,
+    topic TEXT);
+CREATE TABLE about (topic TEXT NOT NULL, memo TEXT);
+"""
+_FROM_1 = """
+ALTER TABLE waiting ADD COLUMN topic TEXT;
+ALTER TABLE refused ADD COLUMN topic TEXT;
+ALTER TABLE about ADD COLUMN memo TEXT;
 """
 
 
@@ -42,12 +57,17 @@ class OutboxFull(AcclimateError):
     """The outbox holds as much as it may; the message says how much and what to do."""
 
 
+class DiskFull(OutboxFull):
+    """It is the disk that is full, not the outbox."""
+
+
 class OutboxRecord(NamedTuple):
-    """One Kafka record on its way."""
+    """One Kafka record on its way; without a topic it goes to the outbox's own."""
 
     key: bytes
     value: bytes
     headers: tuple[Header, ...] = ()
+    topic: str | None = None
 
 
 class StoredRecord(NamedTuple):
@@ -117,11 +137,12 @@ class OutboxStore:
         self._waiting_records: int = count
         self._waiting_bytes: int = size
 
-    def put(self, records: Sequence[OutboxRecord]) -> None:
-        """Store records, all or none; they survive a crash and a power cut once this returns.
+    def put(self, records: Sequence[OutboxRecord], memo: str | None = None) -> None:
+        """Store records and replace the memo, all or none; they survive a crash and a power cut once this returns.
 
         Raises:
             OutboxFull: They do not fit; nothing was stored.
+            DiskFull: The same, for want of space on the disk.
         """
         sizes = [record_bytes(record) for record in records]
         total = sum(sizes)
@@ -129,30 +150,40 @@ class OutboxStore:
             if self._waiting_bytes + total > self._bytes_max:
                 raise OutboxFull(self._full_text(len(records), total))
             rows = [
-                (size, record.key, _headers_to_text(record.headers), record.value)
+                (size, record.key, _headers_to_text(record.headers), record.value, record.topic)
                 for size, record in zip(sizes, records, strict=True)
             ]
             try:
                 with _transaction(self._durable):
-                    self._durable.executemany("INSERT INTO waiting(size, key, headers, value) VALUES (?,?,?,?)", rows)
+                    insert = "INSERT INTO waiting(size, key, headers, value, topic) VALUES (?,?,?,?,?)"
+                    self._durable.executemany(insert, rows)
+                    if memo is not None:
+                        self._durable.execute("UPDATE about SET memo = ?", (memo,))
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorname != "SQLITE_FULL":
                     raise
-                raise OutboxFull(
+                raise DiskFull(
                     f"the disk of outbox {self._path} is full, with {self._waiting_records} records waiting; "
                     "free some space. Nothing was stored of this call"
                 ) from error
             self._waiting_records += len(records)
             self._waiting_bytes += total
 
+    def memo(self) -> str | None:
+        """Return what was last stored beside the records; None for nothing yet."""
+        with self._guard:
+            (found,) = self._durable.execute("SELECT memo FROM about").fetchone()
+        return None if found is None else str(found)
+
     def after(self, row: int, records_max: int) -> list[StoredRecord]:
         """Return the oldest waiting records behind `row`, in order."""
         found = self._relaxed.execute(
-            "SELECT row, size, key, headers, value FROM waiting WHERE row > ? ORDER BY row LIMIT ?", (row, records_max)
+            "SELECT row, size, key, headers, value, topic FROM waiting WHERE row > ? ORDER BY row LIMIT ?",
+            (row, records_max),
         )
         return [
-            StoredRecord(row, size, OutboxRecord(key, value, _headers_from_text(headers)))
-            for row, size, key, headers, value in found
+            StoredRecord(row, size, OutboxRecord(key, value, _headers_from_text(headers), topic))
+            for row, size, key, headers, value, topic in found
         ]
 
     def remove(self, records: Iterable[StoredRecord]) -> None:
@@ -171,8 +202,8 @@ class OutboxStore:
             with _transaction(self._relaxed):
                 self._relaxed.execute("DELETE FROM waiting WHERE row = ?", (stored.row,))
                 self._relaxed.execute(
-                    "INSERT INTO refused(row, reason, key, headers, value) VALUES (?,?,?,?,?)",
-                    (stored.row, reason, record.key, _headers_to_text(record.headers), record.value),
+                    "INSERT INTO refused(row, reason, key, headers, value, topic) VALUES (?,?,?,?,?,?)",
+                    (stored.row, reason, record.key, _headers_to_text(record.headers), record.value, record.topic),
                 )
                 self._relaxed.execute(
                     "DELETE FROM refused WHERE row NOT IN (SELECT row FROM refused ORDER BY row DESC LIMIT ?)",
@@ -184,10 +215,10 @@ class OutboxStore:
     def refused(self) -> list[RefusedRecord]:
         """Return the newest refused records, oldest first."""
         with self._guard:
-            found = self._durable.execute("SELECT row, reason, key, headers, value FROM refused ORDER BY row")
+            found = self._durable.execute("SELECT row, reason, key, headers, value, topic FROM refused ORDER BY row")
             return [
-                RefusedRecord(row, reason, OutboxRecord(key, value, _headers_from_text(headers)))
-                for row, reason, key, headers, value in found
+                RefusedRecord(row, reason, OutboxRecord(key, value, _headers_from_text(headers), topic))
+                for row, reason, key, headers, value, topic in found
             ]
 
     def waiting(self) -> tuple[int, int]:
@@ -210,10 +241,12 @@ class OutboxStore:
         (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         if not found and not tables:
             connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={_FORMAT}; COMMIT;")
-            connection.execute("INSERT INTO about VALUES (?)", (topic,))
+            connection.execute("INSERT INTO about(topic) VALUES (?)", (topic,))
             _flush_folder(self._path.parent)
             return
-        if found != _FORMAT:
+        if found == 1:
+            connection.executescript(f"BEGIN IMMEDIATE; {_FROM_1} PRAGMA user_version={_FORMAT}; COMMIT;")
+        elif found != _FORMAT:
             raise ConfigError(
                 f"{self._path} is not an outbox of format {_FORMAT} (found {found}); give another file, "
                 "or empty it with the version that wrote it"

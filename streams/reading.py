@@ -1,7 +1,7 @@
 """Read partitions from where a consumer stands up to their present end."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
@@ -44,13 +44,20 @@ def committed_reader(settings: Settings, **options: Any) -> KafkaConsumer:
         raise
 
 
-def read_to_end(consumer: KafkaConsumer, partitions: Sequence[TopicPartition]) -> Iterator[Any]:
+def read_to_end(
+    consumer: KafkaConsumer, partitions: Sequence[TopicPartition], stops: Mapping[TopicPartition, int] | None = None
+) -> Iterator[Any]:
     """Yield the records of assigned partitions up to the ends they have now, one partition after the other.
+
+    Args:
+        consumer: Stands where reading begins.
+        partitions: In this order.
+        stops: Offsets to stop before, instead of the ends.
 
     Raises:
         KafkaTimeoutError: The broker has sent nothing for 30 s though records are left.
     """
-    ends = consumer.end_offsets(list(partitions))
+    ends = consumer.end_offsets(list(partitions)) if stops is None else stops
     for tp in partitions:
         consumer.pause(*(other for other in partitions if other != tp))
         consumer.resume(tp)

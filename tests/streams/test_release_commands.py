@@ -1,0 +1,197 @@
+"""Asking for releases from the command line, and who had what afterwards: real Kafka, real MLflow, real processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from registry.release import Member
+from tests.support.plant import Plant
+from tests.support.signed import private
+
+pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("kafka"), pytest.mark.filterwarnings("ignore")]
+
+
+class Site:
+    """A plant, its files, and commands run as a person would."""
+
+    def __init__(self, plant: Plant) -> None:
+        self.plant = plant
+        self.environment = {
+            "ACCLIMATE_BOOTSTRAP": plant.settings.bootstrap,
+            "ACCLIMATE_FLEET": plant.settings.fleet,
+            "ACCLIMATE_MLFLOW": plant.settings.mlflow,
+            "ACCLIMATE_TRUST": str(plant.settings.trust),
+            "ACCLIMATE_RELEASE_KEY": self.key_file("release"),
+            "ACCLIMATE_POLICY": str(plant.folder / "policy.toml"),
+        }
+        (plant.folder / "policy.toml").write_text("[rollout]\nwaves = [1.0]\nobserve_s = 0.0\n")
+        self._controller: subprocess.Popen[bytes] | None = None
+
+    def key_file(self, name: str) -> str:
+        path = self.plant.folder / f"{name}.pem"
+        path.write_bytes(private(name).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        path.chmod(0o600)
+        return str(path)
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "streams.cli", *arguments],
+            env={**os.environ, **self.environment},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    def json(self, *arguments: str) -> Any:
+        found = self.run(*arguments, "--json")
+        assert found.returncode == 0, found.stderr
+        return json.loads(found.stdout.splitlines()[-1])
+
+    def start_controller(self) -> None:
+        with (self.plant.folder / "controller.log").open("ab") as log:
+            self._controller = subprocess.Popen(
+                [sys.executable, "-m", "streams.cli", "controller", "--poll", "0.2"],
+                env={**os.environ, **self.environment},
+                stdout=log,
+                stderr=log,
+            )
+
+    def kill_controller(self, number: int = signal.SIGKILL) -> int:
+        assert self._controller is not None
+        self._controller.send_signal(number)
+        return self._controller.wait(30)
+
+    def stop(self) -> None:
+        if self._controller is not None and self._controller.poll() is None:
+            self._controller.kill()
+            self._controller.wait(30)
+        self.plant.close()
+
+
+@pytest.fixture
+def site(kafka: str, fleet: str, tmp_path: Path) -> Iterator[Site]:
+    site = Site(Plant(kafka, fleet, tmp_path))
+    yield site
+    site.stop()
+
+
+@pytest.fixture
+def strict(kafka: str, fleet: str, tmp_path: Path) -> Iterator[Site]:
+    site = Site(Plant(kafka, fleet, tmp_path, approvals=1))
+    yield site
+    site.stop()
+
+
+def moment() -> str:
+    time.sleep(0.05)  # on either side of a release
+    found = datetime.now(UTC).isoformat(timespec="milliseconds")
+    time.sleep(0.05)
+    return found
+
+
+@pytest.mark.timeout(400)
+def test_ten_promotions_and_two_returns_are_answered_for_at_every_time(strict: Site):
+    """Through kills of the controller; the expected answers are written down while asking."""
+    asked_by = {"ann": strict.key_file("ann"), "bob": strict.key_file("bob")}
+    members: list[Member] = []
+    expected: list[tuple[str, int, str, str]] = []  # time, version, by, reason
+    strict.start_controller()
+    for number in range(1, 11):
+        member = strict.plant.made(f"bundle {number}")
+        members.append(member)
+        by = ("ann", "bob")[number % 2]
+        reason = f"change {number}"
+        if number % 4 == 0:
+            strict.kill_controller()
+            strict.start_controller()
+        ask = ("promote", "source", str(member.version), "--reason", reason, "--key", asked_by[by], "--wait")
+        found = strict.json(*ask)
+        assert (found["good"], found["ended"]) == (True, True), found
+        expected.append((moment(), member.version, by, reason))
+        if number in (5, 9):
+            found = strict.json("rollback", "source", "--reason", f"undo {number}", "--key", asked_by["ann"], "--wait")
+            assert found["version"] == members[-2].version
+            expected.append((moment(), members[-2].version, "ann", f"undo {number}"))
+    before = strict.json("history", "--at", "2020-01-01T00:00")
+    assert before is None
+    for at, version, by, reason in expected:
+        answer = strict.json("history", "--at", at, "--device", "pump-7")
+        assert answer["had"]["source"]["version"] == version
+        assert (answer["asked_by"], answer["approved_by"]) == (by, [by])
+        assert reason in answer["reason"] or answer["step"] == "complete"
+    steps = [each["what"] for each in strict.json("history", "--last", "500")["entries"]]
+    assert (steps.count("rollback"), steps.count("approved")) == (2, 12)
+    assert strict.kill_controller(signal.SIGTERM) == 0
+
+
+def test_a_promotion_without_a_key_is_refused_where_approvals_are_asked_for(strict: Site):
+    member = strict.plant.made("one")
+    found = strict.run("promote", "source", str(member.version))
+    assert found.returncode == 2
+    assert "--key" in found.stderr
+    found = strict.run("promote", "source", str(member.version), "--key", strict.key_file("stranger"))
+    assert found.returncode == 2
+    assert "approvers" in found.stderr
+    assert strict.plant.catalogue.aliased("champion") == {}
+
+
+def test_a_version_that_failed_its_gates_ends_the_wait_with_code_1_and_says_why(site: Site):
+    member = site.plant.register("bad")
+    site.plant.judge(member, passed=False)
+    site.start_controller()
+    found = site.run("promote", "source", str(member.version), "--wait", "--timeout", "60")
+    assert found.returncode == 1
+    assert "failed canary" in found.stdout
+
+
+def test_a_version_that_does_not_exist_is_an_error_that_names_it(site: Site):
+    found = site.run("promote", "source", "9")
+    assert found.returncode == 4
+    assert "9" in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+def test_there_is_nothing_to_return_to_before_the_second_version(site: Site):
+    found = site.run("rollback", "source")
+    assert (found.returncode, "no source is in force" in found.stderr) == (3, True)
+
+
+def test_two_versions_differ_in_what_they_say_of_their_training(site: Site):
+    first, second = site.plant.register("one"), site.plant.register("two")
+    found = site.json("diff", str(first.version), str(second.version))
+    assert found["values"]["training.data"] == ["one", "two"]
+    assert found["tensors"] == {}
+
+
+def test_devices_lists_who_is_behind(site: Site):
+    member = site.plant.made("one")
+    site.start_controller()
+    site.json("promote", "source", str(member.version), "--wait")
+    site.plant.refuse("worker/w1", epoch=1, running=0)
+    site.plant.answer("pump-7", 1, member.digest)
+    site.plant.answer("pump-8", 0, member.digest)
+    site.plant.flush()
+    everything = site.json("devices")
+    assert [row["device"] for row in everything["devices"]] == ["pump-7", "pump-8"]
+    found = site.run("devices", "--behind", "--json")
+    assert found.returncode == 1
+    rows = json.loads(found.stdout)
+    assert [row["device"] for row in rows["devices"]] == ["pump-8"]
+    assert [row["name"] for row in rows["receivers"]] == ["worker/w1"]
+
+
+def test_history_refuses_what_is_no_time(site: Site):
+    found = site.run("history", "--at", "yesterday")
+    assert found.returncode == 2
+    assert "is no time" in found.stderr
