@@ -114,6 +114,8 @@ class Controller:
         while not stop.is_set():
             try:
                 self._beat()
+                if self._settings.ready_file is not None:
+                    self._settings.ready_file.touch()
                 done = self.turn()
             except Fenced:
                 raise
