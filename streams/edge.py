@@ -222,6 +222,7 @@ class EdgeClient:
                 refusals=dict(report.refusals) if report else {},
                 last_refusal=report.last_refusal[:1000] if report and report.last_refusal else None,
                 refused_epoch=report.refused_epoch if report else 0,
+                stale=report.stale if report else False,
                 counts=store.memo.counts,
                 ring_windows=store.ring.windows,
                 unanswered=store.ring.unanswered,

@@ -153,7 +153,7 @@ class WorkerStatus(Message):
 
     ``receipt`` is of the stable bundle, ``candidate`` of the one that devices of the wave in progress get. ``refusals``
     counts, by reason, releases that were not taken since the start; ``last_refusal`` says what was wrong last, with the
-    release of ``refused_epoch`` (0: none that could be read).
+    release of ``refused_epoch`` (0: none that could be read). ``stale``: the release in use has expired and goes on.
     """
 
     schema_version: Literal[1]
@@ -163,6 +163,7 @@ class WorkerStatus(Message):
     refusals: dict[str, int] = Field(default_factory=dict)
     last_refusal: str | None = None
     refused_epoch: int = 0
+    stale: bool = False
 
 
 class ControllerStatus(Message):
@@ -224,6 +225,7 @@ class DeviceStatus(Message):
         refusals: Releases that were not taken since this start, by reason.
         last_refusal: What was wrong last.
         refused_epoch: Epoch of what was refused last; 0 for none that could be read.
+        stale: The release in use has expired; it goes on.
         counts: What became of the windows.
         ring_windows: Windows in the ring now.
         unanswered: Of these, windows that wait for a bundle.
@@ -242,6 +244,7 @@ class DeviceStatus(Message):
     refusals: dict[str, int] = Field(default_factory=dict)
     last_refusal: str | None = None
     refused_epoch: int = 0
+    stale: bool = False
     counts: EdgeCounts = EdgeCounts()
     ring_windows: int = 0
     unanswered: int = 0

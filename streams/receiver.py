@@ -60,6 +60,7 @@ class ReceiverReport:
         refusals: Number by reason since the start.
         last_refusal: What was wrong last.
         refused_epoch: The epoch of what was refused last, as far as it could be read; 0 for none.
+        stale: The release in use has expired and no newer one has come: it goes on, but the controller is silent.
     """
 
     epoch: int
@@ -67,6 +68,7 @@ class ReceiverReport:
     refusals: Mapping[str, int]
     last_refusal: str | None
     refused_epoch: int
+    stale: bool
 
 
 class Receiver(Generic[T]):
@@ -99,6 +101,8 @@ class Receiver(Generic[T]):
         self._refusals: Counter[str] = Counter()
         self._last_refusal: str | None = None
         self._refused_epoch = 0
+        self._expires_ms: int | None = None
+        self._stale = False
         self._installed_ms: int | None = None
         self._epoch = 0
         self._pending: Offer | None = None
@@ -110,7 +114,12 @@ class Receiver(Generic[T]):
     def report(self) -> ReceiverReport:
         """What it would say of itself now."""
         return ReceiverReport(
-            self._epoch, self._installed_ms, dict(self._refusals), self._last_refusal, self._refused_epoch
+            self._epoch,
+            self._installed_ms,
+            dict(self._refusals),
+            self._last_refusal,
+            self._refused_epoch,
+            self._stale,
         )
 
     def resume(self) -> T | None:
@@ -152,7 +161,7 @@ class Receiver(Generic[T]):
         Args:
             stop: Ends it within half a second.
             on_change: Called with what is newly in force; whatever it does comes before the next release.
-            on_refusal: Called after a refusal; see `report`.
+            on_refusal: Called after a refusal, and when the release in use has expired; see `report`.
         """
         try:
             while not stop.is_set():
@@ -166,7 +175,7 @@ class Receiver(Generic[T]):
                     continue
                 if new is not None:
                     on_change(new)
-                if self._refusals.total() != before:
+                if self._refusals.total() != before or self._grew_stale():
                     on_refusal()
         finally:
             self.close()
@@ -238,8 +247,16 @@ class Receiver(Generic[T]):
             if kind in self._kinds
         }
         used = self._load(Loaded(release, bundles))
-        self._epoch = release.epoch
+        self._epoch, self._expires_ms, self._stale = release.epoch, release.expires_ms, False
         return used
+
+    def _grew_stale(self) -> bool:
+        """Notice, once per release, that what runs should long have been renewed: someone may hold releases back."""
+        if self._stale or self._expires_ms is None or self._now_ms() <= self._expires_ms:
+            return False
+        self._stale = True
+        log.error("event=releases_stale epoch=%d expired_ms=%d alarm=1", self._epoch, self._expires_ms)
+        return True
 
     @property
     def _store(self) -> Path:

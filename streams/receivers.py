@@ -25,6 +25,7 @@ class ReceiverRow:
         epoch, bundle: Of the stable bundle that it runs; 0 and None for none.
         refusals: Releases that it has not taken, since its start.
         last_refusal: What was wrong last.
+        stale: The release that it runs has expired, and no newer one has reached it.
     """
 
     name: str
@@ -33,6 +34,7 @@ class ReceiverRow:
     bundle: str | None
     refusals: int
     last_refusal: str | None
+    stale: bool
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,9 @@ def _receiver_row(name: str, message: Any) -> ReceiverRow | None:
         refusals = sum(map(int, (status.get("refusals") or {}).values()))
     except (ValueError, TypeError, AttributeError):
         return None  # not one of ours
-    return ReceiverRow(name, message.timestamp, epoch, bundle, refusals, status.get("last_refusal"))
+    return ReceiverRow(
+        name, message.timestamp, epoch, bundle, refusals, status.get("last_refusal"), bool(status.get("stale"))
+    )
 
 
 def _device_row(message: Any, rows: Mapping[str, DeviceRow]) -> DeviceRow | None:

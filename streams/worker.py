@@ -238,6 +238,7 @@ def _status(in_force: adapt.InForce, receiver: Receiver[adapt.InForce] | None) -
         refusals=dict(report.refusals) if report else {},
         last_refusal=report.last_refusal[:1000] if report and report.last_refusal else None,
         refused_epoch=report.refused_epoch if report else 0,
+        stale=report.stale if report else False,
     )
 
 

@@ -50,12 +50,13 @@ def command(since: float, behind: bool, bootstrap: str | None, fleet: str | None
     table = Table("receiver", "epoch", "bundle", "last word (UTC)", "refused", box=None, header_style="bold")
     for row in receivers:
         refused = f"{row.refusals}: {(row.last_refusal or '')[:60]}" if row.refusals else ""
+        refused = "[red]stale[/] " + escape(refused) if row.stale else escape(refused)
         table.add_row(
             escape(row.name),
             _epoch(row.epoch, epoch),
             (row.bundle or "none")[:12],
             shown_time(row.at_ms),
-            escape(refused),
+            refused,
         )
     console.print(table if receivers else "no receiver has said anything")
     table = Table("device", "epoch", "bundle", "last answer (UTC)", "windows", box=None, header_style="bold")

@@ -189,3 +189,27 @@ def test_large_files_travel_in_parts_and_are_found_where_their_place_is_stale(pl
         with pytest.raises(ContractError, match="missing"):
             reader.read("ef" * 32, small)
     assert plant.log.publish_files({"cd" * 32: b"small"}, places) == {"cd" * 32: small}
+
+
+def test_where_releases_are_held_back_what_runs_goes_on_and_an_alarm_is_raised_once(
+    plant: Fleet, bundles: list[Signed], caplog: pytest.LogCaptureFixture
+):
+    release = plant.release(bundles[0])
+    clock = [release.issued_ms]
+    looking: Receiver[str] = Receiver(plant.settings, ("source",), digest_of, now_ms=lambda: clock[0])
+    used, alarms, stop = [], [], threading.Event()
+
+    def alarm() -> None:
+        alarms.append(looking.report)
+        clock[0] += 24 * 3600 * 1000  # and on, for days
+        threading.Timer(2.0, stop.set).start()
+
+    def on_change(digest: str) -> None:
+        used.append(digest)
+        clock[0] = release.expires_ms + 1
+
+    looking.follow(stop, on_change, alarm)
+    assert used == [bundles[0][0].digest]
+    assert [(each.stale, each.epoch, each.refusals) for each in alarms] == [(True, 1, {})]
+    assert "event=releases_stale epoch=1" in caplog.text
+    assert looking.resume() == bundles[0][0].digest
