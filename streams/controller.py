@@ -355,14 +355,13 @@ class Controller:
         return self._catalogue
 
     def _set_aliases(self, history: History) -> None:
-        """Let the aliases name what is in force and what was before; without a request by alias, `champion` as well."""
+        """Let the aliases name what was before and, where the alias is no request, what is in force."""
         if history.newest is None:
             return
         for kind, member in history.newest.release.stable.items():
-            aborted_member = history.aborted(kind)
-            if self._trust.approvals or aborted_member is None:
+            if self._trust.approvals:
                 self._connected().set_alias(kind, "champion", member.version)
-                self._connected().set_tag(kind, member.version, "asked_by", "")
+            self._connected().set_tag(kind, member.version, "asked_by", "")  # said once, for this release
             before = [each for each in history.was_stable(kind) if each.digest != member.digest]
             if before:
                 self._connected().set_alias(kind, "previous", before[-1].version)

@@ -184,6 +184,30 @@ def test_an_alias_moved_back_ends_the_roll_out_and_others_wait_for_its_end(plant
         controller.close()
 
 
+def test_what_was_asked_for_during_a_roll_out_is_not_forgotten_at_its_end(plant: Plant):
+    slow = plant.controller(RolloutPolicy(waves=(0.5, 1.0), observe_s=3600.0))
+    try:
+        first, second, third = plant.made("first"), plant.register("second"), plant.register("third")
+        plant.champion(first)
+        settle(slow)
+        plant.judge(second)
+        plant.champion(second)
+        assert settle(slow) == ["start"]
+        plant.champion(third)
+        assert settle(slow) == []
+    finally:
+        slow.close()
+    controller = plant.controller()
+    try:
+        assert settle(controller) == ["wave", "complete"]
+        assert in_force(plant).stable["source"] == second
+        plant.judge(third)
+        assert settle(controller) == ["start", "complete"]
+        assert in_force(plant).stable["source"] == third
+    finally:
+        controller.close()
+
+
 def test_a_signed_word_against_a_roll_out_ends_it(strict: Plant):
     controller = strict.controller(RolloutPolicy(waves=(0.5, 1.0), observe_s=3600.0))
     try:

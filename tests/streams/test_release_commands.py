@@ -1,7 +1,9 @@
 """Asking for releases from the command line, and who had what afterwards: real Kafka, real MLflow, real processes."""
 
+import itertools
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -15,6 +17,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from registry.release import Member
+from tests.support.delivery import wait_for
 from tests.support.plant import Plant
 from tests.support.signed import private
 
@@ -195,3 +198,39 @@ def test_history_refuses_what_is_no_time(site: Site):
     found = site.run("history", "--at", "yesterday")
     assert found.returncode == 2
     assert "is no time" in found.stderr
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(900)
+def test_a_controller_killed_at_any_moment_of_a_promotion_is_followed_by_one_that_ends_it(strict: Site):
+    """At random times after each request, ten times; the seed is printed."""
+    seed = time.time_ns() % 2**32
+    print(f"seed {seed}")
+    draw = random.Random(seed)
+    (strict.plant.folder / "policy.toml").write_text("[rollout]\nwaves = [0.5, 1.0]\nobserve_s = 0.5\n")
+    ann = strict.key_file("ann")
+    for number in range(1, 11):
+        member = strict.plant.made(f"bundle {number}")
+        strict.start_controller()
+        strict.json("promote", "source", str(member.version), "--key", ann)
+        time.sleep(draw.uniform(0.0, 4.0))
+        strict.kill_controller()
+        strict.start_controller()
+        wait_for(lambda member=member: in_force(strict) == member.digest, 60, f"version {member.version} everywhere")
+        strict.kill_controller()
+    history = strict.plant.history()
+    epochs = [each.release.epoch for each in history.releases]
+    assert epochs == list(range(1, len(epochs) + 1))
+    assert [each.release.step for each in history.releases].count("complete") == 10
+    assert history.passed_over == 0
+    for earlier, later in itertools.pairwise(history.releases):
+        assert later.release.previous == earlier.digest
+    print(f"10 promotions, 20 kills, {len(epochs)} epochs in a chain")
+
+
+def in_force(site: Site) -> str | None:
+    """Return the digest that all devices have; None in a roll-out."""
+    newest = site.plant.history().newest
+    if newest is None or newest.release.candidate:
+        return None
+    return newest.release.stable["source"].digest
