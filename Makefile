@@ -46,7 +46,7 @@ lint: $(READY) ## format, lint and types
 	@$(BIN)/mypy
 
 check: lint ## lint, fast tests, doctests and exported schemas: before every commit
-	@$(BIN)/python -m pytest -n 2 -m 'not kafka and not chaos' tests --doctest-modules adaptation infra registry streams
+	@$(BIN)/python -m pytest -n 2 -m 'not kafka and not mlflow and not chaos' tests --doctest-modules adaptation infra registry streams
 
 chaos: $(READY) ## long kill and load runs
 	@$(BIN)/python -m pytest -m chaos --timeout 1800 -s
@@ -54,11 +54,11 @@ chaos: $(READY) ## long kill and load runs
 bench: $(READY) ## time per record and window against the floor, as JSON
 	@$(BIN)/python -m benchmarks.pipeline
 
-up: $(READY) ## start a local Kafka that stays
-	@$(BIN)/acclimate broker start
+up: $(READY) ## start Kafka, MLflow and the controller on this machine; they stay
+	@$(BIN)/acclimate up
 
-down: $(READY) ## stop it
-	@$(BIN)/acclimate broker stop
+down: $(READY) ## stop them
+	@$(BIN)/acclimate down
 
 clean: ## remove everything that was made
 	rm -rf $(VENV) out .acclimate .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

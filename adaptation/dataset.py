@@ -25,7 +25,7 @@ from adaptation.errors import ConfigError, DataError
 from adaptation.npz_file import array_names, read_arrays
 from adaptation.selectors import Selector, match_rows, parse_integers, parse_selector, summarise_values
 
-__all__ = ["Dataset", "Split", "Transform", "load", "parse_integers", "parse_selector"]
+__all__ = ["Dataset", "Split", "Transform", "load", "load_labelled", "parse_integers", "parse_selector"]
 
 Transform = Literal["none", "signedlog"]
 
@@ -141,17 +141,8 @@ def load(
         raise ConfigError("--target-channels needs --target: there are no target rows to apply it to")
     group_key = group or (target_selector or source_selector).key
 
-    names = array_names(path)
     used = {label, group_key, *order, *_keys_of(source_selector), *_keys_of(target_selector)}
-    if "X" in used:
-        raise ConfigError("X holds the windows; it is no label, group, order or selection key")
-    missing = sorted(({"X"} | used) - set(names))
-    if missing:
-        raise ConfigError(f"{path} has no array {missing[0]!r}; it has: {', '.join(sorted(names)) or 'none'}")
-    arrays = read_arrays(path, sorted({"X"} | used))
-    windows = _check_windows(path, arrays["X"])
-    keys = {name: _check_key(path, name, array, len(windows)) for name, array in arrays.items() if name != "X"}
-    labels = _check_label_type(path, label, keys[label])
+    windows, keys, labels = _read(path, label, used)
 
     source_channels = _check_channels("--channels", channels, windows.shape[1])
     streamed_channels = source_channels
@@ -200,6 +191,67 @@ def load(
         selection=selection,
         unsafe_augmentations=unsafe_augmentations(described),
     )
+
+
+def load_labelled(
+    path: Path | str,
+    *,
+    where: str | None = None,
+    label: str = "y",
+    group: str | None = None,
+    channels: Sequence[int] | None = None,
+    order: Sequence[str] = (),
+    apart_from: Sequence[str] = (),
+) -> Split:
+    """Load rows to judge a model on: labelled as for `load`, but not every class needs to occur.
+
+    Args:
+        path, label, channels, order: As for `load`.
+        where: Selector of the rows; all when not given.
+        group: Key whose values are the devices; the first key of ``where`` when not given, else one group.
+        apart_from: Selectors of rows that must not be among them: those that the model was trained on.
+
+    Raises:
+        ConfigError: An option does not fit the file, or rows are shared.
+        DataError: The file's content is wrong.
+    """
+    path = Path(path)
+    selector = parse_selector(where) if where else None
+    known = [parse_selector(text) for text in apart_from]
+    group_key = group or (selector.key if selector else None)
+    used = {label, *order, *([group_key] if group_key else [])}
+    used |= {key for each in (selector, *known) for key in _keys_of(each)}
+    windows, keys, labels = _read(path, label, used)
+    rows = match_rows(selector, keys) if selector else np.arange(len(windows))
+    for each in known:
+        shared = np.intersect1d(rows, match_rows(each, keys))
+        if shared.size:
+            raise ConfigError(
+                f"{path}: {shared.size} of the {rows.size} rows (first: row {shared[0]}) are among {str(each)!r}, "
+                "which the model was trained on; select rows that are new to it"
+            )
+    _check_label_range(path, label, labels, rows)
+    if group_key is None:
+        group_key = "all"
+        keys = {**keys, group_key: np.full(len(windows), "all")}
+    chosen = _check_channels("--channels", channels, windows.shape[1])
+    return _split(path, "validation set", windows, labels, keys, rows, chosen, group_key, order)
+
+
+def _read(
+    path: Path, label: str, used: set[str]
+) -> tuple[NDArray[Any], dict[str, NDArray[np.generic]], NDArray[np.int64]]:
+    """Return windows, keys by name, and labels of a file."""
+    names = array_names(path)
+    if "X" in used:
+        raise ConfigError("X holds the windows; it is no label, group, order or selection key")
+    missing = sorted(({"X"} | used) - set(names))
+    if missing:
+        raise ConfigError(f"{path} has no array {missing[0]!r}; it has: {', '.join(sorted(names)) or 'none'}")
+    arrays = read_arrays(path, sorted({"X"} | used))
+    windows = _check_windows(path, arrays["X"])
+    keys = {name: _check_key(path, name, array, len(windows)) for name, array in arrays.items() if name != "X"}
+    return windows, keys, _check_label_type(path, label, keys[label])
 
 
 def _keys_of(selector: Selector | None) -> tuple[str, ...]:

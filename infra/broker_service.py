@@ -6,24 +6,22 @@ command line names this folder's `server.properties`: ids are reused, and nobody
 
 import json
 import os
-import signal
 import subprocess
-import sys
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from infra.background import command_line, end_processes
 from infra.errors import BrokerError
 from infra.kafka_cluster import Cluster, ClusterOptions, java_environment, lock_folder, prepare
 from infra.kafka_jars import KAFKA_VERSION, Notify
 from infra.kafka_probe import serving_brokers
-from infra.kafka_properties import HOST, NodePorts
+from infra.kafka_properties import NodePorts
 from infra.kafka_ready import wait_until_serving
+from infra.ports import HOST
 
 __all__ = ["NodeStatus", "ServiceStatus", "read_status", "start_service", "stop_service"]
 
 _RECORD = "service.json"
-_POLL_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -90,18 +88,10 @@ def stop_service(folder: Path, limit_s: float = 20.0) -> ServiceStatus:
         BrokerError: a process did not even end by SIGKILL.
     """
     status = read_status(folder)
-    running = {node.node_id: node.pid for node in status.nodes if node.running}
-    for number, wait_s in ((signal.SIGTERM, limit_s), (signal.SIGKILL, 10.0)):
-        for node_id, pid in running.items():
-            if _is_node(pid, _properties(folder, node_id)):
-                os.kill(pid, number)
-        deadline = time.monotonic() + wait_s
-        while running and time.monotonic() < deadline:
-            running = {n: pid for n, pid in running.items() if _is_node(pid, _properties(folder, n))}
-            if running:
-                time.sleep(_POLL_S)
-    if running:
-        raise BrokerError(f"processes {sorted(running.values())} did not end within {limit_s + 10:.0f} s")
+    properties = {node.pid: _properties(folder, node.node_id) for node in status.nodes if node.running}
+    left = end_processes(list(properties), lambda pid: _is_node(pid, properties[pid]), limit_s)
+    if left:
+        raise BrokerError(f"processes {sorted(left)} did not end within {limit_s + 10:.0f} s")
     (folder / _RECORD).unlink(missing_ok=True)
     return status
 
@@ -179,13 +169,4 @@ def _properties(folder: Path, node_id: int) -> str:
 
 def _is_node(pid: int, properties: str) -> bool:
     """Tell whether a process is the Kafka node with these properties; a zombie is not."""
-    if sys.platform == "linux":
-        try:
-            arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        except (FileNotFoundError, ProcessLookupError, PermissionError):
-            return False
-        return b"kafka.Kafka" in arguments and os.fsencode(properties) in arguments
-    listed = subprocess.run(
-        ["ps", "-ww", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False
-    )
-    return listed.stdout.strip().endswith(f"kafka.Kafka {properties}")
+    return command_line(pid).endswith(f"kafka.Kafka {properties}")

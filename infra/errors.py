@@ -3,10 +3,11 @@
 InfraError
 ├── SettingsError   a setting is unknown or wrong               exit code 2
 ├── BrokerError     Kafka cannot be started, reached or stopped  exit code 4
-└── CatalogueError  MLflow cannot be reached, or refuses         exit code 4
+├── CatalogueError  MLflow cannot be reached, or refuses         exit code 4
+└── StackError      a local program cannot be started or stopped exit code 4
 """
 
-__all__ = ["BrokerError", "CatalogueError", "InfraError", "SettingsError"]
+__all__ = ["BrokerError", "CatalogueError", "InfraError", "SettingsError", "StackError"]
 
 
 class InfraError(Exception):
@@ -23,3 +24,7 @@ class BrokerError(InfraError):
 
 class CatalogueError(InfraError):
     """MLflow cannot be reached, or refuses."""
+
+
+class StackError(InfraError):
+    """A program of the local stack cannot be started or stopped."""

@@ -8,10 +8,8 @@ import base64
 import fcntl
 import json
 import os
-import random
 import re
 import shutil
-import socket
 import subprocess
 import uuid
 from collections.abc import Mapping
@@ -21,7 +19,8 @@ from typing import get_args
 
 from infra.errors import BrokerError, SettingsError
 from infra.kafka_jars import KAFKA_VERSION, Notify, ensure_jars
-from infra.kafka_properties import HOST, BrokerSecurity, Mechanism, NodePorts, scram_arguments, server_properties
+from infra.kafka_properties import BrokerSecurity, Mechanism, NodePorts, scram_arguments, server_properties
+from infra.ports import HOST, free_port, is_free
 
 __all__ = [
     "LOG_LEVELS",
@@ -33,8 +32,6 @@ __all__ = [
 ]
 
 LOG_LEVELS = ("trace", "debug", "info", "warn", "error")
-# Below the range that the kernel takes outgoing connections' ports from, so that a port found free stays free.
-_PORT_RANGE = (20_000, 32_000)
 _MARKER = "cluster.json"
 _LOCK = ".lock"
 _JAVA_VARIABLES = {"JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS", "CLASSPATH", "JAVA_OPTS", "KAFKA_OPTS"}
@@ -213,36 +210,15 @@ def _claim(folder: Path, nodes: int, fresh: bool) -> str:
 def _choose_ports(options: ClusterOptions) -> dict[int, NodePorts]:
     node_ids = range(1, options.nodes + 1)
     taken: set[int] = set()
-    clients = {n: options.port + n - 1 if options.port else _free_port(taken) for n in node_ids}
+    clients = {n: options.port + n - 1 if options.port else free_port(taken) for n in node_ids}
     for port in clients.values():
-        if not _is_free(port):
+        if not is_free(port):
             raise BrokerError(
                 f"port {port} on {HOST} is already in use: stop the program that listens there, choose another --port, "
                 "or 0 for a free one"
             )
     taken.update(clients.values())
-    return {n: NodePorts(clients[n], _free_port(taken), _free_port(taken)) for n in node_ids}
-
-
-def _free_port(taken: set[int]) -> int:
-    draw = random.SystemRandom()
-    for _ in range(1000):
-        port = draw.randrange(*_PORT_RANGE)
-        if port not in taken and _is_free(port):
-            taken.add(port)
-            return port
-    raise BrokerError(f"no free port found on {HOST} between {_PORT_RANGE[0]} and {_PORT_RANGE[1]}")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        # As Java does: connections that are closing do not count, a listening socket does.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-        return True
+    return {n: NodePorts(clients[n], free_port(taken), free_port(taken)) for n in node_ids}
 
 
 def _java() -> str:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Literal
 
 from infra.errors import BrokerError
+from infra.ports import HOST
 
-__all__ = ["HOST", "BrokerSecurity", "Mechanism", "NodePorts", "scram_arguments", "server_properties"]
+__all__ = ["BrokerSecurity", "Mechanism", "NodePorts", "scram_arguments", "server_properties"]
 
-HOST = "127.0.0.1"
 Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 _LOGIN_MODULE = {
     "PLAIN": "org.apache.kafka.common.security.plain.PlainLoginModule",

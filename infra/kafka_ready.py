@@ -6,7 +6,7 @@ from collections.abc import Callable
 from infra.errors import BrokerError
 from infra.kafka_cluster import Cluster
 from infra.kafka_probe import serving_brokers
-from infra.kafka_properties import HOST
+from infra.ports import HOST
 
 __all__ = ["wait_until_serving"]
 

@@ -66,7 +66,7 @@ class Settings(BaseSettings):
     session_timeout_s: float = Field(
         10.0, ge=1, le=300, description="a silent worker loses its partitions after so long"
     )
-    ready_file: Path | None = Field(None, description="file touched while the worker makes progress")
+    ready_file: Path | None = Field(None, description="file touched while a worker or a controller makes progress")
     outbox: Path | None = Field(None, description="file of the device client's buffer on disk")
     outbox_bytes_max: int = Field(256 * 2**20, ge=2**20, description="size limit of that buffer")
 

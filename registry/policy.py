@@ -79,13 +79,15 @@ class ShiftRules(Strict):
         kinds: Of `adaptation.corruptions`, mixtures as ``gain+noise``. By default the half that no training uses. Those
             that make no sense for the windows are left out.
         severities: Above 0 to 5.
-        accuracy_margin: How much lower the accuracy under any of them may be than the champion's.
+        accuracy_margin: How much lower the accuracy may be than the champion's, in the mean over all of them.
+        worst_margin: The same under any one of them: two trainings differ widely there.
         windows_max: Of each validation set, every k-th is taken where it has more.
     """
 
     kinds: tuple[str, ...] = EVALUATION
     severities: tuple[Annotated[float, Field(gt=0, le=5)], ...] = (3.0,)
-    accuracy_margin: Share = 0.02
+    accuracy_margin: Share = 0.05
+    worst_margin: Share = 0.15
     windows_max: _Windows = 4000
 
     @field_validator("kinds")
@@ -113,17 +115,18 @@ class ShadowRules(Strict):
 
     Attributes:
         windows: How many recent ones are asked for; 0 leaves the gate out.
-        changed_share: Largest share with another answer than the champion's.
+        changed_share: Largest share with another answer than the champion's; None measures and does not judge, because
+            a better model changes answers, too.
         confidence_loss: Largest fall of the mean confidence.
         device_windows_min: Devices with fewer are not judged one by one.
         device_changed_share, device_confidence_loss: The same for any one device.
     """
 
     windows: Annotated[int, Field(ge=0, le=100_000)] = 2000
-    changed_share: Share = 0.15
+    changed_share: Share | None = None
     confidence_loss: Share = 0.05
     device_windows_min: _Windows = 50
-    device_changed_share: Share = 0.4
+    device_changed_share: Share | None = None
     device_confidence_loss: Share = 0.15
 
 

@@ -4,22 +4,26 @@ Key of a part is the SHA-256 of the whole file and the part's number. Compaction
 from its place all the same (the topic was made anew), the topic is searched by key.
 """
 
+import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.errors import KafkaTimeoutError
 
 from adaptation.errors import ContractError
 from infra.settings import Settings
 from registry.release import Place
-from streams.reading import committed_reader, read_to_end
+from streams.reading import SILENCE_S, committed_reader, read_to_end
 from streams.topics import topic_name
 
 __all__ = ["PART_BYTES", "ArtifactReader", "publish_files"]
 
 PART_BYTES = 900_000
 _ACK_S = 60.0
+_KEPT_BYTES = 4 * 2**20
+_FETCH_BYTES = 16_384  # a larger record comes whole, and no megabyte behind it that nobody asked for
 
 
 def publish_files(
@@ -55,6 +59,7 @@ class ArtifactReader:
         self._settings = settings
         self._partition = TopicPartition(topic_name(settings.fleet, "artifacts"), 0)
         self._opened: KafkaConsumer | None = None
+        self._kept: dict[int, Any] = {}
 
     def read(self, digest: str, place: Place) -> bytes:
         """Return a file; its digest is the caller's to check.
@@ -78,6 +83,7 @@ class ArtifactReader:
         if self._opened is not None:
             self._opened.close()
             self._opened = None
+        self._kept.clear()
 
     def __enter__(self) -> Self:
         return self
@@ -89,14 +95,26 @@ class ArtifactReader:
 
     def _at(self, offset: int, key: bytes) -> bytes | None:
         consumer, tp = self._consumer(), self._partition
-        first, end = consumer.beginning_offsets([tp])[tp], consumer.end_offsets([tp])[tp]
-        if not first <= offset < end:
-            return None
-        if consumer.position(tp) != offset:  # parts of one release lie one after the other
+        if offset not in self._kept:
+            first, end = consumer.beginning_offsets([tp])[tp], consumer.end_offsets([tp])[tp]
+            if not first <= offset < end:
+                return None
             consumer.seek(tp, offset)
-        for message in read_to_end(consumer, [tp]):
-            return message.value if message.offset == offset and message.key == key else None
-        return None
+            self._read_past(offset)
+        found = self._kept.pop(offset, None)
+        return found.value if found is not None and found.key == key else None
+
+    def _read_past(self, offset: int) -> None:
+        """Keep what comes with the record at an offset: files of one release lie together, and are asked for soon."""
+        consumer, tp = self._consumer(), self._partition
+        if sum(len(record.value or b"") for record in self._kept.values()) > _KEPT_BYTES:
+            self._kept.clear()
+        heard = time.monotonic()
+        while consumer.position(tp) <= offset:
+            for record in consumer.poll(timeout_ms=1000).get(tp, []):
+                self._kept[record.offset] = record
+            if time.monotonic() - heard > SILENCE_S:
+                raise KafkaTimeoutError(f"no record of {tp.topic}/{tp.partition} came for {SILENCE_S:.0f} s")
 
     def _search(self, key: bytes) -> bytes:
         consumer, tp = self._consumer(), self._partition
@@ -111,6 +129,6 @@ class ArtifactReader:
 
     def _consumer(self) -> KafkaConsumer:
         if self._opened is None:
-            self._opened = committed_reader(self._settings, max_poll_records=1, max_partition_fetch_bytes=PART_BYTES)
+            self._opened = committed_reader(self._settings, max_partition_fetch_bytes=_FETCH_BYTES)
             self._opened.assign([self._partition])
         return self._opened

@@ -11,6 +11,8 @@ import click
 __all__ = ["COMMANDS", "main"]
 
 COMMANDS = {
+    "up": "start Kafka, MLflow and the controller on this machine",
+    "down": "stop them",
     "broker": "start, stop and look at a local Apache Kafka",
     "train": "train a source model and write its bundle",
     "meta-train": "teach a generator that adapts a source model",
@@ -19,6 +21,15 @@ COMMANDS = {
     "continual": "compare ways of learning from delayed labels",
     "pilot": "find out on your own recordings what adaptation would do",
     "keys": "make, rotate and revoke the keys of a fleet",
+    "register": "judge a bundle and put it into the catalogue",
+    "gate": "judge a registered version again",
+    "candidates": "what could be released, and what the gates said",
+    "controller": "release what was asked for, judged and approved",
+    "promote": "ask for a version to be released",
+    "rollback": "ask for the return to what was in force before",
+    "history": "who had what, who asked, who approved, and why",
+    "diff": "what differs between two versions",
+    "devices": "what really runs where",
     "worker": "adapt what devices publish",
     "fleet": "play a recording as a fleet of devices",
     "collect": "join predictions with the truth and write a report",
@@ -133,13 +144,13 @@ def _run(arguments: Sequence[str] | None) -> int:
 def exit_code(error: Exception) -> int | None:
     """Return the exit code of an expected error, None for a bug."""
     from adaptation.errors import AcclimateError, ConfigError
-    from infra.errors import BrokerError, CatalogueError, SettingsError
+    from infra.errors import InfraError, SettingsError
 
     if isinstance(error, ConfigError | SettingsError):
         return 2
     if isinstance(error, AcclimateError):
         return 3
-    if isinstance(error, BrokerError | CatalogueError):
+    if isinstance(error, InfraError):
         return 4
     if type(error).__module__.startswith(("kafka.errors", "aiokafka.errors")):
         return 4

@@ -53,7 +53,11 @@ class HistoryReader:
             KafkaError: The broker does not answer.
         """
         if self._consumer is None:
-            self._consumer = committed_reader(self._settings)
+            consumer = committed_reader(self._settings)
+            if not consumer.partitions_for_topic(self._partition.topic):
+                consumer.close()
+                return History()  # nobody has begun this fleet
+            self._consumer = consumer
             self._consumer.assign([self._partition])
             self._consumer.seek(self._partition, self._entries[-1].offset + 1 if self._entries else 0)
         for message in read_to_end(self._consumer, [self._partition]):

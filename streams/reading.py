@@ -65,8 +65,10 @@ def read_to_end(
         while consumer.position(tp) < ends[tp]:
             before = consumer.position(tp)
             for message in consumer.poll(timeout_ms=1000).get(tp, []):
-                if message.offset < ends[tp]:
-                    yield message
+                if message.offset >= ends[tp]:
+                    consumer.seek(tp, message.offset)  # newer than the end: left to whoever reads on
+                    break
+                yield message
             if consumer.position(tp) != before:
                 heard = time.monotonic()
             elif time.monotonic() - heard > SILENCE_S:

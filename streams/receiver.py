@@ -36,6 +36,7 @@ __all__ = ["Loaded", "Receiver", "ReceiverReport", "in_force_of"]
 
 RETRY_S = 30.0
 _POLL_MS = 500
+_WAIT_MS = 5_000  # the broker answers at once when there is a release; asking less often is what idle devices save
 _MAX_TRUST_BYTES = 512 * 1024
 
 T = TypeVar("T")
@@ -189,7 +190,7 @@ class Receiver(Generic[T]):
 
     def _connected(self) -> KafkaConsumer:
         if self._consumer is None:
-            consumer = committed_reader(self._settings)
+            consumer = committed_reader(self._settings, fetch_max_wait_ms=_WAIT_MS)
             tp = TopicPartition(topic_name(self._settings.fleet, "releases"), 0)
             consumer.assign([tp])
             consumer.seek_to_beginning(tp)

@@ -17,6 +17,8 @@ from streams.connect import kafka_python_options
 __all__ = ["TOPICS", "Topic", "create_topics", "differing_topics", "topic_name"]
 
 DAY_MS = 24 * 3600 * 1000
+# Compaction leaves the newest segment alone, by default for a week: whoever starts would read all of that week.
+_COMPACTED = {"segment.ms": "3600000", "max.compaction.lag.ms": "3600000"}
 
 
 @dataclass(frozen=True)
@@ -115,4 +117,4 @@ def _configs(topic: Topic) -> dict[str, str]:
         "retention.ms": str(topic.retention_ms),
         "max.message.bytes": str(topic.bytes_max),
         "message.timestamp.type": "LogAppendTime",
-    }
+    } | (_COMPACTED if topic.cleanup == "compact" else {})

@@ -1,11 +1,22 @@
-"""Fixtures of the whole test session: the real Kafka that tests share."""
+"""Fixtures of the whole test session: the real Kafka and the real MLflow server that tests share."""
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from infra.broker import LocalKafka
+from infra.mlflow_server import start_mlflow, stop_mlflow
+
+
+@dataclass(frozen=True)
+class MlflowServer:
+    """Where it answers, and the folder of its store."""
+
+    address: str
+    folder: Path
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -31,3 +42,15 @@ def kafka3() -> Iterator[LocalKafka]:
     noticed_soon = {"broker.session.timeout.ms": "3000", "broker.heartbeat.interval.ms": "500"}
     with LocalKafka(3, properties=noticed_soon) as brokers:
         yield brokers
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    """Give a server of MLflow, started once."""
+    folder = tmp_path_factory.mktemp("mlflow-server")
+    status, _ = start_mlflow(folder, 0)
+    assert status.address is not None
+    try:
+        yield MlflowServer(status.address, folder)
+    finally:
+        stop_mlflow(folder)

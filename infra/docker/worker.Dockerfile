@@ -25,6 +25,7 @@ COPY --from=build /opt/acclimate /opt/acclimate
 ENV PATH=/opt/acclimate/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     ACCLIMATE_READY_FILE=/tmp/acclimate-ready
+RUN install -d -o 10001 -g 10001 /state
 USER 10001:10001
 WORKDIR /tmp
 # The worker touches the file every few seconds while it makes progress.

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adaptation.dataset import load, parse_integers, parse_selector
+from adaptation.dataset import load, load_labelled, parse_integers, parse_selector
 from adaptation.errors import ConfigError, DataError
 from adaptation.npz_file import read_arrays
 from adaptation.selectors import match_rows, summarise_values
@@ -277,3 +277,23 @@ def test_selections_on_the_recordings_give_the_known_counts() -> None:
     assert (bearing.channels, bearing.channel_names, bearing.group_key) == (1, ("DE accelerometer",), "load")
     with pytest.raises(ConfigError, match="are tied"):
         load(SHARED / "cwru_bearing.npz", source="load=0", order=["t"])
+
+
+def test_rows_to_judge_by_need_not_show_every_class(npz: Path):
+    found = load_labelled(npz, where="device=2", label="y")
+    assert found.labels.tolist() == [0, 1, 2, 0]
+    assert found.rows.tolist() == [1, 4, 7, 10]
+    one = load_labelled(npz, where="part=1", label="y", group="device", channels=(1,))
+    assert set(one.labels) == {0, 2}
+    assert [name for name, _ in one.streams()] == ["1", "2", "3"]
+    assert one.windows.shape == (6, 1, 4)
+    whole = load_labelled(npz)
+    assert (len(whole), [name for name, _ in whole.streams()]) == (12, ["all"])
+
+
+def test_rows_to_judge_by_must_be_new_to_the_model(npz: Path):
+    assert len(load_labelled(npz, where="device=2-3", apart_from=("device=1",))) == 8
+    with pytest.raises(ConfigError, match=r"4 of the 8 rows .* the model was trained on"):
+        load_labelled(npz, where="device=2-3", apart_from=("device=1-2",))
+    with pytest.raises(ConfigError, match="has no array 'z'"):
+        load_labelled(npz, where="z=1")

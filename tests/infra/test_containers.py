@@ -13,10 +13,11 @@ from infra.kafka_jars import KAFKA_VERSION
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "docker-compose.yml"
-SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))["services"]
+WHOLE: dict[str, Any] = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))
+SERVICES: dict[str, dict[str, Any]] = WHOLE["services"]
 DOCKERFILES = sorted((ROOT / "infra" / "docker").glob("*.Dockerfile"))
-# name:1.2.3 with an optional suffix, never `latest`, a bare name or only part of a version
-EXACT = re.compile(r"[a-z0-9./-]+:v?\d+\.\d+\.\d+([.-][a-z0-9.]+)*")
+# name:1.2.3 with an optional suffix, never `latest`, a bare name or only part of a version; PostgreSQL's have two parts
+EXACT = re.compile(r"([a-z0-9./-]+:v?\d+\.\d+\.\d+([.-][a-z0-9.]+)*|postgres:\d+\.\d+)")
 
 
 def test_the_compose_file_follows_the_compose_specification() -> None:
@@ -63,3 +64,44 @@ def test_a_built_service_names_an_existing_container_file_whose_sources_exist(na
     copied = [line.split()[1:-1] for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("COPY ")]
     for source in (s for sources in copied if not sources[0].startswith("--from") for s in sources):
         assert (ROOT / source).exists(), f"{path.name} copies {source}, which is not there"
+
+
+def test_passwords_and_private_keys_are_secrets_and_never_in_the_environment() -> None:
+    named = {secret for service in SERVICES.values() for secret in service.get("secrets", [])}
+    assert named == set(WHOLE["secrets"])
+    assert all(secret["file"].startswith("./secrets/") for secret in WHOLE["secrets"].values())
+    ignored = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    assert {"secrets/", "keys/", ".acclimate/"} <= set(ignored)
+    for service in SERVICES.values():
+        for name, value in service.get("environment", {}).items():
+            secret = re.search("PASSWORD|SECRET|KEY", name)
+            assert not secret or str(value).startswith("/run/secrets/"), name
+
+
+def test_a_container_sees_no_more_of_the_keys_than_it_needs() -> None:
+    seen = {
+        name: {v["source"].rpartition("/")[2] for v in service.get("volumes", []) if isinstance(v, dict)}
+        for name, service in SERVICES.items()
+    }
+    assert seen["worker"] == seen["controller"] == {"trust.json"}
+    assert {name for name, service in SERVICES.items() if "release_key" in service.get("secrets", [])} == {"controller"}
+
+
+def test_database_and_store_are_reached_by_mlflow_alone() -> None:
+    assert WHOLE["networks"]["catalogue"]["internal"] is True
+    for name in ("postgres", "s3"):
+        assert SERVICES[name]["networks"] == ["catalogue"]
+        assert "ports" not in SERVICES[name]
+    assert {name for name, service in SERVICES.items() if "catalogue" in service.get("networks", [])} == {
+        "postgres",
+        "s3",
+        "mlflow",
+    }
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "infra" / "docker").glob("*.sh")), ids=lambda path: path.stem)
+def test_a_start_script_is_correct_shell_that_ends_at_the_first_error(path: Path) -> None:
+    subprocess.run(["/bin/sh", "-n", path], check=True)
+    text = path.read_text(encoding="utf-8")
+    assert "\nset -eu\n" in text
+    assert "\nexec " in text  # signals reach the program itself

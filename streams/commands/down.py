@@ -1,0 +1,25 @@
+"""``acclimate down``: the end of what ``acclimate up`` has started."""
+
+import json
+from pathlib import Path
+
+import click
+
+from streams.commands.connection_options import json_option
+from streams.commands.up import stack_folder_option
+
+__all__ = ["command"]
+
+
+@click.command(epilog="Example: acclimate down")
+@stack_folder_option
+@json_option
+def command(folder: Path, as_json: bool) -> None:
+    """Stop the controller, MLflow's server and Kafka, and wait until they have ended; what they keep stays."""
+    from streams.stack import stop_stack
+
+    stopped = stop_stack(folder)
+    if as_json:
+        click.echo(json.dumps({"stopped": stopped, "data_dir": str(folder)}))
+    else:
+        click.echo(f"stopped: {', '.join(stopped)}" if stopped else f"nothing runs from {folder}")
