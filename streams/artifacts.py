@@ -5,7 +5,7 @@ from its place all the same (the topic was made anew), the topic is searched by 
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,10 +15,10 @@ from kafka.errors import KafkaTimeoutError
 from adaptation.errors import ContractError
 from infra.settings import Settings
 from registry.release import Place
-from streams.reading import SILENCE_S, committed_reader, read_to_end
+from streams.reading import SILENCE_S, committed_reader, read_to_end, read_topic
 from streams.topics import topic_name
 
-__all__ = ["PART_BYTES", "ArtifactReader", "publish_files"]
+__all__ = ["PART_BYTES", "ArtifactReader", "publish_files", "remove_files"]
 
 PART_BYTES = 900_000
 _ACK_S = 60.0
@@ -50,6 +50,27 @@ def publish_files(
         offsets = tuple(int(future.get(timeout=_ACK_S).offset) for future in sent)
         places[digest] = Place(size_bytes=len(content), offsets=offsets)
     return places
+
+
+def remove_files(producer: KafkaProducer, settings: Settings, keep: Set[str]) -> int:
+    """Let compaction remove every part of a file that is not to be kept; return how many parts.
+
+    Args:
+        producer: As for `publish_files`.
+        settings: Broker and fleet.
+        keep: SHA-256 of files.
+
+    Raises:
+        KafkaError: The broker does not answer.
+    """
+    left: set[bytes] = set()
+    for message in read_topic(settings, "artifacts"):
+        (left.discard if message.value is None else left.add)(message.key or b"")
+    gone = sorted(key for key in left if key.decode("utf-8", "replace").partition("/")[0] not in keep)
+    topic = topic_name(settings.fleet, "artifacts")
+    for future in [producer.send(topic, key=key, value=None) for key in gone]:
+        future.get(timeout=_ACK_S)
+    return len(gone)
 
 
 class ArtifactReader:

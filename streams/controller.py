@@ -47,6 +47,7 @@ __all__ = ["Controller"]
 
 _STALE_EVERY_S = 60.0
 _BEAT_S = 10.0
+_KEPT_RELEASES = 20
 _SEEN_S = 30.0  # a transaction that is committed is seen a moment later
 
 log = logging.getLogger(__name__)
@@ -126,8 +127,6 @@ class Controller:
             except CatalogueError as error:
                 log.warning("event=catalogue_unreachable error=%s", error)
                 done = None
-            if self._settings.ready_file is not None:
-                self._settings.ready_file.touch()
             if done is None:
                 stop.wait(poll_s)
 
@@ -147,6 +146,7 @@ class Controller:
         self._report_stale(history)
         if self._aliases_due:
             self._set_aliases(history)
+            self._clean_up(history)
         return self._aliased(history)
 
     def close(self) -> None:
@@ -248,6 +248,13 @@ class Controller:
         if self._evidence is not None:
             self._evidence[1].close()
             self._evidence = None
+
+    def _clean_up(self, history: History) -> None:
+        """Remove files that none of the newest releases names: a return to an older one sends them again."""
+        kept = {sha for each in history.releases[-_KEPT_RELEASES:] for sha in each.release.artifacts}
+        gone = self._log.remove_files(kept)
+        if gone:
+            log.info("event=artifacts_removed parts=%d", gone)
 
     # Requests
 

@@ -4,7 +4,7 @@
 refuses its producer as soon as another one has begun (`transactional.id`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from types import TracebackType
 from typing import Self
 
@@ -15,7 +15,7 @@ from infra.errors import BrokerError
 from infra.settings import Settings
 from registry.envelope import Envelope
 from registry.release import Place, record_bytes
-from streams.artifacts import publish_files
+from streams.artifacts import publish_files, remove_files
 from streams.connect import kafka_python_options
 from streams.messages import ControllerStatus
 from streams.reading import read_topic
@@ -63,6 +63,10 @@ class ReleaseLog:
     def publish_files(self, files: Mapping[str, bytes], known: Mapping[str, Place]) -> dict[str, Place]:
         """Send files that have no place yet; see `streams.artifacts.publish_files`."""
         return publish_files(self._files, self._settings.fleet, files, known)
+
+    def remove_files(self, keep: Set[str]) -> int:
+        """Remove files that are not to be kept; see `streams.artifacts.remove_files`."""
+        return remove_files(self._files, self._settings, keep)
 
     def append(self, trust: Envelope, release: Envelope) -> None:
         """Put a release in force; when this returns it is, and the history has it.

