@@ -274,6 +274,9 @@ def test_two_bad_devices_of_twenty_stop_a_roll_out_before_its_second_wave(plant:
             assert settle(controller) == []
             assert plant.catalogue.aliased("champion") == {"source": release.stable["source"].version}
             assert remarks(plant) == [("alias_reset", 2)]
+            print(
+                f"200 devices, {len(inside)} in wave 1, {bad} bad: aborted before wave 2, 200 of 200 on the stable set"
+            )
     finally:
         controller.close()
 
