@@ -32,7 +32,7 @@ from registry.envelope import Envelope, key_id, public_hex
 from registry.history import History
 from registry.key_folder import read_trust_file
 from registry.next_release import Request, aborted, begun, finished, renewed, widened
-from registry.release import KINDS, Kind, Member, Place, Release, parse_record, record_bytes, sign_release
+from registry.release import KINDS, Kind, Member, Place, Release, parse_record, read_release, record_bytes, sign_release
 from registry.report import Report, Topic, sign_report
 from registry.requests import Held, judge
 from registry.rollout import RolloutPolicy, assess
@@ -102,8 +102,10 @@ class Controller:
                 raise ConfigError(
                     f"{settings.release_key}: expected a key that {settings.trust} believes for releases now"
                 )
+            if raw:
+                self._check_chain(read_release(parse_record(raw).release).epoch)
         except BaseException:
-            self._log.close()
+            self.close()
             raise
 
     def follow(self, stop: threading.Event, poll_s: float) -> None:
@@ -175,6 +177,19 @@ class Controller:
         if trust.fleet != self._settings.fleet:
             raise ConfigError(f"{path}: expected fleet {self._settings.fleet}, found {trust.fleet}")
         return (envelope if self._told is None else newer_trust(self._told, envelope)), trust
+
+    def _check_chain(self, epoch: int) -> None:
+        """Refuse to begin anew below what receivers have: they would take nothing of it."""
+        deadline = time.monotonic() + _SEEN_S
+        while True:
+            newest = self._history.read(self._trust).newest
+            if newest is not None and newest.release.epoch >= epoch:
+                return
+            if time.monotonic() > deadline:
+                raise ContractError(
+                    f"releases: epoch {epoch} is in force, and no key that {self._settings.trust} believes stands "
+                    "behind it; start the controller with a rotated key before the old one is revoked"
+                )
 
     def _renew(self, history: History) -> str | None:
         newest = history.newest

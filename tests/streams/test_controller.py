@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from adaptation.errors import ConfigError
+from adaptation.errors import ConfigError, ContractError
 from registry.release import Release, unit_hash
 from registry.rollout import RolloutPolicy
 from streams.controller import Controller
@@ -15,7 +15,7 @@ from streams.reading import read_topic
 from streams.receiver import Receiver
 from streams.release_log import Fenced
 from tests.support.plant import AT_ONCE, SALT, Plant
-from tests.support.signed import private
+from tests.support.signed import key, private, trust
 
 pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("kafka"), pytest.mark.filterwarnings("ignore")]
 
@@ -372,3 +372,17 @@ def test_files_that_no_newer_release_names_are_removed_and_sent_again_for_a_retu
         receiver.close()
     finally:
         controller.close()
+
+
+def test_a_controller_refuses_to_begin_anew_below_what_receivers_have(
+    plant: Plant, controller: Controller, monkeypatch: pytest.MonkeyPatch
+):
+    plant.champion(plant.made("first"))
+    settle(controller)
+    keys = (key("release", "fresh"), key("gate"))
+    revoked = (key("release").key_id,)
+    newer = trust(version=2, fleet=plant.settings.fleet, keys=keys, revoked=revoked)
+    (plant.folder / "trust.json").write_text(newer.model_dump_json())
+    monkeypatch.setattr("streams.controller._SEEN_S", 1.0)
+    with pytest.raises(ContractError, match="before the old one is revoked"):
+        Controller(plant.settings, AT_ONCE, private("fresh"), salt=lambda: SALT)
