@@ -4,10 +4,11 @@ InfraError
 ├── SettingsError   a setting is unknown or wrong               exit code 2
 ├── BrokerError     Kafka cannot be started, reached or stopped  exit code 4
 ├── CatalogueError  MLflow cannot be reached, or refuses         exit code 4
+│   └── NoSuchVersion  it answers, and has no such version       exit code 4
 └── StackError      a local program cannot be started or stopped exit code 4
 """
 
-__all__ = ["BrokerError", "CatalogueError", "InfraError", "SettingsError", "StackError"]
+__all__ = ["BrokerError", "CatalogueError", "InfraError", "NoSuchVersion", "SettingsError", "StackError"]
 
 
 class InfraError(Exception):
@@ -24,6 +25,10 @@ class BrokerError(InfraError):
 
 class CatalogueError(InfraError):
     """MLflow cannot be reached, or refuses."""
+
+
+class NoSuchVersion(CatalogueError):
+    """MLflow answers, and has no such version."""
 
 
 class StackError(InfraError):

@@ -80,6 +80,11 @@ class Settings(BaseSettings):
             raise ValueError(f"{PREFIX}SSL_CERTFILE and {PREFIX}SSL_KEYFILE belong together, only one is set")
         return self
 
+    @property
+    def passphrase(self) -> str | None:
+        """Of private keys in files, in clear."""
+        return self.key_passphrase.get_secret_value() if self.key_passphrase is not None else None
+
     def masked(self) -> dict[str, Any]:
         """Return the settings as JSON values, secrets shown as asterisks."""
         return self.model_dump(mode="json", exclude_none=True)

@@ -95,16 +95,14 @@ def manifest_signature(manifest: bytes, key: Ed25519PrivateKey) -> bytes:
     return sign_detached(_MANIFEST_TYPE, manifest, [key])
 
 
-def check_manifest_signature(folder: Path, trust: Trust) -> None:
-    """Check that a gate's key signed the manifest in a folder.
+def check_manifest_signature(manifest: bytes, signature: bytes, trust: Trust) -> None:
+    """Check that a gate's key signed a manifest.
 
     The key may be past its window, because bundles live longer than keys; a revoked one does not count.
 
     Raises:
         ContractError: No such signature is there, or it does not hold.
     """
-    manifest = read_file(folder, MANIFEST_FILE, MAX_MANIFEST_BYTES)
-    raw = read_file(folder, SIGNATURE_FILE, MAX_MANIFEST_BYTES)
     keys = {key.key_id: key.public_key for key in trust.keys if key.role == "gate"}
-    if not detached_signers(raw, _MANIFEST_TYPE, manifest, keys, SIGNATURE_FILE):
+    if not detached_signers(signature, _MANIFEST_TYPE, manifest, keys, SIGNATURE_FILE):
         raise ContractError(f"{SIGNATURE_FILE}: expected the signature of a gate that the fleet believes, found none")

@@ -8,6 +8,7 @@ from pydantic import Field
 from adaptation.errors import ContractError
 from registry.canonical import Digest, Name, canonical_bytes
 from registry.envelope import Envelope, sign, signers
+from registry.release import Kind
 from registry.trust import Statement, Trust, read_statement
 
 __all__ = ["APPROVAL_TYPE", "Action", "Approval", "approvers", "read_approval", "sign_approval"]
@@ -29,7 +30,7 @@ class Approval(Statement):
 
     schema_version: Literal[1] = 1
     action: Action
-    kind: Name
+    kind: Kind
     name: Name
     version: Annotated[int, Field(ge=1)]
     digest: Digest

@@ -14,12 +14,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from adaptation.errors import ContractError
-from infra.errors import CatalogueError
-from registry.any_bundle import read_any_bundle
+from infra.errors import CatalogueError, NoSuchVersion
+from registry.any_bundle import AnyBundle, read_any_bundle
 from registry.folder import read_file
 from registry.release import KINDS, Kind
 
-__all__ = ["ALIASES", "Alias", "Catalogue", "CatalogueVersion", "model_name"]
+__all__ = ["ALIASES", "Alias", "Catalogue", "CatalogueVersion", "Stored", "model_name"]
 
 Alias = Literal["candidate", "champion", "previous"]
 ALIASES: tuple[Alias, ...] = ("candidate", "champion", "previous")
@@ -32,6 +32,14 @@ _MAX_FILES = 16
 _MAX_FILE_BYTES = 256 * 2**20
 _TIMEOUT_S = 10
 _RETRIES = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """What a version holds: its files by name, and the bundle that was read from them."""
+
+    files: Mapping[str, bytes]
+    bundle: AnyBundle
 
 
 @dataclass(frozen=True)
@@ -181,16 +189,17 @@ class Catalogue:
         with self._mlflow():
             self._client.set_model_version_tag(model_name(self.fleet, kind), str(version), key, value[:5000])
 
-    def download(self, kind: Kind, version: int) -> dict[str, bytes]:
-        """Return the files of a version by name, read as a bundle of its kind and so known to be one.
+    def download(self, kind: Kind, version: int) -> Stored:
+        """Return what a version holds, read as a bundle of its kind.
 
         Raises:
             ContractError: It is no version of ours, or what it holds is no bundle.
-            CatalogueError: MLflow does not answer, or has no such version.
+            NoSuchVersion: MLflow has none.
+            CatalogueError: MLflow does not answer.
         """
         name = model_name(self.fleet, kind)
         with self._mlflow(), tempfile.TemporaryDirectory() as scratch:
-            source = str(self._client.get_model_version(name, str(version)).source)
+            source = self._source(name, version)
             match = _SOURCE.fullmatch(source)
             if match is None:
                 raise ContractError(
@@ -209,8 +218,21 @@ class Catalogue:
             folder.mkdir()
             for file in names:
                 Path(stored.download_artifacts(f"{_FOLDER}/{file}", scratch)).replace(folder / file)
-            read_any_bundle(folder, kind)
-            return {file: read_file(folder, file, _MAX_FILE_BYTES) for file in names}
+            bundle = read_any_bundle(folder, kind)
+            return Stored({file: read_file(folder, file, _MAX_FILE_BYTES) for file in names}, bundle)
+
+    def _source(self, name: str, version: int) -> str:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return str(self._client.get_model_version(name, str(version)).source)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                raise NoSuchVersion(
+                    f"MLflow has no version {version} of {name}; `acclimate candidates` shows them. Is this the right "
+                    "ACCLIMATE_MLFLOW?"
+                ) from error
+            raise
 
     def _experiment(self) -> str:
         name = f"acclimate/{self.fleet}"

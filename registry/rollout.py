@@ -154,7 +154,7 @@ def assess(
     seen = [evidence for evidence in wave.values() if evidence.seen]
     wrong = {device: bad_device(evidence, policy) for device, evidence in wave.items()}
     bad = {device: reason for device, reason in wrong.items() if reason is not None}
-    needed = max(1, min(policy.min_devices, len(wave)))
+    needed = min(policy.min_devices, len(wave))
     figures = f"{len(seen)} of {len(wave)} devices seen, {len(bad)} bad"
     if len(seen) >= needed and len(bad) > policy.bad_share_max * len(seen):
         first = min(bad)
@@ -171,7 +171,7 @@ def assess(
         return Assessment("wait", f"{figures}; watched for {watched_s:.0f} of {policy.observe_s:.0f} s")
     if workers_refused:
         return Assessment("abort", f"{figures}; refused by {len(workers_refused)} workers, first {workers_refused[0]}")
-    if wave and len(seen) < needed:
+    if len(seen) < needed:
         return Assessment("wait", f"{figures}; {needed} must have answered")
     change = "" if fall is None else f"; confidence changed by {fall[0]:+.3f} against the control group"
     return Assessment("pass", f"{figures}{_against_control(len(bad), len(seen), control, policy)}{change}")

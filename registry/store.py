@@ -7,7 +7,8 @@ from pathlib import Path
 
 from adaptation.errors import ContractError
 from registry.any_bundle import AnyBundle, bundle_kind, check_manifest_signature, made_for, read_any_bundle
-from registry.folder import write_folder
+from registry.folder import read_file, write_folder
+from registry.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, SIGNATURE_FILE
 from registry.release import Kind, Member
 from registry.trust import Trust
 
@@ -60,7 +61,8 @@ def prune_bundles(store: Path, keep: Set[str]) -> None:
 
 def _checked(folder: Path, kind: Kind, member: Member, trust: Trust | None) -> AnyBundle:
     if trust is not None:
-        check_manifest_signature(folder, trust)
+        manifest = read_file(folder, MANIFEST_FILE, MAX_MANIFEST_BYTES)
+        check_manifest_signature(manifest, read_file(folder, SIGNATURE_FILE, MAX_MANIFEST_BYTES), trust)
     if bundle_kind(folder) != kind:
         raise ContractError(f"manifest.json: expected kind {kind}, found {bundle_kind(folder)}")
     bundle = read_any_bundle(folder, kind)

@@ -11,12 +11,9 @@ MLflow. Either way a bundle needs a believed verdict of the gates; the controlle
 import logging
 import os
 import socket
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from kafka.errors import KafkaError
@@ -25,20 +22,18 @@ from adaptation.errors import ConfigError, ContractError
 from infra.errors import CatalogueError
 from infra.settings import Settings
 from registry.acceptance import Refused, Seen, consider
-from registry.any_bundle import check_manifest_signature, member_of, read_any_bundle
-from registry.approval import Approval
-from registry.catalogue import Catalogue, model_name
 from registry.envelope import Envelope, key_id, public_hex
 from registry.history import History
 from registry.key_folder import read_trust_file
 from registry.next_release import Request, aborted, begun, finished, renewed, widened
-from registry.release import KINDS, Kind, Member, Place, Release, parse_record, read_release, record_bytes, sign_release
+from registry.release import Kind, Member, Place, Release, parse_record, read_release, record_bytes, sign_release
 from registry.report import Report, Topic, sign_report
 from registry.requests import Held, judge
 from registry.rollout import RolloutPolicy, assess
 from registry.trust import Trust, newer_trust
 from streams.history import HistoryReader
 from streams.messages import ControllerStatus
+from streams.offers import Offer, Offers
 from streams.receivers import behind
 from streams.release_log import Fenced, ReleaseLog
 from streams.wave_evidence import WaveEvidence
@@ -51,14 +46,6 @@ _KEPT_RELEASES = 20
 _SEEN_S = 30.0  # a transaction that is committed is seen a moment later
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class _Fetched:
-    """A version as it came out of the catalogue: checked in itself, and signed by a gate."""
-
-    member: Member
-    files: Mapping[str, bytes]  # by SHA-256
 
 
 class Controller:
@@ -87,8 +74,7 @@ class Controller:
     ) -> None:
         self._settings, self._policy, self._key = settings, policy, key
         self._salt, self._now_ms = salt, now_ms
-        self._catalogue: Catalogue | None = None
-        self._fetched: dict[tuple[Kind, int], _Fetched] = {}
+        self._offers = Offers(settings)
         self._aliases_due = False
         self._stale_at = self._beat_at = 0.0
         self._evidence: tuple[str, WaveEvidence] | None = None
@@ -147,8 +133,9 @@ class Controller:
             return done
         self._report_stale(history)
         if self._aliases_due:
-            self._set_aliases(history)
+            self._offers.show(history, champion=self._trust.approvals > 0)
             self._clean_up(history)
+            self._aliases_due = False
         return self._aliased(history)
 
     def close(self) -> None:
@@ -180,16 +167,21 @@ class Controller:
 
     def _check_chain(self, epoch: int) -> None:
         """Refuse to begin anew below what receivers have: they would take nothing of it."""
+        if not self._is_seen(epoch):
+            raise ContractError(
+                f"releases: epoch {epoch} is in force, and no key that {self._settings.trust} believes stands behind "
+                "it; start the controller with a rotated key before the old one is revoked"
+            )
+
+    def _is_seen(self, epoch: int) -> bool:
+        """Wait until the history shows an epoch; say whether it does."""
         deadline = time.monotonic() + _SEEN_S
-        while True:
+        while time.monotonic() < deadline:
             newest = self._history.read(self._trust).newest
             if newest is not None and newest.release.epoch >= epoch:
-                return
-            if time.monotonic() > deadline:
-                raise ContractError(
-                    f"releases: epoch {epoch} is in force, and no key that {self._settings.trust} believes stands "
-                    "behind it; start the controller with a rotated key before the old one is revoked"
-                )
+                return True
+            time.sleep(0.01)
+        return False
 
     def _renew(self, history: History) -> str | None:
         newest = history.newest
@@ -217,15 +209,11 @@ class Controller:
             return None
         self._log.append(self._trust_envelope, envelope)
         self._told = self._trust_envelope
-        deadline = time.monotonic() + _SEEN_S
-        while True:
-            found = self._history.read(self._trust).newest
-            if found is not None and found.release.epoch >= release.epoch:
-                break
-            if time.monotonic() > deadline:
-                raise KafkaError(f"release {release.epoch} was committed, but is not to be seen after {_SEEN_S:.0f} s")
+        if not self._is_seen(release.epoch):
+            raise KafkaError(f"release {release.epoch} was committed, but is not to be seen after {_SEEN_S:.0f} s")
         self._aliases_due = self._aliases_due or release.step in ("complete", "rollback", "abort")
-        log.info("event=released epoch=%d step=%s share=%g reason=%r", *_said(release))
+        said = (release.epoch, release.step, release.share, release.reason)
+        log.info("event=released epoch=%d step=%s share=%g reason=%r", *said)
         return f"epoch {release.epoch}: {release.step}"
 
     # Waves
@@ -287,7 +275,7 @@ class Controller:
                     return self._append(history, aborted(history, reason, self._policy, self._now_ms()))
                 reason = f"approved by {asked_by}"
                 return self._append(history, renewed(history, reason, self._policy, self._now_ms()))
-            done = self._request(history, _kind(approval), approval.version, approval.digest, asked_by, approval.reason)
+            done = self._request(history, approval.kind, approval.version, approval.digest, asked_by, approval.reason)
             if done is not None:
                 return done
         return None
@@ -295,7 +283,7 @@ class Controller:
     def _aliased(self, history: History) -> str | None:
         """Look at the alias ``champion``: a request, or something to report."""
         release = history.newest.release if history.newest else None
-        for kind, version in self._connected().aliased("champion").items():
+        for kind, version in self._offers.champions().items():
             stable = release.stable.get(kind) if release else None
             candidate = release.candidate.get(kind) if release else None
             if candidate and candidate.version == version:
@@ -310,11 +298,11 @@ class Controller:
                 continue
             gone = history.aborted(kind)
             if stable is not None and gone is not None and gone.version == version and not _was_reset(history, gone):
-                self._connected().set_alias(kind, "champion", stable.version)
+                self._offers.reset(kind, stable.version)
                 text = f"{kind} version {version}: its roll-out was aborted; the alias names {stable.version} again"
                 self._report(history, "alias_reset", kind, version, gone.digest, text)
                 continue
-            asked_by, reason = self._said_by(kind, version)
+            asked_by, reason = self._offers.said_by(kind, version)
             done = self._request(history, kind, version, None, asked_by, reason)
             if done is not None:
                 return done
@@ -324,77 +312,28 @@ class Controller:
         self, history: History, kind: Kind, version: int, digest: str | None, asked_by: str, reason: str
     ) -> str | None:
         try:
-            fetched = self._fetch(kind, version)
+            offer = self._offers.fetch(kind, version, self._trust)
         except ContractError as error:
             self._report(history, "refused", kind, version, digest, f"{kind} version {version}: {error}")
             return None
-        found = fetched.member.digest
+        found = offer.member.digest
         if digest is not None and found != digest:
             text = f"{kind} version {version}: approved was bundle {digest[:12]}, MLflow has {found[:12]}"
             self._report(history, "refused", kind, version, digest, text)
             return None
-        answer = judge(history, self._trust, kind, fetched.member, asked_by, reason)
+        answer = judge(history, self._trust, kind, offer.member, asked_by, reason)
         if isinstance(answer, Held):
             self._report(history, answer.about, kind, version, found, answer.message)
             return None
-        return self._begin(history, answer, fetched)
+        return self._begin(history, answer, offer)
 
-    def _begin(self, history: History, request: Request, fetched: _Fetched) -> str | None:
+    def _begin(self, history: History, request: Request, offer: Offer) -> str | None:
         known: Mapping[str, Place] = history.newest.release.artifacts if history.newest else {}
-        places = self._log.publish_files(fetched.files, known)
+        places = self._log.publish_files(offer.files, known)
         release = begun(self._settings.fleet, history, request, places, self._policy, self._salt(), self._now_ms())
         done = self._append(history, release)
-        self._fetched.pop((request.kind, request.member.version), None)
+        self._offers.forget(request.kind, request.member.version)
         return done
-
-    def _fetch(self, kind: Kind, version: int) -> _Fetched:
-        """Return a version's files; they are kept while its request waits.
-
-        Raises:
-            CatalogueError: MLflow does not answer.
-            ContractError: They are no bundle of this kind, or no gate has signed it.
-        """
-        known = self._fetched.get((kind, version))
-        if known is not None:
-            return known
-        files = self._connected().download(kind, version)
-        with tempfile.TemporaryDirectory() as scratch:
-            folder = Path(scratch)
-            for name, content in files.items():
-                (folder / name).write_bytes(content)
-            check_manifest_signature(folder, self._trust)
-            bundle = read_any_bundle(folder, kind)
-        member = member_of(model_name(self._settings.fleet, kind), version, bundle, files)
-        fetched = _Fetched(member, {member.files[name]: content for name, content in files.items()})
-        self._fetched[kind, version] = fetched
-        return fetched
-
-    # What MLflow shows
-
-    def _connected(self) -> Catalogue:
-        if self._catalogue is None:
-            self._catalogue = Catalogue(self._settings.mlflow, self._settings.fleet)
-        return self._catalogue
-
-    def _set_aliases(self, history: History) -> None:
-        """Let the aliases name what was before and, where the alias is no request, what is in force."""
-        if history.newest is None:
-            return
-        for kind, member in history.newest.release.stable.items():
-            if self._trust.approvals:
-                self._connected().set_alias(kind, "champion", member.version)
-            self._connected().set_tag(kind, member.version, "asked_by", "")  # said once, for this release
-            before = [each for each in history.was_stable(kind) if each.digest != member.digest]
-            if before:
-                self._connected().set_alias(kind, "previous", before[-1].version)
-        self._aliases_due = False
-
-    def _said_by(self, kind: Kind, version: int) -> tuple[str, str]:
-        """Return who moved the alias and why, as far as MLflow says; nobody has signed it."""
-        found = next((each for each in self._connected().versions(kind) if each.version == version), None)
-        tags = found.tags if found else {}
-        who = tags.get("asked_by", "")
-        return (f"{who} (as MLflow says)" if who else "alias in MLflow")[:200], tags.get("reason", "") if who else ""
 
     def _differs(self, history: History, kind: Kind, version: int, stable: Member | None) -> None:
         before = history.releases[-2].release.stable.get(kind) if len(history.releases) > 1 else None
@@ -413,14 +352,11 @@ class Controller:
     def _report(
         self, history: History, about: Topic, kind: Kind | None, version: int | None, digest: str | None, text: str
     ) -> None:
-        """Remember a remark, once for as long as nothing has changed."""
-        same = [each for each in history.reports if (each.report.kind, each.report.version) == (kind, version)]
+        """Remember a remark, once until the next release."""
+        said = (about, kind, version, text[:2000])
         since = history.newest.at_ms if history.newest else 0
-        if (
-            same
-            and same[-1].at_ms >= since
-            and (same[-1].report.about, same[-1].report.message) == (about, text[:2000])
-        ):
+        earlier = [each.report for each in history.reports if each.at_ms >= since]
+        if any((each.about, each.kind, each.version, each.message) == said for each in earlier):
             return
         report = Report(
             fleet=self._settings.fleet,
@@ -439,16 +375,15 @@ class Controller:
         if newest is None or time.monotonic() < self._stale_at:
             return
         self._stale_at = time.monotonic() + _STALE_EVERY_S
-        epoch = newest.release.epoch
-        if self._now_ms() - newest.at_ms < 1000 * self._policy.stale_after_s:
+        told = any(each.report.about == "stale" and each.at_ms >= newest.at_ms for each in history.reports)
+        if told or self._now_ms() - newest.at_ms < 1000 * self._policy.stale_after_s:
             return
+        epoch = newest.release.epoch
         names = behind(self._settings, epoch)
         if names:
             first = ", ".join(names[:3])
             text = f"{len(names)} receivers are behind epoch {epoch}, first: {first}; see `acclimate devices`"
-            told = [r for r in history.reports if r.report.about == "stale" and r.at_ms >= newest.at_ms]
-            if not told:
-                self._report(history, "stale", None, None, None, text)
+            self._report(history, "stale", None, None, None, text)
 
     def _owners(self, envelope: Envelope) -> list[str]:
         return sorted(self._trust.owner(signature.keyid) for signature in envelope.signatures)
@@ -465,13 +400,6 @@ class Controller:
                 stop.wait(2.0)
 
 
-def _kind(approval: Approval) -> Kind:
-    found = next((kind for kind in KINDS if kind == approval.kind), None)
-    if found is None:
-        raise ContractError(f"approval: expected kind {', '.join(KINDS)}, found {approval.kind!r}")
-    return found
-
-
 def _was_reset(history: History, member: Member) -> bool:
     """Say whether the alias of an aborted version was moved back already: naming it again is a new wish."""
     since = history.newest.at_ms if history.newest else 0
@@ -479,7 +407,3 @@ def _was_reset(history: History, member: Member) -> bool:
         each.report.about == "alias_reset" and each.report.digest == member.digest and each.at_ms >= since
         for each in history.reports
     )
-
-
-def _said(release: Release) -> tuple[int, str, float, str]:
-    return release.epoch, release.step, release.share, release.reason

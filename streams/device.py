@@ -31,6 +31,7 @@ __all__ = [
     "feature_headers",
     "features_fitting",
     "new_session",
+    "own_session",
     "publish_together",
 ]
 
@@ -47,6 +48,18 @@ Windows = npt.ArrayLike
 def new_session() -> str:
     """Return a random session id: 16 hexadecimal digits, one for each start of a client."""
     return secrets.token_hex(8)
+
+
+def own_session(given: str | None) -> str:
+    """Return the session of a client: a random one where none is given.
+
+    Raises:
+        DataError: The one given is no session id.
+    """
+    session = new_session() if given is None else given
+    if not re.fullmatch("[0-9a-f]{16}", session):
+        raise DataError(f"a session is 16 hexadecimal digits, not {session[:40]!r}", "session")
+    return session
 
 
 class DeviceClient:
@@ -77,9 +90,7 @@ class DeviceClient:
         on_delivery: Callable[[DeliveryReport], None] | None = None,
     ) -> None:
         self.device = check_device(device)
-        self.session = session if session is not None else new_session()
-        if not re.fullmatch("[0-9a-f]{16}", self.session):
-            raise DataError(f"a session is 16 hexadecimal digits, not {self.session[:40]!r}", "session")
+        self.session = own_session(session)
         if outbox is not None and on_delivery is not None:
             raise ConfigError(
                 "with a shared outbox, on_delivery is given to the outbox: it sees every device's records"

@@ -8,7 +8,6 @@ outbox has room, and every window that is lost on the way is counted in `.status
 """
 
 import logging
-import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -27,7 +26,7 @@ from infra.settings import Settings
 from registry.bundle import read_bundle
 from streams.adapt import InForce, Served, answer, prediction, serve
 from streams.codec import FeatureBatch, check_device
-from streams.device import Windows, as_times, as_windows, check_traceparent, feature_batches, new_session
+from streams.device import Windows, as_times, as_windows, check_traceparent, feature_batches, own_session
 from streams.edge_store import EdgeStore
 from streams.messages import DeviceStatus, Receipt
 from streams.outbox import DeliveryReport, OutboxFull, OutboxRecord
@@ -119,9 +118,7 @@ class EdgeClient:
         on_delivery: Callable[[DeliveryReport], None] | None = None,
     ) -> None:
         self.device = check_device(device)
-        self.session = session if session is not None else new_session()
-        if not re.fullmatch("[0-9a-f]{16}", self.session):
-            raise DataError(f"a session is 16 hexadecimal digits, not {self.session[:40]!r}", "session")
+        self.session = own_session(session)
         self._settings = settings
         self._rule = uploads or UploadRule()
         self._clock = clock

@@ -14,8 +14,7 @@ from kafka import TopicPartition
 from adaptation.errors import DataError
 from infra.settings import Settings
 from streams.codec import FeatureBatch, decode_features
-from streams.reading import committed_reader, read_to_end
-from streams.topics import topic_name
+from streams.reading import committed_reader, partitions_of, read_to_end
 
 __all__ = ["FeatureReader", "PlacedBatch"]
 
@@ -51,9 +50,7 @@ class FeatureReader:
         self.refused: Counter[str] = Counter()
         self._settings, self._shape = settings, (channels, length)
         self._consumer = committed_reader(settings)
-        topic = topic_name(settings.fleet, "features")
-        numbers = sorted(self._consumer.partitions_for_topic(topic) or ())
-        self._partitions = [TopicPartition(topic, number) for number in numbers]
+        self._partitions = partitions_of(self._consumer, settings, "features")
 
     def recent(self, windows: int, bytes_max: int) -> Iterator[PlacedBatch]:
         """Yield the newest records, each partition in its order, and so each device.

@@ -4,7 +4,6 @@ The Python side of ``acclimate promote`` and ``acclimate rollback``. Asking is a
 decides (`streams.controller`).
 """
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ from registry.approval import Action, Approval, sign_approval
 from registry.catalogue import Catalogue, model_name
 from registry.envelope import key_id, public_hex
 from registry.history import History
-from registry.manifest import MANIFEST_FILE
 from registry.release import Kind, Member
 from registry.trust import Trust
 from streams.history import HistoryReader, read_history, send_statement
@@ -79,32 +77,29 @@ def ask(
         KafkaError: The broker does not answer.
     """
     digest = digest_of(catalogue, kind, version)
-    if key is None:
-        if trust.approvals:
-            raise ConfigError(
-                f"releases of fleet {trust.fleet} need {trust.approvals} signed approvals: give --key FILE or set "
-                "ACCLIMATE_APPROVER_KEY"
-            )
+    if key is None and trust.approvals:
+        raise ConfigError(
+            f"releases of fleet {trust.fleet} need {trust.approvals} signed approvals: give --key FILE or set "
+            "ACCLIMATE_APPROVER_KEY"
+        )
+    if key is not None:
+        approval = Approval(
+            fleet=settings.fleet,
+            at_ms=now_ms(),
+            action=action,
+            kind=kind,
+            name=model_name(settings.fleet, kind),
+            version=version,
+            digest=digest,
+            reason=reason,
+        )
+        _check_approver(key, trust, approval.at_ms)
+        send_statement(settings, sign_approval(approval, key))
+    if trust.approvals == 0:
         catalogue.set_tag(kind, version, "asked_by", who)
         catalogue.set_tag(kind, version, "reason", reason)
         catalogue.set_alias(kind, "champion", version)
-        return Asked(action, kind, version, digest, "alias")
-    if key_id(public_hex(key)) not in trust.keys_of("approver", now_ms()):
-        raise ConfigError("this key is none of the fleet's approvers; `acclimate keys list` shows them")
-    approval = Approval(
-        fleet=settings.fleet,
-        at_ms=now_ms(),
-        action=action,
-        kind=kind,
-        name=model_name(settings.fleet, kind),
-        version=version,
-        digest=digest,
-        reason=reason,
-    )
-    send_statement(settings, sign_approval(approval, key))
-    if trust.approvals == 0:
-        catalogue.set_alias(kind, "champion", version)
-    return Asked(action, kind, version, digest, "approval")
+    return Asked(action, kind, version, digest, "alias" if key is None else "approval")
 
 
 def before(history: History, kind: Kind) -> Member:
@@ -178,4 +173,9 @@ def digest_of(catalogue: Catalogue, kind: Kind, version: int) -> str:
         ContractError: It is no bundle.
     """
 
-    return hashlib.sha256(catalogue.download(kind, version)[MANIFEST_FILE]).hexdigest()
+    return catalogue.download(kind, version).bundle.digest
+
+
+def _check_approver(key: Ed25519PrivateKey, trust: Trust, at_ms: int) -> None:
+    if key_id(public_hex(key)) not in trust.keys_of("approver", at_ms):
+        raise ConfigError("this key is none of the fleet's approvers; `acclimate keys list` shows them")

@@ -11,7 +11,7 @@ from infra.settings import Settings
 from streams.connect import kafka_python_options
 from streams.topics import topic_name
 
-__all__ = ["committed_reader", "read_to_end", "read_topic"]
+__all__ = ["committed_reader", "partitions_of", "read_to_end", "read_topic", "seek_to_time"]
 
 SILENCE_S = 30.0
 
@@ -75,18 +75,40 @@ def read_to_end(
                 raise KafkaTimeoutError(f"no record of {tp.topic}/{tp.partition} came for {SILENCE_S:.0f} s")
 
 
-def read_topic(settings: Settings, suffix: str) -> Iterator[Any]:
+def partitions_of(consumer: KafkaConsumer, settings: Settings, suffix: str) -> list[TopicPartition]:
+    """Return the partitions of a topic; none where it does not exist."""
+    topic = topic_name(settings.fleet, suffix)
+    return [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
+
+
+def seek_to_time(consumer: KafkaConsumer, partitions: Sequence[TopicPartition], since_ms: int) -> None:
+    """Let assigned partitions be read from the first record that the broker took at a time or later."""
+    found = consumer.offsets_for_times(dict.fromkeys(partitions, since_ms))
+    ends = consumer.end_offsets(list(partitions))
+    for tp in partitions:
+        known = found.get(tp)
+        consumer.seek(tp, ends[tp] if known is None else known.offset)
+
+
+def read_topic(settings: Settings, suffix: str, since_ms: int | None = None) -> Iterator[Any]:
     """Yield the records of all partitions of a topic up to its present end, without a group.
+
+    Args:
+        settings: Broker and fleet.
+        suffix: Of the topic.
+        since_ms: Leave out what the broker took before; milliseconds since 1970.
 
     Raises:
         KafkaError: The broker does not answer.
     """
     consumer = committed_reader(settings)
     try:
-        topic = topic_name(settings.fleet, suffix)
-        places = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
+        places = partitions_of(consumer, settings, suffix)
         consumer.assign(places)
-        consumer.seek_to_beginning(*places)
+        if since_ms is None:
+            consumer.seek_to_beginning(*places)
+        else:
+            seek_to_time(consumer, places, since_ms)
         yield from read_to_end(consumer, places)
     finally:
         consumer.close()

@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from kafka import TopicPartition
 
 from infra.settings import Settings
-from streams.reading import committed_reader, read_to_end, read_topic
-from streams.topics import topic_name
+from streams.reading import read_topic
 
 __all__ = ["DeviceRow", "ReceiverRow", "behind", "device_rows", "receiver_rows"]
 
@@ -89,23 +87,11 @@ def device_rows(settings: Settings, since_ms: int) -> Mapping[str, DeviceRow]:
     Raises:
         KafkaError: The broker does not answer.
     """
-    consumer = committed_reader(settings)
     rows: dict[str, DeviceRow] = {}
-    try:
-        topic = topic_name(settings.fleet, "predictions")
-        places = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
-        consumer.assign(places)
-        found = consumer.offsets_for_times(dict.fromkeys(places, since_ms))
-        ends = consumer.end_offsets(places)
-        for place in places:
-            known = found.get(place)
-            consumer.seek(place, ends[place] if known is None else known.offset)
-        for message in read_to_end(consumer, places):
-            row = _device_row(message, rows)
-            if row is not None:
-                rows[row.device] = row
-    finally:
-        consumer.close()
+    for message in read_topic(settings, "predictions", since_ms):
+        row = _device_row(message, rows)
+        if row is not None:
+            rows[row.device] = row
     return rows
 
 

@@ -172,7 +172,7 @@ def _keys(folder: Path, settings: Settings) -> tuple[Path, Path, Path | None]:
     if settings.trust is not None and settings.release_key is not None:
         gate = settings.gate_key.absolute() if settings.gate_key else None
         return settings.trust.absolute(), settings.release_key.absolute(), gate
-    passphrase = settings.key_passphrase.get_secret_value() if settings.key_passphrase else None
+    passphrase = settings.passphrase
     if not (folder / TRUST_FILE).exists():
         init_keys(folder, settings.fleet, (), 0, passphrase, time.time_ns() // 1_000_000)
     trust = read_trust_file(folder / TRUST_FILE)[1]

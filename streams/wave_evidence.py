@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-from kafka import TopicPartition
 
 from infra.settings import Settings
 from registry.history import Released
 from registry.rollout import DeviceEvidence
-from streams.reading import committed_reader, read_to_end
+from streams.reading import committed_reader, partitions_of, read_to_end, seek_to_time
 from streams.topics import topic_name
 
 __all__ = ["WaveEvidence"]
@@ -59,22 +58,12 @@ class WaveEvidence:
         self._refused: dict[str, str] = {}
         self._consumer = committed_reader(settings)
         self._topics = {name: topic_name(settings.fleet, name) for name in ("predictions", "dlq", "status")}
-        places = [
-            TopicPartition(topic, number)
-            for topic in self._topics.values()
-            for number in sorted(self._consumer.partitions_for_topic(topic) or ())
-        ]
-        self._places = places
-        self._consumer.assign(places)
         self._before_ms = rollout.at_ms - round(before_s * 1000)
-        found = self._consumer.offsets_for_times(dict.fromkeys(places, self._before_ms))
-        ends = self._consumer.end_offsets(places)
-        for place in places:
-            known = found.get(place)
-            if place.topic == self._topics["status"]:
-                self._consumer.seek_to_beginning(place)  # compacted: a status may be older than all this
-            else:
-                self._consumer.seek(place, ends[place] if known is None else known.offset)
+        places = {name: partitions_of(self._consumer, settings, name) for name in self._topics}
+        self._places = [place for each in places.values() for place in each]
+        self._consumer.assign(self._places)
+        seek_to_time(self._consumer, places["predictions"] + places["dlq"], self._before_ms)
+        self._consumer.seek_to_beginning(*places["status"])  # compacted: a status may be older than all this
 
     def look(self) -> None:
         """Read what has come until now.
@@ -105,9 +94,8 @@ class WaveEvidence:
 
     def workers_refused(self) -> Sequence[str]:
         """Return the workers that have refused the wave's release, and why."""
-        return [
-            f"{name.removeprefix('worker/')}: {why}" for name, why in sorted(self._refused.items()) if "worker/" in name
-        ]
+        workers = sorted(name for name in self._refused if name.startswith("worker/"))
+        return [f"{name.removeprefix('worker/')}: {self._refused[name]}" for name in workers]
 
     def close(self) -> None:
         """Disconnect."""

@@ -43,8 +43,7 @@ def command(bootstrap: str | None, fleet: str | None, poll: float, partitions: i
         raise click.UsageError(
             "set ACCLIMATE_RELEASE_KEY to the key that signs releases; `acclimate keys init` makes it"
         )
-    secret = settings.key_passphrase
-    key = read_key(settings.release_key, secret.get_secret_value() if secret else None)
+    key = read_key(settings.release_key, settings.passphrase)
     policy = read_policy(settings.policy)
     log = logging.getLogger("streams")
     log.setLevel(logging.INFO)

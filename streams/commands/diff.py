@@ -6,7 +6,7 @@ import click
 
 from infra.settings import load_settings
 from streams.commands.connection_options import json_option
-from streams.commands.release_options import to_kind
+from streams.commands.release_options import KIND_NAMES, to_kind
 
 __all__ = ["command"]
 
@@ -16,7 +16,7 @@ __all__ = ["command"]
 @click.argument("after", type=click.IntRange(1), metavar="V2")
 @click.option(
     "--kind",
-    type=click.Choice(["source", "mgg", "generalizeformer", "cta"]),
+    type=click.Choice(KIND_NAMES),
     default="source",
     show_default=True,
     help="Of which registered model.",
@@ -34,7 +34,8 @@ def command(before: int, after: int, kind: str, fleet: str | None, as_json: bool
     from registry.difference import difference
 
     catalogue = Catalogue(settings.mlflow, settings.fleet)
-    found = difference(catalogue.download(to_kind(kind), before), catalogue.download(to_kind(kind), after))
+    stored = [catalogue.download(to_kind(kind), version).files for version in (before, after)]
+    found = difference(stored[0], stored[1])
     if as_json:
         click.echo(json.dumps({"values": found.values, "tensors": found.tensors}))
         return

@@ -75,8 +75,8 @@ def make_desk(
         )
     if settings.gate_key is None:
         raise ConfigError("give --key FILE or set ACCLIMATE_GATE_KEY: the gates' key signs bundles and verdicts")
-    trust, secret = fleet_trust(settings), settings.key_passphrase
-    key = read_key(settings.gate_key, secret.get_secret_value() if secret else None)
+    trust = fleet_trust(settings)
+    key = read_key(settings.gate_key, settings.passphrase)
     rules = read_policy(settings.policy).gates
     if validation is not None:
         asked = {"name": "given", "path": str(validation), "label": label, "where": ";".join(where), "group": group}

@@ -184,5 +184,4 @@ def _now_ms() -> int:
 
 
 def _passphrase() -> str | None:
-    secret = load_settings().key_passphrase
-    return secret.get_secret_value() if secret is not None else None
+    return load_settings().passphrase

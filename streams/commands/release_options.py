@@ -16,7 +16,16 @@ if TYPE_CHECKING:
     from registry.release import Kind
     from registry.trust import Trust
 
-__all__ = ["approver_key", "asking_options", "fleet_trust", "kind_argument", "shown_time", "this_user", "to_kind"]
+__all__ = [
+    "KIND_NAMES",
+    "approver_key",
+    "asking_options",
+    "fleet_trust",
+    "kind_argument",
+    "shown_time",
+    "this_user",
+    "to_kind",
+]
 
 KIND_NAMES = ("source", "mgg", "generalizeformer", "cta")
 
@@ -64,10 +73,9 @@ def approver_key(settings: Settings) -> "Ed25519PrivateKey | None":
     """Return the approver's key that the settings name; None for none."""
     from registry.keys import read_key
 
-    secret = settings.key_passphrase
     if settings.approver_key is None:
         return None
-    return read_key(settings.approver_key, secret.get_secret_value() if secret else None)
+    return read_key(settings.approver_key, settings.passphrase)
 
 
 def this_user() -> str:

@@ -1,7 +1,7 @@
 """Run the gates on a bundle: fetch what it is compared with, let both answer the same windows, ask gate after gate."""
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +25,7 @@ from registry.policy import GatePolicy
 from registry.verdict import Finding, GateName
 from streams.feature_reader import FeatureReader
 from streams.judging.answering import Answerer, make_answerer
-from streams.judging.in_force import offered_sources, stable_member, stored_bundle
+from streams.judging.in_force import candidate_source, source_in_force, stable_member, stored_bundle
 from streams.judging.validation import LoadedSet, load_set, shifted_sets
 
 __all__ = ["GATES", "Judged", "Progress", "card_of", "judge_bundle"]
@@ -98,14 +98,13 @@ def judge_bundle(
     """
     progress("contract")
     kind = bundle.manifest.kind
-    offered = {"itself": bundle} if isinstance(bundle, Bundle) else offered_sources(catalogue, history)
+    in_force = source_in_force(catalogue, history)
+    offered = {"itself": bundle} if isinstance(bundle, Bundle) else _offered(catalogue, history, in_force)
     wanted = bundle.digest if isinstance(bundle, Bundle) else made_for(bundle)[1] or ""
     source = next((each for each in offered.values() if each.digest == wanted), None)
-    in_force, own = stable_member(history, "source"), stable_member(history, kind)
-    source_in_force = stored_bundle(catalogue, "source", in_force) if in_force else None
-    champion = stored_bundle(catalogue, kind, own) if own else None
-    assert source_in_force is None or isinstance(source_in_force, Bundle)
-    found = [contract(bundle, source, source_in_force, {what: each.digest for what, each in offered.items()})]
+    own = stable_member(history, kind)
+    champion = in_force if kind == "source" else stored_bundle(catalogue, kind, own) if own else None
+    found = [contract(bundle, source, in_force, {what: each.digest for what, each in offered.items()})]
     answerer = None
     if source is not None and found[0].outcome != "failed":
         progress("canary")
@@ -117,7 +116,7 @@ def judge_bundle(
         skipped = [Finding(gate=gate, outcome="skipped", message=why) for gate in GATES[len(found) :]]
         return Judged((*found, *skipped), told.source, told.champion, (), {})
 
-    pair = _Pair(answerer, _champion(champion, source_in_force, None if kind == "source" else source))
+    pair = _Pair(answerer, _champion(champion, in_force, None if kind == "source" else source))
     progress("evaluation")
     cards = [card_of(bundle), *([] if kind == "source" else [card_of(source)])]
     loaded = [load_set(each, source, cards) for each in policy.validation]
@@ -140,6 +139,15 @@ def card_of(bundle: AnyBundle) -> Card:
     return bundle.manifest.training if isinstance(bundle, Bundle) else bundle.manifest.card
 
 
+def _offered(catalogue: Catalogue, history: History, in_force: Bundle | None) -> Mapping[str, Bundle]:
+    """Return the sources that a generator or an aligned encoder may be made for."""
+    offered = {} if in_force is None else {"the source in force": in_force}
+    candidate = candidate_source(catalogue, history)
+    if candidate is not None:
+        offered[f"candidate version {candidate[0]}"] = candidate[1]
+    return offered
+
+
 def _canary(bundle: AnyBundle, source: Bundle) -> tuple[Answerer | None, Finding]:
     try:
         answerer = make_answerer(bundle, source)
@@ -157,8 +165,8 @@ def _champion(champion: AnyBundle | None, in_force: Bundle | None, alone: Bundle
     return None if alone is None else make_answerer(alone, alone)
 
 
-def _answers(answerer: Answerer, windows: npt.NDArray[np.float32], streams: object) -> Answers:
-    parts = [answerer(windows[part]) for _, part in streams]  # type: ignore[attr-defined]
+def _answers(answerer: Answerer, windows: npt.NDArray[np.float32], streams: Iterable[tuple[str, slice]]) -> Answers:
+    parts = [answerer(windows[part]) for _, part in streams]
     return Answers(np.concatenate([p.answered for p in parts]), np.concatenate([p.plain for p in parts]))
 
 

@@ -27,7 +27,6 @@ from registry.trust import Trust
 from registry.verdict import Verdict, sign_verdict
 from streams.history import read_history, send_statement
 from streams.judging.drawing import accuracy_per_group
-from streams.judging.in_force import fetch_version
 from streams.judging.judge import Judged, Progress, card_of, judge_bundle
 
 __all__ = ["Desk", "check_key", "judge_again", "register"]
@@ -124,7 +123,7 @@ def judge_again(
         KafkaError: The broker does not answer.
     """
     check_key(desk)
-    bundle = fetch_version(desk.catalogue, kind, version)
+    bundle = desk.catalogue.download(kind, version).bundle
     history = read_history(desk.settings, desk.trust)
     judged = judge_bundle(desk.settings, desk.catalogue, history, bundle, desk.policy, progress)
     return _conclude(desk, kind, version, bundle, judged, force)
@@ -136,7 +135,7 @@ def _registered(catalogue: Catalogue, kind: Kind, digest: str, folder: Path) -> 
     manifest = read_file(folder, MANIFEST_FILE, MAX_MANIFEST_BYTES)
     for each in catalogue.versions(kind):
         if each.tags.get("bundle") == digest:
-            files = catalogue.download(kind, each.version)
+            files = catalogue.download(kind, each.version).files
             if (files.get(MANIFEST_FILE), files.get(SIGNATURE_FILE)) == (manifest, signature):
                 return each.version
     return None

@@ -41,7 +41,7 @@ def register(catalogue: Catalogue, folder: Path) -> int:
 
 def test_a_bundle_comes_back_as_it_was(catalogue: Catalogue, folder: Path):
     version = register(catalogue, folder)
-    assert catalogue.download("source", version) == parts()
+    assert catalogue.download("source", version).files == parts()
     newest = catalogue.versions("source")[0]
     assert (newest.version, newest.name, newest.tags["bundle"]) == (version, "plant.source", "abc")
     assert catalogue.versions("mgg") == []
@@ -123,9 +123,9 @@ def test_what_was_registered_without_a_server_is_there_with_one_and_the_other_wa
     without = Catalogue(f"sqlite:///{mlflow_server.folder}/mlflow.db", "both-ways")
     through = Catalogue(mlflow_server.address, "both-ways")
     first = register(without, folder)
-    assert through.download("source", first) == parts()
+    assert through.download("source", first).files == parts()
     second = register(through, folder)
-    assert without.download("source", second) == parts()
+    assert without.download("source", second).files == parts()
     through.set_alias("source", "champion", second)
     assert without.aliased("champion") == {"source": second}
 
@@ -135,14 +135,14 @@ def test_what_was_registered_without_a_server_is_there_with_one_and_the_other_wa
 def test_files_of_a_fleet_that_a_server_has_made_are_found_without_it(mlflow_server: Any, folder: Path):
     version = register(Catalogue(mlflow_server.address, "server-first"), folder)
     without = Catalogue(f"sqlite:///{mlflow_server.folder}/mlflow.db", "server-first")
-    assert without.download("source", version) == parts()
+    assert without.download("source", version).files == parts()
     assert register(without, folder) == version + 1
 
 
 def test_a_store_that_has_moved_still_has_its_files(folder: Path, tmp_path: Path):
     version = register(Catalogue(f"sqlite:///{tmp_path}/here/mlflow.db", "plant"), folder)
     (tmp_path / "here").rename(tmp_path / "there")
-    assert Catalogue(f"sqlite:///{tmp_path}/there/mlflow.db", "plant").download("source", version) == parts()
+    assert Catalogue(f"sqlite:///{tmp_path}/there/mlflow.db", "plant").download("source", version).files == parts()
 
 
 def test_a_run_whose_files_lie_outside_of_the_store_is_refused(folder: Path, tmp_path: Path):

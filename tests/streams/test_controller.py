@@ -386,3 +386,33 @@ def test_a_controller_refuses_to_begin_anew_below_what_receivers_have(
     monkeypatch.setattr("streams.controller._SEEN_S", 1.0)
     with pytest.raises(ContractError, match="before the old one is revoked"):
         Controller(plant.settings, AT_ONCE, private("fresh"), salt=lambda: SALT)
+
+
+def test_an_approval_of_a_version_that_mlflow_has_lost_holds_up_nothing(strict: Plant):
+    controller = strict.controller()
+    try:
+        good = strict.made("good")
+        strict.approve(good.model_copy(update={"version": 99}), digest="ab" * 32)
+        strict.approve(good)
+        assert settle(controller) == ["complete"]
+        assert in_force(strict).stable["source"] == good
+        assert ("refused", 99) in remarks(strict)
+    finally:
+        controller.close()
+
+
+def test_two_remarks_about_one_version_do_not_take_turns_for_ever(strict: Plant):
+    controller = strict.controller()
+    try:
+        first = strict.made("first")
+        strict.approve(first)
+        settle(controller)
+        unjudged = strict.register("second")
+        strict.approve(unjudged)  # waits for its gates
+        strict.champion(unjudged)  # and differs from what is in force
+        for _ in range(4):
+            assert controller.turn() is None
+        assert sorted(remarks(strict)) == [("alias_differs", 2), ("waits", 2)]
+        assert in_force(strict).stable["source"] == first
+    finally:
+        controller.close()

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kafka import KafkaProducer
@@ -56,8 +57,20 @@ def until_refused(looking: Receiver[str]) -> None:
     raise AssertionError("nothing was refused")
 
 
-def receiver(plant: Fleet, load: Callable[[Loaded], str] = digest_of) -> Receiver[str]:
-    return Receiver(plant.settings, ("source",), load)
+opened: list[Receiver[Any]] = []
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    """Close the receivers of a test."""
+    yield
+    while opened:
+        opened.pop().close()
+
+
+def receiver(plant: Fleet, load: Callable[[Loaded], Any] = digest_of, **changes: Any) -> Receiver[Any]:
+    opened.append(Receiver(plant.settings, ("source",), load, **changes))
+    return opened[-1]
 
 
 def test_the_newest_release_is_in_force_and_a_restart_needs_no_broker(plant: Fleet, bundles: list[Signed]):
@@ -154,7 +167,7 @@ def test_a_receiver_that_lost_its_engine_test_keeps_the_last_good_one(plant: Fle
 
 def test_both_sets_of_a_wave_are_held(plant: Fleet, bundles: list[Signed]):
     plant.release(bundles[0], bundles[1], share=0.5, salt="ab" * 8)
-    looking: Receiver[InForce] = Receiver(plant.settings, ("source",), lambda loaded: in_force_of(loaded, "always"))
+    looking: Receiver[InForce] = receiver(plant, lambda loaded: in_force_of(loaded, "always"))
     in_force = looking.catch_up() or looking.poll()
     assert in_force is not None
     served = {in_force.served(f"pump-{i}").receipt.bundle for i in range(50)}
@@ -196,7 +209,7 @@ def test_where_releases_are_held_back_what_runs_goes_on_and_an_alarm_is_raised_o
 ):
     release = plant.release(bundles[0])
     clock = [release.issued_ms]
-    looking: Receiver[str] = Receiver(plant.settings, ("source",), digest_of, now_ms=lambda: clock[0])
+    looking: Receiver[str] = receiver(plant, now_ms=lambda: clock[0])
     used, alarms, stop = [], [], threading.Event()
 
     def alarm() -> None:
