@@ -16,7 +16,7 @@ from adaptation.dataset import Dataset
 from adaptation.errors import ContractError
 from adaptation.methods.method import SourceContext
 from adaptation.train import default_epochs
-from streams.evaluate.code_state import ALIGNMENT_CODE, code_digest
+from streams.evaluate.code_state import ALIGNMENT_MAKERS, code_digest
 from streams.evaluate.kept import kept_path, read_all_facts
 from streams.facts_file import read_facts_file, write_facts_file
 
@@ -53,7 +53,7 @@ def prepare_alignment(
         "matched": aligned.matched,
         "mismatched": aligned.mismatched,
         "seconds": round(clock() - started, 1),
-        "code": code_digest(ALIGNMENT_CODE),
+        "code": code_digest(ALIGNMENT_MAKERS),
     }
     write_facts_file(alignment_path(folder, recipe, context.seed, name), as_tensors(aligned), facts)
 

@@ -1,50 +1,111 @@
-"""Digests of source code, to tell apart what different states of it made."""
+"""Digests of source code, to tell apart what different states of it made.
 
+A kept artifact is made by a function and by every file of `adaptation` that the function's module imports, directly or
+through others. The digest follows these imports, so no list can miss a file. It covers what the files do: a move of a
+file, a comment or a docstring leaves it as it is.
+"""
+
+import ast
 import hashlib
+import importlib.util
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import adaptation
+from adaptation.alignment.align import align
+from adaptation.dataset import load
+from adaptation.generators.meta_train import meta_train
+from adaptation.policy_calibration import calibrate_policy
+from adaptation.robust import choose_augmentation
+from adaptation.simulate import simulate_fleet
+from adaptation.train import fit
 
-__all__ = ["ALIGNMENT_CODE", "CHOICE_CODE", "GENERATOR_CODE", "POLICY_CODE", "SOURCE_CODE", "code_digest"]
+__all__ = ["ALIGNMENT_MAKERS", "CHOICE_MAKERS", "GENERATOR_MAKERS", "POLICY_MAKERS", "SOURCE_MAKERS", "code_digest"]
 
-# What a source model, a choice of recipe and a policy's settings are made by: changes elsewhere leave them valid.
-SOURCE_CODE = ("train.py", "batch_norms.py", "augment.py", "nets.py", "spec.py")
-CHOICE_CODE = (*SOURCE_CODE, "robust.py", "corruptions.py", "corruption_kinds.py")
-POLICY_CODE = (
-    *CHOICE_CODE,
-    "policy_calibration.py",
-    "methods/policy*.py",
-    "methods/prototypes.py",
-    "methods/moments.py",
-    "methods/network.py",
-    "guards/diversity.py",
-    "guards/input_sanity.py",
-)
-GENERATOR_CODE = (
-    *SOURCE_CODE,
-    "corruptions.py",
-    "corruption_kinds.py",
-    "robust.py",
-    "generators/*.py",
-    "methods/network.py",
-    "methods/optimizers.py",
-    "methods/groups.py",
-    "methods/losses.py",
-)
-ALIGNMENT_CODE = (
-    *SOURCE_CODE,
-    "alignment/*.py",
-    "methods/network.py",
-    "methods/source_units.py",
-    "methods/sensor_augmentations.py",
-)
+Maker = Callable[..., Any]
 
-_ROOT = Path(adaptation.__file__).parent
+# The windows come from the first two, whatever is made of them.
+_WINDOWS: tuple[Maker, ...] = (load, simulate_fleet)
+SOURCE_MAKERS: tuple[Maker, ...] = (*_WINDOWS, fit)
+CHOICE_MAKERS: tuple[Maker, ...] = (*_WINDOWS, choose_augmentation)
+POLICY_MAKERS: tuple[Maker, ...] = (*_WINDOWS, calibrate_policy)
+GENERATOR_MAKERS: tuple[Maker, ...] = (*_WINDOWS, fit, meta_train)
+ALIGNMENT_MAKERS: tuple[Maker, ...] = (*_WINDOWS, fit, align)
+
+_PACKAGE = adaptation.__name__
 
 
-def code_digest(patterns: tuple[str, ...] = ("**/*.py",)) -> str:
-    """Return 12 hexadecimal digits of the files of `adaptation` that these patterns name; all of them by default."""
-    digest = hashlib.sha256()
-    for path in sorted({path for pattern in patterns for path in _ROOT.glob(pattern)}):
-        digest.update(str(path.relative_to(_ROOT)).encode() + path.read_bytes())
-    return digest.hexdigest()[:12]
+@cache
+def code_digest(makers: tuple[Maker, ...] = ()) -> str:
+    """Return 12 hexadecimal digits of the code that these functions are made of; of all of `adaptation` without any."""
+    if makers:
+        paths = _closure(*(maker.__module__ for maker in makers))
+    else:
+        paths = set(Path(adaptation.__file__).parent.rglob("*.py"))
+    # Sorted by content and not by name; a file without statements, such as a package's marker, counts for nothing.
+    contents = sorted({content for path in paths if (content := _statements(path))})
+    return hashlib.sha256("\0".join(contents).encode()).hexdigest()[:12]
+
+
+@cache
+def _closure(*makers: str) -> set[Path]:
+    """Return the files of these modules and of every module of `adaptation` that they import, with their packages."""
+    found: dict[str, Path] = {}
+    modules = list(makers)
+    while modules:
+        module = modules.pop()
+        path = _path(module) if module not in found else None
+        if path is not None:
+            found[module] = path
+            modules += [module.rpartition(".")[0] or _PACKAGE, *_imported(ast.parse(path.read_bytes()))]
+    return set(found.values())
+
+
+@cache
+def _path(module: str) -> Path | None:
+    """Return the file of a module; None where the name is that of something inside a module."""
+    try:
+        spec = importlib.util.find_spec(module)
+    except ModuleNotFoundError:  # its parent is a module and no package
+        return None
+    return Path(spec.origin) if spec is not None and spec.origin is not None else None
+
+
+def _imported(tree: ast.Module) -> Iterator[str]:
+    """Yield each name that may be a module of ours; `from package import name` may mean one as well."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if _ours(alias.name))
+        elif isinstance(node, ast.ImportFrom) and _ours(node.module):
+            yield str(node.module)
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _ours(module: str | None) -> bool:
+    return (module or "").partition(".")[0] == _PACKAGE
+
+
+@cache
+def _statements(path: Path) -> str:
+    return _bare(path.read_bytes())
+
+
+def _bare(content: bytes) -> str:
+    """Return the code of a file without comments, docstrings and the places that it imports our own names from."""
+    tree = ast.parse(content)
+    names = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and _ours(node.module):
+            names += [f"{alias.name} as {alias.asname}" for alias in node.names]
+        if isinstance(body := getattr(node, "body", None), list):
+            node.body = [each for each in body if not _says_nothing(each)]  # type: ignore[attr-defined]
+    return "\n".join([*sorted(names), ast.unparse(tree)]).strip()
+
+
+def _says_nothing(node: ast.stmt) -> bool:
+    docstring = (
+        isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    )
+    return docstring or (isinstance(node, ast.ImportFrom) and _ours(node.module))

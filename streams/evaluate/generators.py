@@ -15,7 +15,7 @@ from adaptation.generators.generator import VARIANTS, Generator
 from adaptation.generators.meta_train import meta_train
 from adaptation.generators.valid_range import ValidRange
 from adaptation.methods.method import SourceContext
-from streams.evaluate.code_state import GENERATOR_CODE, code_digest
+from streams.evaluate.code_state import GENERATOR_MAKERS, code_digest
 from streams.evaluate.kept import kept_path, read_all_facts
 from streams.facts_file import read_facts_file, write_facts_file
 
@@ -52,7 +52,7 @@ def prepare_generator(
         "best": asdict(trained.best),
         "helps": trained.helps,
         "seconds": round(clock() - started, 1),
-        "code": code_digest(GENERATOR_CODE),
+        "code": code_digest(GENERATOR_MAKERS),
     }
     write_facts_file(generator_path(folder, recipe, context.seed, name), trained.generator.weights, facts)
 

@@ -32,7 +32,7 @@ from adaptation.spec import expected_tensors
 from adaptation.train import check_source, default_epochs, default_spec, fit
 from registry.tensor_file import read_tensors, write_tensors
 from streams.evaluate.alignments import read_alignments
-from streams.evaluate.code_state import CHOICE_CODE, POLICY_CODE, SOURCE_CODE, code_digest
+from streams.evaluate.code_state import CHOICE_MAKERS, POLICY_MAKERS, SOURCE_MAKERS, code_digest
 from streams.evaluate.folder import replace_file
 from streams.evaluate.generators import read_generators
 from streams.evaluate.options import PLAIN
@@ -94,7 +94,7 @@ def prepare_source(dataset: Dataset, recipe: str, seed: int, epochs: int | None 
         "windows": len(source),
         "epochs": epochs,
         "loss": fitted.losses[-1],
-        "code": code_digest(SOURCE_CODE),
+        "code": code_digest(SOURCE_MAKERS),
     }
     return PreparedSource(_context(dataset, fitted.model, seed, policy=None), facts)  # see `prepare_policy`
 
@@ -154,7 +154,7 @@ def prepare_choice(folder: Path, dataset: Dataset, epochs: int | None = None) ->
         "weak": choice.weak,
         "judged_by": choice.judged_by,
         "table": [asdict(score) for score in choice.table],
-        "code": code_digest(CHOICE_CODE),
+        "code": code_digest(CHOICE_MAKERS),
     }
     replace_file(path, _json(kept))
     return recipe
@@ -172,7 +172,7 @@ def prepare_policy(folder: Path, dataset: Dataset, recipe: str, seed: int) -> Po
     settings = calibrate_policy(source.windows, source.labels, source.groups, default_spec(dataset), seed, augmentation)
     path = policy_path(folder, recipe, seed)
     path.parent.mkdir(parents=True, exist_ok=True)
-    made = {"seed": seed, "recipe": recipe, "code": code_digest(POLICY_CODE)}
+    made = {"seed": seed, "recipe": recipe, "code": code_digest(POLICY_MAKERS)}
     replace_file(path, _json({**made, **asdict(settings)}))
     return settings
 

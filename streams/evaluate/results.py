@@ -16,11 +16,11 @@ from adaptation.evaluation.scoring import collapsed
 from adaptation.methods.catalogue import ALIGNED
 from streams.evaluate.alignments import read_alignment_facts
 from streams.evaluate.code_state import (
-    ALIGNMENT_CODE,
-    CHOICE_CODE,
-    GENERATOR_CODE,
-    POLICY_CODE,
-    SOURCE_CODE,
+    ALIGNMENT_MAKERS,
+    CHOICE_MAKERS,
+    GENERATOR_MAKERS,
+    POLICY_MAKERS,
+    SOURCE_MAKERS,
     code_digest,
 )
 from streams.evaluate.evaluation import FailedTask, recipe_of
@@ -210,7 +210,7 @@ def _outdated(
     alignments: Sequence[Mapping[str, Any]],
 ) -> list[str]:
     """Name what is reused although the code that makes it has changed since."""
-    source_code, choice_code, policy_code = map(code_digest, (SOURCE_CODE, CHOICE_CODE, POLICY_CODE))
+    source_code, choice_code, policy_code = map(code_digest, (SOURCE_MAKERS, CHOICE_MAKERS, POLICY_MAKERS))
     found = [f"source {facts['recipe']}, seed {facts['seed']}" for facts in sources if facts.get("code") != source_code]
     if choice is not None and choice.get("code") != choice_code:
         found.append("choice of `auto`")
@@ -219,7 +219,7 @@ def _outdated(
             found.append(f"policy for source {recipe}, seed {seed}")
     found += [
         f"{facts['name']} for source {facts['recipe']}, seed {facts['seed']}"
-        for made, code in ((generators, GENERATOR_CODE), (alignments, ALIGNMENT_CODE))
+        for made, code in ((generators, GENERATOR_MAKERS), (alignments, ALIGNMENT_MAKERS))
         for facts in made
         if facts["code"] != code_digest(code)
     ]
