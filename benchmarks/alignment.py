@@ -26,13 +26,13 @@ from adaptation.alignment.align import align
 from adaptation.alignment.aligned import Aligned, AlignmentSettings
 from adaptation.alignment.tasks import Task
 from adaptation.alignment.views import Views
+from adaptation.method import SourceContext, State
 from adaptation.methods.cta import Cta
-from adaptation.methods.method import SourceContext, State
-from adaptation.methods.network import Network
-from adaptation.methods.optimizers import gradients_of
 from adaptation.methods.source import Unadapted
-from adaptation.methods.source_units import SourceUnits
-from adaptation.train import default_epochs
+from adaptation.model.network import Network
+from adaptation.model.source_units import SourceUnits
+from adaptation.model.train import default_epochs
+from adaptation.state.optimizers import gradients_of
 from benchmarks.generators import Evaluated, markdown, points, shuffled
 from benchmarks.lean_layers import accuracies, load_data
 from infra.allocator import keep_freed_memory

@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from adaptation.corruptions import (
+from adaptation.data.corruptions import (
     CORRUPTIONS,
     EVALUATION_MIXTURES,
     KINDS,
@@ -29,8 +29,8 @@ from adaptation.corruptions import (
     centre_and_scale,
     corrupt,
 )
-from adaptation.dataset import load
-from adaptation.simulate import simulate_fleet
+from adaptation.data.dataset import load
+from adaptation.data.simulate import simulate_fleet
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT.parent / "shared" / "data"

@@ -27,10 +27,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from kafka import KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 
-from adaptation.lean_settings import LeanSettings
-from adaptation.nets import build
-from adaptation.shift import calibrate
-from adaptation.spec import compact_spec
+from adaptation.lean.lean_settings import LeanSettings
+from adaptation.lean.shift import calibrate
+from adaptation.model.nets import build
+from adaptation.model.spec import compact_spec
 from infra.broker import LocalKafka
 from infra.settings import Settings
 from registry.any_bundle import made_for, manifest_signature, read_any_bundle

@@ -26,14 +26,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from adaptation.corruptions import centre_and_scale, corrupt
-from adaptation.dataset import Dataset, load
+from adaptation.data.corruptions import centre_and_scale, corrupt
+from adaptation.data.dataset import Dataset, load
 from adaptation.drift.bootstrap import BLOCK, fit_threshold
 from adaptation.drift.cusum import Cusum, fit_scores
 from adaptation.drift.mahalanobis import fit_features, log_scores
 from adaptation.drift.run_length import detection_delays, false_alarms
-from adaptation.nets import Classifier
-from adaptation.train import default_epochs, default_spec, fit
+from adaptation.model.nets import Classifier
+from adaptation.model.train import default_epochs, default_spec, fit
 from infra.allocator import keep_freed_memory
 
 DATA = Path(__file__).parents[2] / "shared" / "data"

@@ -12,9 +12,9 @@ import click
 import numpy as np
 import torch
 
-from adaptation.dataset import Split
-from adaptation.spec import NetworkSpec
-from adaptation.train import default_spec, fit, predict
+from adaptation.data.dataset import Split
+from adaptation.model.spec import NetworkSpec
+from adaptation.model.train import default_spec, fit, predict
 from infra.allocator import keep_freed_memory
 from streams.commands.data_options import data_options, selected_dataset
 

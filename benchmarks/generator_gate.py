@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from adaptation.augment import parse_augmentation
+from adaptation.data.augment import parse_augmentation
 from adaptation.evaluation.run import run_stream
+from adaptation.method import SourceContext
 from adaptation.methods.catalogue import make_method
-from adaptation.methods.method import SourceContext
 from adaptation.methods.policy import Policy
+from adaptation.methods.policy_calibration import calibrate_policy
 from adaptation.methods.policy_settings import PolicySettings
-from adaptation.policy_calibration import calibrate_policy
-from adaptation.train import default_spec
+from adaptation.model.train import default_spec
 from benchmarks.generators import NAMES, Evaluated, load, markdown
 from infra.allocator import keep_freed_memory
 

@@ -1,11 +1,12 @@
 """Would the source's own devices let a generator answer always?
 
 Run ``python -m benchmarks.generator_rungs --data FILE.npz --source KEY=VALUES``. The question that the policy puts to
-its rungs (`adaptation.policy_calibration`) is put to MGG and GeneralizeFormer, beside those rungs: a device is left
-out, a network trained as the policy does it and both generators meta-trained on the others, and the device streamed in
-time order in batches of 64. Prints every device and what the policy's own rule says: the lower end of the one-sided
-99 % interval of the mean gain above 0, at least 4 devices, none that loses more than 2 points. With ``--severity`` the
-device is shifted by each kind of the simulator's tuning half, and each counts as one. No target is used.
+its rungs (`adaptation.methods.policy_calibration`) is put to MGG and GeneralizeFormer, beside those rungs: a device is
+left out, a network trained as the policy does it and both generators meta-trained on the others, and the device
+streamed in time order in batches of 64. Prints every device and what the policy's own rule says: the lower end of the
+one-sided 99 % interval of the mean gain above 0, at least 4 devices, none that loses more than 2 points. With
+``--severity`` the device is shifted by each kind of the simulator's tuning half, and each counts as one. No target is
+used.
 """
 
 import json
@@ -18,21 +19,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from adaptation.augment import Augmentation, parse_augmentation
-from adaptation.corruptions import TUNING, TUNING_MIXTURES, applicable, centre_and_scale, corrupt
-from adaptation.dataset import Split
+from adaptation.data.augment import Augmentation, parse_augmentation
+from adaptation.data.corruptions import TUNING, TUNING_MIXTURES, applicable, centre_and_scale, corrupt
+from adaptation.data.dataset import Split
 from adaptation.evaluation.run import run_stream
 from adaptation.generators.episodes import Recordings
 from adaptation.generators.generator import VARIANTS
 from adaptation.generators.meta_train import meta_train
+from adaptation.method import Method, SourceContext
 from adaptation.methods.catalogue import make_method
-from adaptation.methods.method import Method, SourceContext
 from adaptation.methods.policy import Policy
+from adaptation.methods.policy_calibration import LEAST_DEVICES, MOST_HARM, lower_end, trained_on
 from adaptation.methods.policy_settings import PolicySettings, Rung
-from adaptation.policy_calibration import LEAST_DEVICES, MOST_HARM, lower_end, trained_on
-from adaptation.robust import folds
-from adaptation.spec import NetworkSpec
-from adaptation.train import default_spec
+from adaptation.model.robust import folds
+from adaptation.model.spec import NetworkSpec
+from adaptation.model.train import default_spec
 from infra.allocator import keep_freed_memory
 from streams.commands.data_options import data_options, selected_dataset
 

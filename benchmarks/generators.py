@@ -21,14 +21,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from adaptation.dataset import Dataset, Split
+from adaptation.data.dataset import Dataset, Split
 from adaptation.generators.compression import PRECISIONS, compressed, stored_bytes
 from adaptation.generators.episodes import STRETCHES, stretches
 from adaptation.generators.generator import Generator
+from adaptation.method import SourceContext
 from adaptation.methods.catalogue import make_method
-from adaptation.methods.method import SourceContext
 from adaptation.methods.source import Unadapted
-from adaptation.train import default_spec
+from adaptation.model.train import default_spec
 from benchmarks.lean_layers import accuracies, load_data
 from infra.allocator import keep_freed_memory
 from streams.evaluate.prepare import load_source, read_facts

@@ -23,16 +23,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from adaptation.batch_norms import batch_norms
-from adaptation.dataset import Dataset, Split
+from adaptation.data.dataset import Dataset, Split
 from adaptation.errors import ConfigError, NotAdaptable
 from adaptation.evaluation.run import run_stream
 from adaptation.evaluation.streams import every
-from adaptation.lean_settings import Direction, LeanSettings
+from adaptation.lean.lean_settings import Direction, LeanSettings
+from adaptation.method import Method, SourceContext
 from adaptation.methods.layer_choice import first_half
 from adaptation.methods.lean import Lean, LeanHybrid
-from adaptation.methods.method import Method, SourceContext
 from adaptation.methods.source import Unadapted
+from adaptation.model.batch_norms import batch_norms
 from infra.allocator import keep_freed_memory
 from streams.commands.data_options import selected_dataset
 from streams.evaluate.folder import read_binding

@@ -16,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from adaptation.dataset import Dataset, load
-from adaptation.lean_settings import Direction, LeanSettings
-from adaptation.leantta import adapt_batch
-from adaptation.shift import measure
-from adaptation.simulate import simulate_fleet
-from adaptation.train import predict
+from adaptation.data.dataset import Dataset, load
+from adaptation.data.simulate import simulate_fleet
+from adaptation.lean.lean_settings import Direction, LeanSettings
+from adaptation.lean.leantta import adapt_batch
+from adaptation.lean.shift import measure
+from adaptation.model.train import predict
 from streams.source_model import SourceModel, make_source_bundle, parse_layers
 
 DATA = Path(__file__).parents[2] / "shared" / "data"

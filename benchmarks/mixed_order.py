@@ -20,15 +20,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from adaptation.augment import Augmentation, parse_augmentation
-from adaptation.dataset import Split
+from adaptation.data.augment import Augmentation, parse_augmentation
+from adaptation.data.dataset import Split
 from adaptation.evaluation.run import run_stream
+from adaptation.method import SourceContext
 from adaptation.methods.cum_bn import CumBatchNorm
-from adaptation.methods.method import SourceContext
-from adaptation.methods.network import Network
-from adaptation.robust import folds
-from adaptation.spec import NetworkSpec
-from adaptation.train import default_epochs, default_spec, fit
+from adaptation.model.network import Network
+from adaptation.model.robust import folds
+from adaptation.model.spec import NetworkSpec
+from adaptation.model.train import default_epochs, default_spec, fit
 from infra.allocator import keep_freed_memory
 from streams.commands.data_options import data_options, selected_dataset
 from streams.evaluate.summary import points, table

@@ -26,12 +26,12 @@ import torch
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
-from adaptation.engine import Engine
-from adaptation.lean_settings import LeanSettings
-from adaptation.leantta import adapt_batch
-from adaptation.nets import build
-from adaptation.shift import calibrate
-from adaptation.spec import compact_spec
+from adaptation.engine.engine import Engine
+from adaptation.lean.lean_settings import LeanSettings
+from adaptation.lean.leantta import adapt_batch
+from adaptation.lean.shift import calibrate
+from adaptation.model.nets import build
+from adaptation.model.spec import compact_spec
 from infra.broker import LocalKafka
 from infra.settings import Settings, load_settings
 from registry.bundle import build_bundle

@@ -14,11 +14,11 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from adaptation.nets import Classifier, build
+from adaptation.model.nets import Classifier, build
+from adaptation.model.spec import NetworkSpec, compact_spec
 from adaptation.projection.ftp import AdamFTP
 from adaptation.projection.spd import AdamSPD
 from adaptation.projection.tpgm import TPGM
-from adaptation.spec import NetworkSpec, compact_spec
 from infra.allocator import keep_freed_memory
 
 NETWORKS: Mapping[str, NetworkSpec] = {

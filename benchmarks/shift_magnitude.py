@@ -29,12 +29,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from adaptation.corruptions import CORRUPTIONS, SEVERITIES, TUNING, applicable, centre_and_scale, corrupt
-from adaptation.dataset import Dataset, Split, load
-from adaptation.rank_statistics import auroc, spearman
-from adaptation.shift import calibrate, measure
-from adaptation.simulate import simulate_fleet
-from adaptation.train import default_epochs, default_spec, fit, hold_out, predict
+from adaptation.data.corruptions import CORRUPTIONS, SEVERITIES, TUNING, applicable, centre_and_scale, corrupt
+from adaptation.data.dataset import Dataset, Split, load
+from adaptation.data.simulate import simulate_fleet
+from adaptation.lean.shift import calibrate, measure
+from adaptation.model.train import default_epochs, default_spec, fit, hold_out, predict
+from benchmarks.rank_statistics import auroc, spearman
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 RECORDINGS: dict[str, dict[str, Any]] = {

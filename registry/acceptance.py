@@ -7,7 +7,7 @@ what runs goes on running. Why a release was refused is said in one word as well
 from dataclasses import dataclass
 from typing import Literal
 
-from adaptation.engine import CODE_CONTRACT_VERSION
+from adaptation.engine.engine import CODE_CONTRACT_VERSION
 from adaptation.errors import ContractError
 from registry.approval import approvers
 from registry.envelope import Envelope, signers

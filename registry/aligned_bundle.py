@@ -19,7 +19,7 @@ import numpy.typing as npt
 from pydantic import Field, ValidationError
 
 from adaptation.errors import ContractError
-from adaptation.spec import NetworkSpec, expected_tensors
+from adaptation.model.spec import NetworkSpec, expected_tensors
 from registry.canonical import Digest, Name, Strict, first_problem
 from registry.folder import check_names, read_file, read_part, write_folder
 from registry.manifest import (

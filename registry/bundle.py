@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from adaptation.engine import ADAPTED_OUTPUTS, SOURCE_OUTPUTS, Engine, Outputs, engine_parameters
+from adaptation.engine.engine import ADAPTED_OUTPUTS, SOURCE_OUTPUTS, Engine, Outputs, engine_parameters
 from adaptation.errors import ConfigError, ContractError
-from adaptation.lean_settings import LeanSettings
-from adaptation.shift_calibration import ShiftCalibration
-from adaptation.spec import NetworkSpec, expected_tensors
+from adaptation.lean.lean_settings import LeanSettings
+from adaptation.lean.shift_calibration import ShiftCalibration
+from adaptation.model.spec import NetworkSpec, expected_tensors
 from registry.folder import check_names, read_file, read_part, write_folder
 from registry.manifest import (
     MANIFEST_FILE,
@@ -43,7 +43,7 @@ from registry.manifest import (
 from registry.tensor_file import read_tensors, write_tensors
 
 if TYPE_CHECKING:
-    from adaptation.nets import Classifier
+    from adaptation.model.nets import Classifier
 
 __all__ = ["Bundle", "build_bundle", "read_bundle", "write_bundle"]
 
@@ -57,9 +57,9 @@ class Bundle:
     Args:
         manifest: What it is.
         digest: SHA-256 (hex) of the manifest's exact bytes, which covers all files.
-        tensors: State dict, see `adaptation.spec.expected_tensors`.
+        tensors: State dict, see `adaptation.model.spec.expected_tensors`.
         reference: Calibration arrays, one per name of ``reference.safetensors``.
-        canary: ``windows`` (k, C, L) and the fields of `adaptation.engine.Outputs` expected for them.
+        canary: ``windows`` (k, C, L) and the fields of `adaptation.engine.engine.Outputs` expected for them.
         source_graph, adapted_graph: ONNX files.
     """
 
@@ -171,7 +171,7 @@ def build_bundle(
     Args:
         model: Trained classifier in evaluation mode.
         settings: LeanTTA's settings.
-        calibration: From `adaptation.shift.calibrate`.
+        calibration: From `adaptation.lean.shift.calibrate`.
         channel_names, class_names: One per channel and class.
         training: What to remember of the training: data, selection, seed, accuracy.
         canary_windows: Some held-out source windows (k, C, L) whose outputs every engine must reproduce.
@@ -181,8 +181,8 @@ def build_bundle(
         ConfigError: There is no canary window.
         ContractError: The exported graphs differ from the model, or see `write_bundle`.
     """
-    from adaptation.export import export_adapted, export_source
-    from adaptation.nets import to_tensors
+    from adaptation.engine.export import export_adapted, export_source
+    from adaptation.model.nets import to_tensors
 
     if len(canary_windows) == 0:
         raise ConfigError("canary windows: expected at least one held-out source window, got none")
@@ -209,8 +209,8 @@ def _canary_tensors(
 ) -> dict[str, FloatArray]:
     import torch
 
-    from adaptation.leantta import adapt_batch
-    from adaptation.shift import measure
+    from adaptation.lean.leantta import adapt_batch
+    from adaptation.lean.shift import measure
 
     batch = torch.from_numpy(np.array(windows, dtype=np.float32))
     lean = adapt_batch(model, batch, settings)

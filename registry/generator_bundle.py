@@ -25,7 +25,7 @@ from pydantic import Field, ValidationError
 from adaptation.errors import ContractError, DataError
 from adaptation.generators.engine import GeneralizeFormerEngine, Kind, MggEngine, make_engine
 from adaptation.generators.valid_range import ValidRange
-from adaptation.spec import NetworkSpec
+from adaptation.model.spec import NetworkSpec
 from registry.canonical import Digest, Name, Strict, first_problem
 from registry.folder import check_names, read_file, read_part, write_folder
 from registry.manifest import (

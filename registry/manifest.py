@@ -11,10 +11,10 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
-from adaptation.engine import CODE_CONTRACT_VERSION
+from adaptation.engine.engine import CODE_CONTRACT_VERSION
 from adaptation.errors import ConfigError, ContractError
-from adaptation.lean_settings import LeanSettings
-from adaptation.spec import SCALED_LIMIT, NetworkSpec, spec_digest
+from adaptation.lean.lean_settings import LeanSettings
+from adaptation.model.spec import SCALED_LIMIT, NetworkSpec, spec_digest
 from registry.canonical import Digest, Name, Strict, canonical_bytes, first_problem, parse_canonical
 
 __all__ = [
@@ -63,7 +63,7 @@ class FileEntry(Strict):
 
 
 class Network(Strict):
-    """The fields of `adaptation.spec.NetworkSpec`."""
+    """The fields of `adaptation.model.spec.NetworkSpec`."""
 
     kind: Literal["conv1d", "mlp"]
     channels: _Size
@@ -81,7 +81,7 @@ class Scaling(Strict):
 
 
 class Lean(Strict):
-    """The fields of `adaptation.lean_settings.LeanSettings`."""
+    """The fields of `adaptation.lean.lean_settings.LeanSettings`."""
 
     tau: float
     lam: float

@@ -12,7 +12,7 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError, field_validator
 
-from adaptation.corruptions import EVALUATION, mixture
+from adaptation.data.corruptions import EVALUATION, mixture
 from adaptation.errors import ConfigError
 from registry.canonical import Name, Strict, canonical_bytes
 from registry.rollout import RolloutPolicy
@@ -76,8 +76,8 @@ class ShiftRules(Strict):
     """What the answers under simulated sensor faults must be.
 
     Attributes:
-        kinds: Of `adaptation.corruptions`, mixtures as ``gain+noise``. By default the half that no training uses. Those
-            that make no sense for the windows are left out.
+        kinds: Of `adaptation.data.corruptions`, mixtures as ``gain+noise``. By default the half that no training
+            uses. Those that make no sense for the windows are left out.
         severities: Above 0 to 5.
         accuracy_margin: How much lower the accuracy may be than the champion's, in the mean over all of them.
         worst_margin: The same under any one of them: two trainings differ widely there.

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import Field, ValidationError, model_validator
 
-from adaptation.engine import CODE_CONTRACT_VERSION
+from adaptation.engine.engine import CODE_CONTRACT_VERSION
 from adaptation.errors import ContractError
 from registry.canonical import Digest, Name, Strict, canonical_bytes, first_problem, parse_canonical
 from registry.envelope import Envelope, sign

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from adaptation.engine import CODE_CONTRACT_VERSION, Engine, Outputs
+from adaptation.engine.engine import CODE_CONTRACT_VERSION, Engine, Outputs
 from adaptation.errors import DataError
-from adaptation.lean_settings import LeanSettings
-from adaptation.spec import NetworkSpec
+from adaptation.lean.lean_settings import LeanSettings
+from adaptation.model.spec import NetworkSpec
 from registry.bundle import Bundle
 from registry.release import unit_hash
 from streams.codec import FeatureBatch, decode_features, input_digest

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from adaptation.alignment.align import Progress, align
 from adaptation.alignment.aligned import Aligned, AlignmentSettings, as_tensors, parts_of
-from adaptation.dataset import Dataset
+from adaptation.data.dataset import Dataset
 from adaptation.errors import ConfigError, ContractError
 from adaptation.evaluation.run import balanced_rows
+from adaptation.method import SourceContext, State
 from adaptation.methods.cta import Cta
-from adaptation.methods.method import SourceContext, State
-from adaptation.nets import from_tensors
-from adaptation.robust import spread_rows
-from adaptation.train import default_epochs
+from adaptation.model.nets import from_tensors
+from adaptation.model.robust import spread_rows
+from adaptation.model.train import default_epochs
 from registry.aligned_bundle import (
     AlignedBundle,
     AlignedCompatibility,

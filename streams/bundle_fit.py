@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from adaptation.dataset import Dataset
+from adaptation.data.dataset import Dataset
 from adaptation.errors import ConfigError
 from registry.bundle import Bundle
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from adaptation.dataset import Split
+from adaptation.data.dataset import Split
 from adaptation.errors import ConfigError
 from streams.facts_file import read_facts_file, write_facts_file
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from adaptation.dataset import Dataset, Split
+from adaptation.data.dataset import Dataset, Split
 from adaptation.errors import ConfigError
 from infra.broker import LocalKafka
 from infra.settings import Settings

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from kafka.errors import KafkaError
 
-from adaptation.engine import Outputs
+from adaptation.engine.engine import Outputs
 from adaptation.errors import DataError
 from infra.settings import Settings
 from registry.bundle import read_bundle

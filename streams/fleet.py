@@ -28,7 +28,7 @@ _INTERRUPT_LIMIT_S = 5.0
 
 
 class Recording(Protocol):
-    """What is played: `adaptation.dataset.Split` has all of it.
+    """What is played: `adaptation.data.dataset.Split` has all of it.
 
     `windows` is (n, channels, length) float32 and `rows` (n,) their place in the stored file; `streams` yields each
     group's name and its slice of both, in time order.

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import onnxruntime as ort
 import torch
 
-from adaptation.corruptions import TUNING, TUNING_MIXTURES, applicable
-from adaptation.dataset import Dataset
+from adaptation.data.corruptions import TUNING, TUNING_MIXTURES, applicable
+from adaptation.data.dataset import Dataset
 from adaptation.generators.affine_gradient import discrepancy_weight, join, source_features
 from adaptation.generators.engine import Kind, make_engine
 from adaptation.generators.episodes import CLEAN_SHARE, Recordings
@@ -31,9 +31,9 @@ from adaptation.generators.meta_train import (
 )
 from adaptation.generators.mgg import MggSettings, moments_start
 from adaptation.generators.valid_range import LEAST_WINDOWS
-from adaptation.methods.network import Network
-from adaptation.nets import from_tensors
-from adaptation.robust import spread_rows
+from adaptation.model.nets import from_tensors
+from adaptation.model.network import Network
+from adaptation.model.robust import spread_rows
 from registry.bundle import Bundle
 from registry.generator_bundle import (
     GeneratorBundle,

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from adaptation.dataset import Split
-from adaptation.engine import Engine
+from adaptation.data.dataset import Split
+from adaptation.engine.engine import Engine
 from streams.join import Joined
 
 __all__ = ["Offline", "compare_offline", "offline_figures"]

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
-from adaptation.augment import Augmentation, parse_augmentation
-from adaptation.dataset import Dataset
+from adaptation.data.augment import Augmentation, parse_augmentation
+from adaptation.data.dataset import Dataset
+from adaptation.data.selectors import parse_integers
 from adaptation.errors import ConfigError
-from adaptation.lean_settings import Direction, LeanSettings
-from adaptation.robust import Choice, choose_augmentation
-from adaptation.robust import Progress as ChoiceProgress
-from adaptation.selectors import parse_integers
-from adaptation.shift_calibration import ShiftCalibration
-from adaptation.train import Progress, Trained, calibrate_trained, default_spec, train_source
+from adaptation.lean.lean_settings import Direction, LeanSettings
+from adaptation.lean.shift_calibration import ShiftCalibration
+from adaptation.model.robust import Choice, choose_augmentation
+from adaptation.model.robust import Progress as ChoiceProgress
+from adaptation.model.train import Progress, Trained, calibrate_trained, default_spec, train_source
 from registry.bundle import build_bundle
 from registry.manifest import PART_FILES
 
@@ -109,10 +109,10 @@ def choose_recipe(
     Args:
         dataset: The source's groups are the conditions that ``auto`` leaves out, one after another; the target is not
             looked at.
-        asked: ``none``, ``auto`` or a list in the form of `adaptation.augment.parse_augmentation`.
+        asked: ``none``, ``auto`` or a list in the form of `adaptation.data.augment.parse_augmentation`.
         seed: Of everything random.
         progress: Called before each fit of ``auto``.
-        epochs: Passes of each of those fits, see `adaptation.robust.choose_augmentation`.
+        epochs: Passes of each of those fits, see `adaptation.model.robust.choose_augmentation`.
 
     Raises:
         ConfigError: The text is none of these, or does not suit the data.

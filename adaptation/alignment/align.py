@@ -30,12 +30,12 @@ from adaptation.alignment.aligned import Aligned, AlignmentSettings
 from adaptation.alignment.contrastive import alignment_loss
 from adaptation.alignment.tasks import Task
 from adaptation.alignment.views import Views
-from adaptation.batch_norms import settle_statistics
 from adaptation.errors import ConfigError, DataError
-from adaptation.methods.method import SourceContext, State
-from adaptation.methods.network import Network
-from adaptation.methods.source_units import SourceUnits
-from adaptation.optimizer_state import kept, restore
+from adaptation.method import SourceContext, State
+from adaptation.model.batch_norms import settle_statistics
+from adaptation.model.network import Network
+from adaptation.model.source_units import SourceUnits
+from adaptation.state.optimizer_state import kept, restore
 
 __all__ = ["Progress", "align"]
 

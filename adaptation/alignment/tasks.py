@@ -20,7 +20,7 @@ from torch.nn.functional import cosine_similarity
 from adaptation.alignment.aligned import AlignmentSettings, project
 from adaptation.alignment.contrastive import ssl_loss
 from adaptation.alignment.views import Views, time_mask
-from adaptation.methods.source_units import SourceUnits
+from adaptation.model.source_units import SourceUnits
 
 __all__ = ["Task"]
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from adaptation.continual.accuracy_matrix import AccuracyMatrix
 from adaptation.continual.delayed_labels import arrivals, labelled_rows
 from adaptation.continual.learner import Arrived, Learner
-from adaptation.methods.method import State
+from adaptation.method import State
 
 __all__ = ["Domain", "Feedback", "Outcome", "accuracy", "run"]
 

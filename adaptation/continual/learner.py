@@ -23,9 +23,9 @@ A way of learning is a sum of parts, such as ``ftp+er``; each part is one idea, 
 
 (2), (3), (4) because labels come a few at a time and one class after another: statistics of such a batch are those of
 the class, and a device's adapters, or a batch of eight labels over and over, would soon know nothing else. Weights,
-gamma and beta move. Memory (`adaptation.methods.reservoir`) is even over pairs of class and device.
+gamma and beta move. Memory (`adaptation.state.reservoir`) is even over pairs of class and device.
 
-State is a flat mapping of named tensors, as in `adaptation.methods.method`: it saves with safetensors and goes on bit
+State is a flat mapping of named tensors, as in `adaptation.method`: it saves with safetensors and goes on bit
 for bit. Everything random comes from a generator in it.
 """
 
@@ -43,16 +43,16 @@ from adaptation.continual.penalties import agem, ewc, fisher, lwf
 from adaptation.continual.settings import FTP_OPTIONS, LearnerSettings, parse_method
 from adaptation.continual.similarity import alike
 from adaptation.errors import ConfigError
-from adaptation.methods.method import State
-from adaptation.methods.network import Network
-from adaptation.methods.optimizers import all_finite, gradients_of
-from adaptation.methods.random_state import random_start, resumed
-from adaptation.methods.reservoir import offer, start_reservoir
-from adaptation.optimizer_state import kept, restore
+from adaptation.method import State
+from adaptation.model.network import Network
 from adaptation.projection.ftp import AdamFTP
 from adaptation.projection.l2sp import l2_sp
 from adaptation.projection.spd import AdamSPD
 from adaptation.projection.tpgm import TPGM
+from adaptation.state.optimizer_state import kept, restore
+from adaptation.state.optimizers import all_finite, gradients_of
+from adaptation.state.random_state import random_start, resumed
+from adaptation.state.reservoir import offer, start_reservoir
 
 __all__ = ["Arrived", "Learner", "Report"]
 

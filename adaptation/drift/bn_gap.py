@@ -26,7 +26,7 @@ from torch import Tensor
 
 from adaptation.drift.sample_size import effective_size
 from adaptation.errors import ConfigError, DataError
-from adaptation.methods.network import Layer, Network, batch_statistics, normalise_with
+from adaptation.model.network import Layer, Network, batch_statistics, normalise_with
 
 __all__ = ["BnGap", "bn_gap"]
 

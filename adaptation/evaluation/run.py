@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from adaptation.errors import ConfigError, ContractError
-from adaptation.methods.method import Method, Step, state_bytes
+from adaptation.method import Method, Step, state_bytes
 
 __all__ = ["Answers", "balanced_rows", "batches", "run_stream"]
 

@@ -24,10 +24,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adaptation.methods.groups import group_statistics
-from adaptation.methods.losses import entropies
-from adaptation.methods.network import Layer, Network, Normalise, Pass
-from adaptation.robust import spread_rows
+from adaptation.model.groups import group_statistics
+from adaptation.model.losses import entropies
+from adaptation.model.network import Layer, Network, Normalise, Pass
+from adaptation.model.robust import spread_rows
 
 __all__ = [
     "Seen",

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
+from adaptation.engine.onnx_graph import Axes, Graph
 from adaptation.generators.generalizeformer import GeneralizeFormer
-from adaptation.onnx_graph import Axes, Graph
-from adaptation.spec import NetworkSpec
+from adaptation.model.spec import NetworkSpec
 
 __all__ = ["export_generalizeformer"]
 

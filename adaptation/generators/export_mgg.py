@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
+from adaptation.engine.onnx_graph import Axes, Graph
 from adaptation.generators.mgg import BETA1, BETA2, HIDDEN, LSTM_HIDDEN, MOMENT_EPS, NORM_EPS, Mgg
-from adaptation.onnx_graph import Axes, Graph
 
 __all__ = ["export_mgg"]
 

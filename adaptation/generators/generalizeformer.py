@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from adaptation.errors import ConfigError, NotAdaptable
 from adaptation.generators.affine_gradient import Seen, SourceFeatures
 from adaptation.generators.valid_range import LEAST_WINDOWS
-from adaptation.methods.network import Network
+from adaptation.model.network import Network
 
 __all__ = [
     "GeneralizeFormer",

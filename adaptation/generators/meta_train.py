@@ -25,7 +25,7 @@ from adaptation.generators.meta_train_generalizeformer import GeneralizeFormerTr
 from adaptation.generators.meta_train_mgg import MggTraining
 from adaptation.generators.mgg import MggSettings
 from adaptation.generators.valid_range import ValidRange
-from adaptation.methods.optimizers import adam_start
+from adaptation.state.optimizers import adam_start
 
 __all__ = ["ALONE", "Check", "MetaState", "MetaTrained", "Share", "default_updates", "meta_train", "start_state"]
 

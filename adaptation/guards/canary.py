@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from adaptation.errors import ConfigError
-from adaptation.methods.method import SourceContext
+from adaptation.method import SourceContext
 
 __all__ = ["CanaryCheck", "CanarySet", "check_canary", "choose_canary"]
 

@@ -41,7 +41,7 @@ import torch
 from torch import Tensor
 
 from adaptation.errors import ConfigError, DataError
-from adaptation.methods.method import State
+from adaptation.method import State
 
 __all__ = ["Diversity", "DiversityGuard", "DiversityLimits"]
 

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from adaptation.errors import ConfigError
-from adaptation.methods.method import SourceContext
-from adaptation.spec import SCALED_LIMIT
+from adaptation.method import SourceContext
+from adaptation.model.spec import SCALED_LIMIT
 
 __all__ = ["REASONS", "InputSanity", "Sanity"]
 

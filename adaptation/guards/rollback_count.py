@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from adaptation.guards.record import GuardSettings
-from adaptation.methods.method import State
+from adaptation.method import State
 
 __all__ = ["RollbackCount"]
 

@@ -38,8 +38,8 @@ from adaptation.guards.periodic_reset import device_period, reset_due
 from adaptation.guards.record import Action, GuardSettings, Record
 from adaptation.guards.reliability import reliable
 from adaptation.guards.rollback_count import RollbackCount
-from adaptation.methods.method import Method, SourceContext, State, Step
-from adaptation.methods.network import Network
+from adaptation.method import Method, SourceContext, State, Step
+from adaptation.model.network import Network
 
 __all__ = ["Guarded", "deviation"]
 

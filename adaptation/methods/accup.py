@@ -23,16 +23,16 @@ only pull logits together, so the prototypes learn and the network does not.
 import torch
 from torch import Tensor, nn
 
+from adaptation.data.sensor_augmentations import magnitude_warp
 from adaptation.errors import ConfigError
-from adaptation.methods.groups import by_group
-from adaptation.methods.losses import entropies
-from adaptation.methods.method import SourceContext, State, Step, require_adapted
-from adaptation.methods.network import Network
-from adaptation.methods.optimizers import adam_start, adam_step, all_finite, gradients_of
+from adaptation.method import SourceContext, State, Step, require_adapted
 from adaptation.methods.prototypes import admit, prototype_logits, start_supports
-from adaptation.methods.random_state import random_start, resumed
-from adaptation.methods.sensor_augmentations import magnitude_warp
-from adaptation.methods.source_units import SourceUnits
+from adaptation.model.groups import by_group
+from adaptation.model.losses import entropies
+from adaptation.model.network import Network
+from adaptation.model.source_units import SourceUnits
+from adaptation.state.optimizers import adam_start, adam_step, all_finite, gradients_of
+from adaptation.state.random_state import random_start, resumed
 
 __all__ = ["Accup", "contrastive_loss"]
 

@@ -35,9 +35,9 @@ from adaptation.generators.generator import Generator
 from adaptation.generators.mgg import moments_start, moments_step
 from adaptation.generators.valid_range import LEAST_WINDOWS
 from adaptation.guards.input_sanity import InputSanity
-from adaptation.methods.method import SourceContext, State, Step, require_adapted
-from adaptation.methods.network import Network
-from adaptation.methods.optimizers import adam_start, adam_step, all_finite, sgd_start, sgd_step
+from adaptation.method import SourceContext, State, Step, require_adapted
+from adaptation.model.network import Network
+from adaptation.state.optimizers import adam_start, adam_step, all_finite, sgd_start, sgd_step
 
 __all__ = ["AdamRule", "AffineDescent", "MggRule", "Rule", "SgdRule"]
 

@@ -13,11 +13,11 @@ import difflib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from adaptation.batch_norms import batch_norms
 from adaptation.errors import ConfigError
 from adaptation.generators.generator import VARIANTS
 from adaptation.generators.mgg import MggSettings
-from adaptation.lean_settings import LeanSettings
+from adaptation.lean.lean_settings import LeanSettings
+from adaptation.method import Method, SourceContext
 from adaptation.methods.accup import Accup
 from adaptation.methods.affine_descent import AdamRule, AffineDescent, MggRule, SgdRule
 from adaptation.methods.bn import BatchNormPrior
@@ -32,7 +32,6 @@ from adaptation.methods.iabn import Iabn
 from adaptation.methods.lame import Lame
 from adaptation.methods.layer_choice import first_half
 from adaptation.methods.lean import Lean, LeanHybrid
-from adaptation.methods.method import Method, SourceContext
 from adaptation.methods.oftta import Oftta
 from adaptation.methods.pbrs import Pbrs
 from adaptation.methods.policy import Policy
@@ -42,6 +41,7 @@ from adaptation.methods.smoothing import Smoothing
 from adaptation.methods.source import Unadapted
 from adaptation.methods.t3a import T3a
 from adaptation.methods.tent import Tent
+from adaptation.model.batch_norms import batch_norms
 
 __all__ = ["ABLATIONS", "ALIGNED", "CTA_ABLATIONS", "METHODS", "make_method"]
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from adaptation.methods.method import State
+from adaptation.method import State
 
 __all__ = ["Cstu"]
 

@@ -28,11 +28,11 @@ from adaptation.alignment.tasks import Task
 from adaptation.alignment.views import Views
 from adaptation.errors import ConfigError
 from adaptation.guards.input_sanity import InputSanity
-from adaptation.methods.method import SourceContext, State, Step, require_adapted
-from adaptation.methods.network import Layer, Network, batch_statistics, normalise_with
-from adaptation.methods.optimizers import all_finite, gradients_of
-from adaptation.methods.random_state import random_start, resumed
-from adaptation.methods.source_units import SourceUnits
+from adaptation.method import SourceContext, State, Step, require_adapted
+from adaptation.model.network import Layer, Network, batch_statistics, normalise_with
+from adaptation.model.source_units import SourceUnits
+from adaptation.state.optimizers import all_finite, gradients_of
+from adaptation.state.random_state import random_start, resumed
 
 __all__ = ["LEAST", "Cta"]
 

@@ -23,10 +23,10 @@ import torch
 from torch import Tensor
 
 from adaptation.errors import ConfigError
+from adaptation.method import SourceContext, State, Step, require_adapted
 from adaptation.methods.layer_choice import chosen_layers
-from adaptation.methods.method import SourceContext, State, Step, require_adapted
-from adaptation.methods.moments import blend, moments, normalise_by
-from adaptation.methods.network import Layer, Network
+from adaptation.model.moments import blend, moments, normalise_by
+from adaptation.model.network import Layer, Network
 
 __all__ = ["CumBatchNorm", "lifetime_share"]
 

@@ -25,13 +25,13 @@ import torch
 from torch import Tensor
 
 from adaptation.errors import ConfigError
+from adaptation.method import SourceContext, State, Step
 from adaptation.methods.cma_es import cma_ask, cma_population, cma_start, cma_tell
-from adaptation.methods.groups import group_statistics
-from adaptation.methods.losses import entropies
-from adaptation.methods.method import SourceContext, State, Step
-from adaptation.methods.network import Layer, Network, Pass, normalise_with
-from adaptation.methods.random_state import random_start, resumed
-from adaptation.methods.source_units import SourceUnits
+from adaptation.model.groups import group_statistics
+from adaptation.model.losses import entropies
+from adaptation.model.network import Layer, Network, Pass, normalise_with
+from adaptation.model.source_units import SourceUnits
+from adaptation.state.random_state import random_start, resumed
 
 __all__ = ["Foa"]
 

@@ -19,8 +19,8 @@ from adaptation.generators.affine_gradient import affine_gradient, batch_distanc
 from adaptation.generators.generalizeformer import generated_tensors, named, tokens_of
 from adaptation.generators.generator import Generator
 from adaptation.guards.input_sanity import InputSanity
-from adaptation.methods.method import SourceContext, State, Step, require_adapted
-from adaptation.methods.network import Network
+from adaptation.method import SourceContext, State, Step, require_adapted
+from adaptation.model.network import Network
 
 __all__ = ["GeneratedBatches"]
 

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from adaptation.errors import ConfigError
+from adaptation.method import SourceContext, State, Step
 from adaptation.methods.layer_choice import layers_with_time
-from adaptation.methods.method import SourceContext, State, Step
-from adaptation.methods.moments import normalise_by
-from adaptation.methods.network import Layer, Network, has_time, normalise_with
+from adaptation.model.moments import normalise_by
+from adaptation.model.network import Layer, Network, has_time, normalise_with
 
 __all__ = ["Iabn", "shrink"]
 

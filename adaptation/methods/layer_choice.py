@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from adaptation.errors import ConfigError, NotAdaptable
-from adaptation.methods.network import Network
+from adaptation.model.network import Network
 
 __all__ = ["chosen_layers", "first_half", "layers_with_time"]
 

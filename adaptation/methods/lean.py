@@ -1,6 +1,6 @@
 """LeanTTA as a method, and its hybrid with a periodic light recalibration.
 
-`Lean` is `adaptation.leantta`, stateless: directions A and B are its settings. Rows without a time axis have no
+`Lean` is `adaptation.lean.leantta`, stateless: directions A and B are its settings. Rows without a time axis have no
 statistics of their own, so there `Lean` is refused: it would be the source under another name. `LeanHybrid` pairs it
 with a recalibration: every window is still corrected by itself, but from reference statistics mu_r, var_r in the place
 of the source's, and these move a little, once per period:
@@ -22,12 +22,12 @@ import torch
 from torch import Tensor
 
 from adaptation.errors import ConfigError
-from adaptation.lean_settings import LeanSettings
-from adaptation.leantta import lean_batch_norm
+from adaptation.lean.lean_settings import LeanSettings
+from adaptation.lean.leantta import lean_batch_norm
+from adaptation.method import SourceContext, State, Step, require_adapted
 from adaptation.methods.layer_choice import chosen_layers, layers_with_time
-from adaptation.methods.method import SourceContext, State, Step, require_adapted
-from adaptation.methods.moments import blend, moments, normalise_by
-from adaptation.methods.network import Layer, Network, has_time
+from adaptation.model.moments import blend, moments, normalise_by
+from adaptation.model.network import Layer, Network, has_time
 
 __all__ = ["Lean", "LeanHybrid", "normalise_lean"]
 

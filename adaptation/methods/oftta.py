@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from adaptation.errors import ConfigError
-from adaptation.methods.method import SourceContext, State, Step, require_adapted
-from adaptation.methods.moments import normalise_by
-from adaptation.methods.network import Layer, Network, batch_statistics
+from adaptation.method import SourceContext, State, Step, require_adapted
 from adaptation.methods.prototypes import admit, prototype_logits, start_supports
+from adaptation.model.moments import normalise_by
+from adaptation.model.network import Layer, Network, batch_statistics
 
 __all__ = ["Oftta", "source_shares"]
 

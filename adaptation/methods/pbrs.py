@@ -1,7 +1,7 @@
 """Running statistics from a prediction-balanced memory: the part of NOTE that needs no gradient.
 
 After "NOTE: Robust Continual Test-time Adaptation Against Temporal Correlation", Gong et al., NeurIPS 2022. Windows are
-answered with the running statistics, which depend on no neighbour, and offered to `adaptation.methods.reservoir` under
+answered with the running statistics, which depend on no neighbour, and offered to `adaptation.state.reservoir` under
 their predicted class. After every `update_every` windows the memory passes the network as one batch, each layer
 normalised by that batch as in training, and
 
@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from adaptation.errors import ConfigError
-from adaptation.methods.method import SourceContext, State, Step, require_adapted
-from adaptation.methods.moments import normalise_by
-from adaptation.methods.network import Layer, Network, batch_statistics, by_batch
-from adaptation.methods.reservoir import offer, start_reservoir
+from adaptation.method import SourceContext, State, Step, require_adapted
+from adaptation.model.moments import normalise_by
+from adaptation.model.network import Layer, Network, batch_statistics, by_batch
+from adaptation.state.reservoir import offer, start_reservoir
 
 __all__ = ["Pbrs"]
 

@@ -1,7 +1,7 @@
 """The default of this product: follow a device without labels, but only where its own source gave reason to.
 
 Every published way to adapt wins on one set of recordings and wrecks another. So the source's own devices are asked
-first (`adaptation.policy_calibration`), which answers what may be done here:
+first (`adaptation.methods.policy_calibration`), which answers what may be done here:
 
     a rung that surely helped devices left out of the training, and cost none more than 2 points    answers always
     else device-lifetime statistics: nobody saw them help, so they wait behind a gate               answer through it
@@ -48,14 +48,14 @@ from torch import Tensor
 from adaptation.errors import ConfigError
 from adaptation.guards.diversity import DiversityGuard, DiversityLimits
 from adaptation.guards.input_sanity import InputSanity
-from adaptation.lean_settings import LeanSettings
+from adaptation.lean.lean_settings import LeanSettings
+from adaptation.method import SourceContext, State, Step
 from adaptation.methods.layer_choice import first_half
 from adaptation.methods.lean import normalise_lean
-from adaptation.methods.method import SourceContext, State, Step
-from adaptation.methods.moments import blend, moments, normalise_by
-from adaptation.methods.network import Layer, Network, Normalise, Pass
 from adaptation.methods.policy_settings import PolicySettings, Rung
 from adaptation.methods.prototypes import admit, start_supports, templates
+from adaptation.model.moments import blend, moments, normalise_by
+from adaptation.model.network import Layer, Network, Normalise, Pass
 
 __all__ = ["AGREEMENT_WINDOWS", "GATE_PSEUDO_WINDOWS", "PERIOD", "Decision", "Policy", "answer"]
 
@@ -132,7 +132,8 @@ class Policy:
         settings = settings or context.policy
         if settings is None:
             raise ConfigError(
-                "the policy needs settings of this source model: expected adaptation.policy_calibration to have run"
+                "the policy needs settings of this source model: expected "
+                "adaptation.methods.policy_calibration to have run"
             )
         self.settings = settings
         self.network = Network(context.model)

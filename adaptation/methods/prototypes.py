@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from adaptation.errors import ConfigError
-from adaptation.methods.losses import entropies
-from adaptation.methods.method import State
+from adaptation.method import State
+from adaptation.model.losses import entropies
 
 __all__ = ["admit", "prototype_logits", "start_supports", "templates"]
 

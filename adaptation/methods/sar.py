@@ -23,10 +23,10 @@ import torch
 from torch import Tensor
 
 from adaptation.errors import ConfigError
-from adaptation.methods.losses import entropies
-from adaptation.methods.method import SourceContext, State, Step, require_adapted
-from adaptation.methods.network import Network, by_batch
-from adaptation.methods.optimizers import all_finite, sgd_start, sgd_step
+from adaptation.method import SourceContext, State, Step, require_adapted
+from adaptation.model.losses import entropies
+from adaptation.model.network import Network, by_batch
+from adaptation.state.optimizers import all_finite, sgd_start, sgd_step
 
 __all__ = ["Sar"]
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from adaptation.errors import ConfigError
-from adaptation.methods.method import SourceContext, State, Step
-from adaptation.methods.network import Network
+from adaptation.method import SourceContext, State, Step
+from adaptation.model.network import Network
 
 __all__ = ["Smoothing"]
 

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from adaptation.methods.method import SourceContext, State, Step
-from adaptation.methods.network import Network
+from adaptation.method import SourceContext, State, Step
+from adaptation.model.network import Network
 
 __all__ = ["Unadapted"]
 

@@ -10,9 +10,9 @@ the source.
 import torch
 from torch import Tensor
 
-from adaptation.methods.method import SourceContext, State, Step
-from adaptation.methods.network import Network
+from adaptation.method import SourceContext, State, Step
 from adaptation.methods.prototypes import admit, prototype_logits, start_supports
+from adaptation.model.network import Network
 
 __all__ = ["T3a"]
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from adaptation.dataset import Dataset, load, parse_integers
+from adaptation.data.dataset import Dataset, load, parse_integers
+from adaptation.data.simulate import simulate_fleet
 from adaptation.errors import ConfigError
-from adaptation.simulate import simulate_fleet
 
 __all__ = ["data_options", "selected_dataset"]
 

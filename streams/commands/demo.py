@@ -79,7 +79,7 @@ def say(text: str) -> None:
 
 
 def _simulated(seed: int) -> dict[str, str]:
-    from adaptation.simulate import device_shifts
+    from adaptation.data.simulate import device_shifts
 
     return {shift.device: "nothing" if shift.dominant == "none" else shift.dominant for shift in device_shifts(seed)}
 

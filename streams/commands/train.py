@@ -16,10 +16,10 @@ from streams.commands.connection_options import json_option
 from streams.commands.data_options import data_options, selected_dataset
 
 if TYPE_CHECKING:  # torch and rich take seconds to import: --help must not wait for them
-    from adaptation.dataset import Dataset
-    from adaptation.robust import Choice
-    from adaptation.robust import Progress as ChoiceProgress
-    from adaptation.train import Progress
+    from adaptation.data.dataset import Dataset
+    from adaptation.model.robust import Choice
+    from adaptation.model.robust import Progress as ChoiceProgress
+    from adaptation.model.train import Progress
     from streams.source_model import SourceModel
 
 __all__ = ["command"]

@@ -17,7 +17,7 @@ from adaptation.continual.experiment import Domain, Feedback, Outcome, accuracy,
 from adaptation.continual.labelled import Labelled
 from adaptation.continual.learner import Arrived, Learner
 from adaptation.continual.settings import LearnerSettings
-from adaptation.dataset import Dataset, Split
+from adaptation.data.dataset import Dataset, Split
 from adaptation.errors import ConfigError
 from adaptation.evaluation.harm import block_length, paired_change
 from adaptation.evaluation.run import balanced_rows

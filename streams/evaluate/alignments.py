@@ -12,10 +12,10 @@ import torch
 
 from adaptation.alignment.align import align
 from adaptation.alignment.aligned import VARIANTS, Aligned, as_tensors, parts_of
-from adaptation.dataset import Dataset
+from adaptation.data.dataset import Dataset
 from adaptation.errors import ContractError
-from adaptation.methods.method import SourceContext
-from adaptation.train import default_epochs
+from adaptation.method import SourceContext
+from adaptation.model.train import default_epochs
 from streams.evaluate.code_state import ALIGNMENT_MAKERS, code_digest
 from streams.evaluate.kept import kept_path, read_all_facts
 from streams.facts_file import read_facts_file, write_facts_file

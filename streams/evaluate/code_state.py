@@ -15,12 +15,12 @@ from typing import Any
 
 import adaptation
 from adaptation.alignment.align import align
-from adaptation.dataset import load
+from adaptation.data.dataset import load
+from adaptation.data.simulate import simulate_fleet
 from adaptation.generators.meta_train import meta_train
-from adaptation.policy_calibration import calibrate_policy
-from adaptation.robust import choose_augmentation
-from adaptation.simulate import simulate_fleet
-from adaptation.train import fit
+from adaptation.methods.policy_calibration import calibrate_policy
+from adaptation.model.robust import choose_augmentation
+from adaptation.model.train import fit
 
 __all__ = ["ALIGNMENT_MAKERS", "CHOICE_MAKERS", "GENERATOR_MAKERS", "POLICY_MAKERS", "SOURCE_MAKERS", "code_digest"]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adaptation.dataset import Split
+from adaptation.data.dataset import Split
 from adaptation.errors import ConfigError, ContractError
 from adaptation.evaluation.streams import stream_members
 from adaptation.generators.generator import VARIANTS

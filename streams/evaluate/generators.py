@@ -8,13 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from adaptation.dataset import Dataset
+from adaptation.data.dataset import Dataset
 from adaptation.errors import ContractError
 from adaptation.generators.episodes import Recordings
 from adaptation.generators.generator import VARIANTS, Generator
 from adaptation.generators.meta_train import meta_train
 from adaptation.generators.valid_range import ValidRange
-from adaptation.methods.method import SourceContext
+from adaptation.method import SourceContext
 from streams.evaluate.code_state import GENERATOR_MAKERS, code_digest
 from streams.evaluate.kept import kept_path, read_all_facts
 from streams.facts_file import read_facts_file, write_facts_file

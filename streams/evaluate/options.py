@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adaptation.augment import parse_augmentation
+from adaptation.data.augment import parse_augmentation
 from adaptation.errors import ConfigError
 
 __all__ = [

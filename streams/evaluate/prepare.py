@@ -20,16 +20,16 @@ from typing import Any
 
 import torch
 
-from adaptation.augment import parse_augmentation
-from adaptation.dataset import Dataset
+from adaptation.data.augment import parse_augmentation
+from adaptation.data.dataset import Dataset
 from adaptation.errors import ContractError
 from adaptation.evaluation.run import balanced_rows
-from adaptation.methods.method import SourceContext
+from adaptation.method import SourceContext
+from adaptation.methods.policy_calibration import calibrate_policy
 from adaptation.methods.policy_settings import PolicySettings, RungScore
-from adaptation.nets import Classifier, from_tensors, to_tensors
-from adaptation.policy_calibration import calibrate_policy
-from adaptation.spec import expected_tensors
-from adaptation.train import check_source, default_epochs, default_spec, fit
+from adaptation.model.nets import Classifier, from_tensors, to_tensors
+from adaptation.model.spec import expected_tensors
+from adaptation.model.train import check_source, default_epochs, default_spec, fit
 from registry.tensor_file import read_tensors, write_tensors
 from streams.evaluate.alignments import read_alignments
 from streams.evaluate.code_state import CHOICE_MAKERS, POLICY_MAKERS, SOURCE_MAKERS, code_digest

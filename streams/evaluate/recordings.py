@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from adaptation.dataset import Dataset, Split
+from adaptation.data.dataset import Dataset, Split
 from adaptation.errors import ConfigError
 from adaptation.evaluation.streams import every
 from streams.commands.data_options import selected_dataset

@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from adaptation.corruptions import centre_and_scale
+from adaptation.data.corruptions import centre_and_scale
 from adaptation.errors import NotAdaptable
 from adaptation.evaluation.harm import block_length, label_run
 from adaptation.evaluation.run import run_stream
 from adaptation.evaluation.scoring import score, tail_start, top_share
 from adaptation.evaluation.streams import Stream, make_stream
+from adaptation.method import Method
 from adaptation.methods.catalogue import make_method
-from adaptation.methods.method import Method
 from infra.allocator import keep_freed_memory
 from streams.evaluate.alignments import prepare_alignment
 from streams.evaluate.code_state import code_digest

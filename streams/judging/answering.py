@@ -64,9 +64,9 @@ def make_answerer(bundle: AnyBundle, source: Bundle) -> Answerer:
     import torch
 
     from adaptation.evaluation.run import run_stream
+    from adaptation.method import SourceContext
     from adaptation.methods.cta import Cta
-    from adaptation.methods.method import SourceContext
-    from adaptation.nets import from_tensors
+    from adaptation.model.nets import from_tensors
     from streams.aligned_model import aligned_of
 
     known = torch.from_numpy(np.array(bundle.canary["windows"]))

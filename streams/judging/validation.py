@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from adaptation.corruptions import applicable, centre_and_scale, corrupt
-from adaptation.dataset import Split, load_labelled, parse_integers
+from adaptation.data.corruptions import applicable, centre_and_scale, corrupt
+from adaptation.data.dataset import Split, load_labelled, parse_integers
 from adaptation.errors import ConfigError
 from adaptation.evaluation.streams import every
 from registry.bundle import Bundle

@@ -15,7 +15,7 @@ the source answers.
 from collections.abc import Mapping
 from typing import Any
 
-from adaptation.policy_calibration import LEAST_DEVICES, MOST_HARM
+from adaptation.methods.policy_calibration import LEAST_DEVICES, MOST_HARM
 from streams.pilot.gains import RUNGS
 
 __all__ = ["choose_mode", "points", "risks"]

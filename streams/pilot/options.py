@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from adaptation.dataset import Dataset
+from adaptation.data.dataset import Dataset
 from adaptation.errors import ConfigError
 
 __all__ = ["BATCH_SIZE", "Costs", "PilotOptions", "complete_costs"]

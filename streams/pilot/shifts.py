@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from adaptation.dataset import Dataset
-from adaptation.engine import Outputs
+from adaptation.data.dataset import Dataset
+from adaptation.engine.engine import Outputs
 from adaptation.guards.input_sanity import REASONS, InputSanity
-from adaptation.methods.method import SourceContext
-from adaptation.methods.source_units import SourceUnits
+from adaptation.method import SourceContext
+from adaptation.model.source_units import SourceUnits
 
 __all__ = ["channel_levels", "course", "refused_share", "shift_figures"]
 

@@ -14,11 +14,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from adaptation.augment import parse_augmentation
-from adaptation.dataset import Dataset
+from adaptation.data.augment import parse_augmentation
+from adaptation.data.dataset import Dataset
 from adaptation.errors import ConfigError, ContractError, DataError
 from adaptation.methods.policy_settings import PolicySettings
-from adaptation.robust import folds
+from adaptation.model.robust import folds
 from streams.evaluate.processes import Failure, run_jobs
 from streams.pilot.gains import RUNGS, DeviceScore, gain_of, simulated_scores
 from streams.pilot.jobs import (

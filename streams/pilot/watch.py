@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from adaptation.methods.method import State, Step
+from adaptation.method import State, Step
 from adaptation.methods.policy import Policy
 
 __all__ = ["WatchedPolicy"]

@@ -11,20 +11,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from adaptation.augment import Augmentation, parse_augmentation
-from adaptation.dataset import Dataset
-from adaptation.engine import Engine
+from adaptation.data.augment import Augmentation, parse_augmentation
+from adaptation.data.dataset import Dataset
+from adaptation.engine.engine import Engine
 from adaptation.errors import ConfigError, NotAdaptable
 from adaptation.evaluation.harm import block_length, paired_change
 from adaptation.evaluation.run import Answers, balanced_rows, run_stream
+from adaptation.method import Method, SourceContext
 from adaptation.methods.catalogue import make_method
-from adaptation.methods.method import Method, SourceContext
 from adaptation.methods.policy import Policy
+from adaptation.methods.policy_calibration import calibrate_policy
 from adaptation.methods.policy_settings import PolicySettings
-from adaptation.nets import Classifier, from_tensors
-from adaptation.policy_calibration import calibrate_policy
-from adaptation.robust import MAX_WINDOWS, folds
-from adaptation.train import default_epochs, default_spec, fit
+from adaptation.model.nets import Classifier, from_tensors
+from adaptation.model.robust import MAX_WINDOWS, folds
+from adaptation.model.train import default_epochs, default_spec, fit
 from infra.allocator import keep_freed_memory
 from registry.bundle import Bundle, read_bundle
 from streams.commands.data_options import selected_dataset

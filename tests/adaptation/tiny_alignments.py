@@ -5,9 +5,9 @@ import torch
 from adaptation.alignment.aligned import VARIANTS, Aligned
 from adaptation.alignment.tasks import Task
 from adaptation.alignment.views import Views
-from adaptation.methods.method import SourceContext
-from adaptation.methods.network import Network
-from adaptation.methods.source_units import SourceUnits
+from adaptation.method import SourceContext
+from adaptation.model.network import Network
+from adaptation.model.source_units import SourceUnits
 
 __all__ = ["drawn_alignments"]
 

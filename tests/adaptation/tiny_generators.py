@@ -10,7 +10,7 @@ from adaptation.generators.generalizeformer import GeneralizeFormer
 from adaptation.generators.generator import VARIANTS, Generator
 from adaptation.generators.mgg import Mgg, MggSettings
 from adaptation.generators.valid_range import ValidRange
-from adaptation.spec import NetworkSpec
+from adaptation.model.spec import NetworkSpec
 from tests.adaptation.tiny_nets import tones
 
 EVERYWHERE = ValidRange(1e30, 1e30)

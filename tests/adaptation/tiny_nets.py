@@ -7,11 +7,11 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from adaptation.lean_settings import LeanSettings
-from adaptation.nets import Classifier, build
-from adaptation.shift import calibrate
-from adaptation.shift_calibration import ShiftCalibration
-from adaptation.spec import NetworkSpec
+from adaptation.lean.lean_settings import LeanSettings
+from adaptation.lean.shift import calibrate
+from adaptation.lean.shift_calibration import ShiftCalibration
+from adaptation.model.nets import Classifier, build
+from adaptation.model.spec import NetworkSpec
 
 torch.set_num_threads(1)  # more only make nets of this size slower, on a busy machine by a factor of ten
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from adaptation.dataset import Dataset, Split
+from adaptation.data.dataset import Dataset, Split
 from benchmarks.alignment import cosine_of, cosines_along, gradients
 from benchmarks.generators import Evaluated
 from tests.adaptation.methods.numpy_net import source_for

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from adaptation.dataset import Split
+from adaptation.data.dataset import Split
 from adaptation.generators.episodes import Recordings
 from benchmarks import generator_rungs as module
 from benchmarks.generator_rungs import left_out, verdict

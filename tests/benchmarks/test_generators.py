@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adaptation.dataset import Dataset, Split
-from adaptation.spec import NetworkSpec
+from adaptation.data.dataset import Dataset, Split
+from adaptation.model.spec import NetworkSpec
 from benchmarks.adaptation_batches import curves, draw, panels
 from benchmarks.generators import Evaluated, compression, markdown, points, shuffled, spread, transfer, unshifted
 from streams.evaluate.task_runner import _pack

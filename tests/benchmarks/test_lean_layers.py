@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from adaptation.dataset import Split
+from adaptation.data.dataset import Split
 from adaptation.errors import ConfigError
 from adaptation.methods.lean import Lean, LeanHybrid
 from benchmarks.lean_layers import MOMENTA, PERIODS, Variant, load_data, make, markdown, study, summarise, variants

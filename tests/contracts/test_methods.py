@@ -28,13 +28,13 @@ from adaptation.generators.generator import VARIANTS
 from adaptation.guards.diversity import DiversityGuard
 from adaptation.guards.input_sanity import InputSanity
 from adaptation.guards.transaction import Guarded
-from adaptation.lean_settings import LeanSettings
+from adaptation.lean.lean_settings import LeanSettings
+from adaptation.method import Method, SourceContext, State, Step, state_bytes
 from adaptation.methods.catalogue import METHODS, make_method
-from adaptation.methods.method import Method, SourceContext, State, Step, state_bytes
-from adaptation.methods.network import Network
 from adaptation.methods.policy_settings import PolicySettings
-from adaptation.nets import Classifier
-from adaptation.spec import NetworkSpec
+from adaptation.model.nets import Classifier
+from adaptation.model.network import Network
+from adaptation.model.spec import NetworkSpec
 from tests.adaptation.tiny_alignments import drawn_alignments
 from tests.adaptation.tiny_generators import drawn_generators
 from tests.adaptation.tiny_nets import CONV, MLP, settled, windows_for

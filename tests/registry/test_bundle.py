@@ -19,9 +19,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
-from adaptation.engine import CODE_CONTRACT_VERSION
+from adaptation.engine.engine import CODE_CONTRACT_VERSION
 from adaptation.errors import ConfigError, ContractError
-from adaptation.leantta import adapt_batch
+from adaptation.lean.leantta import adapt_batch
 from registry.bundle import Bundle, build_bundle, read_bundle, write_bundle
 from registry.folder import write_folder
 from registry.manifest import PART_FILES, FileEntry, PartFile, manifest_bytes

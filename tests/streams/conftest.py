@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from registry.bundle import Bundle
-from tests.adaptation.test_train import waves
+from tests.adaptation.model.test_train import waves
 from tests.support.models import tiny_bundle
 
 

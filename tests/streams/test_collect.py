@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from kafka import KafkaProducer
 
-from adaptation.dataset import Split, load
+from adaptation.data.dataset import Split, load
 from adaptation.errors import ConfigError
 from infra.settings import Settings
 from registry.bundle import Bundle

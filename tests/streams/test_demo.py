@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from adaptation.data.simulate import FleetPlan, simulate_fleet
 from adaptation.errors import ConfigError
-from adaptation.simulate import FleetPlan, simulate_fleet
 from infra.errors import BrokerError
 from infra.settings import Settings
 from streams.collect import present_ends

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from adaptation.dataset import Split
+from adaptation.data.dataset import Split
 from adaptation.errors import ConfigError, DataError
 from infra.settings import Settings
 from streams.codec import decode_features

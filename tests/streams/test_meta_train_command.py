@@ -18,7 +18,7 @@ from adaptation.generators.engine import GeneralizeFormerEngine, MggEngine
 from registry.bundle import read_bundle
 from registry.generator_bundle import GENERATOR_FILES, GeneratorBundle, read_generator_bundle
 from streams.cli import main
-from tests.adaptation.test_train import waves
+from tests.adaptation.model.test_train import waves
 
 KINDS = pytest.mark.parametrize("kind", ["mgg", "generalizeformer"])
 

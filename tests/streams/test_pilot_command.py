@@ -20,7 +20,7 @@ from streams.pilot.files import check_out
 from streams.pilot.jobs import ChooseRecipe, Job, MakeSource
 from streams.pilot.options import PilotOptions, complete_costs
 from streams.pilot.page import render_page
-from tests.adaptation.test_train import waves
+from tests.adaptation.model.test_train import waves
 
 HOSTILE = "<script>alert(1)</script>&$x_1$\n"
 RUNGS = ["lean-b", "cum-bn", "t3a", "policy"]
@@ -42,7 +42,7 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module", autouse=True)
 def short_trainings() -> Any:
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("adaptation.robust", "adaptation.policy_calibration", "streams.pilot.work"):
+        for module in ("adaptation.model.robust", "adaptation.methods.policy_calibration", "streams.pilot.work"):
             patch.setattr(f"{module}.default_epochs", lambda windows: 1)
         yield
 

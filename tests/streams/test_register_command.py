@@ -12,8 +12,8 @@ import torch
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from kafka.errors import KafkaError
 
-from adaptation.nets import Classifier, from_tensors
-from adaptation.shift import calibrate
+from adaptation.lean.shift import calibrate
+from adaptation.model.nets import Classifier, from_tensors
 from registry.bundle import build_bundle, read_bundle
 from registry.verdict import Verdict
 from streams.cli import main

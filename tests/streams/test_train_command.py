@@ -12,7 +12,7 @@ from registry.bundle import read_bundle
 from streams.cli import main
 from streams.commands.data_options import selected_dataset
 from streams.source_model import LeanChoice, check_folder, parse_layers
-from tests.adaptation.test_train import waves
+from tests.adaptation.model.test_train import waves
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_equal_seeds_give_equal_digests_and_the_table_shows_digest_and_path(
 def test_auto_leaves_devices_out_and_the_choice_and_its_figures_are_in_json_card_and_table(
     recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adaptation.robust.default_epochs", lambda windows: 1)
+    monkeypatch.setattr("adaptation.model.robust.default_epochs", lambda windows: 1)
     assert run(*basics(recordings, tmp_path / "a"), "--augment", "auto", "--json") == 0
     summary = json.loads(capsys.readouterr().out)
     choice = summary["augmentation_choice"]

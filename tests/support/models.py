@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from adaptation.lean_settings import LeanSettings
-from adaptation.nets import build
-from adaptation.shift import calibrate
-from adaptation.spec import NetworkSpec
+from adaptation.lean.lean_settings import LeanSettings
+from adaptation.lean.shift import calibrate
+from adaptation.model.nets import build
+from adaptation.model.spec import NetworkSpec
 from registry.bundle import Bundle, build_bundle
 from streams.adapt import AdaptCore, InForce, serve
 

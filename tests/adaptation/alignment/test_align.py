@@ -10,8 +10,8 @@ from safetensors.torch import load, save
 from adaptation.alignment.align import align
 from adaptation.alignment.aligned import Aligned, AlignmentSettings, project
 from adaptation.errors import ConfigError
-from adaptation.methods.method import SourceContext
-from adaptation.methods.network import Layer, Network, batch_statistics, normalise_with
+from adaptation.method import SourceContext
+from adaptation.model.network import Layer, Network, batch_statistics, normalise_with
 from tests.adaptation.methods.numpy_net import source_for
 from tests.adaptation.tiny_nets import MLP, tones, trained_on_tones, windows_for
 

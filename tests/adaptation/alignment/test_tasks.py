@@ -9,8 +9,8 @@ from adaptation.alignment.contrastive import ssl_loss
 from adaptation.alignment.tasks import Task
 from adaptation.alignment.views import Views, time_mask
 from adaptation.errors import ConfigError
-from adaptation.methods.network import Network
-from adaptation.methods.source_units import SourceUnits
+from adaptation.model.network import Network
+from adaptation.model.source_units import SourceUnits
 from tests.adaptation.alignment.test_align import source
 
 

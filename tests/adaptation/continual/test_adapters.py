@@ -5,9 +5,9 @@ import torch
 from torch import Tensor, nn
 
 from adaptation.continual.adapters import adapted, adapter_names, personal_logits, with_devices
-from adaptation.methods.network import Network
-from adaptation.nets import build
-from adaptation.spec import NetworkSpec
+from adaptation.model.nets import build
+from adaptation.model.network import Network
+from adaptation.model.spec import NetworkSpec
 
 SPECS = [NetworkSpec("mlp", 2, 3, 4, (8, 6)), NetworkSpec("conv1d", 3, 16, 4, (8, 6), (5, 3))]
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from adaptation.continual.learner import Arrived, Learner
 from adaptation.continual.settings import PARTS, LearnerSettings, parse_method
 from adaptation.errors import ConfigError
-from adaptation.nets import Classifier, build
+from adaptation.model.nets import Classifier, build
+from adaptation.model.spec import NetworkSpec
 from adaptation.projection.norms import deviation_norms
-from adaptation.spec import NetworkSpec
 
 METHODS = [
     *PARTS,

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from adaptation.continual.similarity import alike
-from adaptation.methods.network import Network
+from adaptation.model.network import Network
 from tests.adaptation.tiny_nets import tones, trained_on_tones
 
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from adaptation.batch_norms import at_batch_norms, batch_norms
 from adaptation.drift.bn_gap import BnGap, bn_gap
 from adaptation.errors import ConfigError, DataError
-from adaptation.methods.network import Network
-from adaptation.spec import NetworkSpec
+from adaptation.model.batch_norms import at_batch_norms, batch_norms
+from adaptation.model.network import Network
+from adaptation.model.spec import NetworkSpec
 from tests.adaptation.tiny_nets import CONV, MLP, SPECS, settled, windows_for
 
 

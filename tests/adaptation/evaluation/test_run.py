@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from adaptation.dataset import Split
+from adaptation.data.dataset import Split
 from adaptation.errors import ConfigError, ContractError
 from adaptation.evaluation.run import balanced_rows, run_stream
 from adaptation.evaluation.streams import make_stream
+from adaptation.method import Method, SourceContext, State, Step
 from adaptation.methods.catalogue import METHODS, make_method
-from adaptation.methods.method import Method, SourceContext, State, Step
 from adaptation.methods.policy_settings import PolicySettings
 from tests.adaptation.tiny_alignments import drawn_alignments
 from tests.adaptation.tiny_generators import drawn_generators

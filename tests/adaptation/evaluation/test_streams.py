@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from adaptation.corruptions import EVALUATION, EVALUATION_MIXTURES, TUNING, corrupt
-from adaptation.dataset import Split
+from adaptation.data.corruptions import EVALUATION, EVALUATION_MIXTURES, TUNING, corrupt
+from adaptation.data.dataset import Split
 from adaptation.errors import ConfigError
 from adaptation.evaluation.streams import CORRUPTED, STREAMS, Stream, every, make_stream, stream_members
 

@@ -17,8 +17,8 @@ from adaptation.generators.affine_gradient import (
     source_features,
     split,
 )
-from adaptation.methods.network import Network
-from adaptation.spec import NetworkSpec
+from adaptation.model.network import Network
+from adaptation.model.spec import NetworkSpec
 from tests.adaptation.methods.numpy_net import Array, axes, entropy, run, shifted, softmax, source_for
 from tests.adaptation.tiny_nets import CONV, MLP, ODD
 

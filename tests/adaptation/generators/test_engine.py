@@ -18,9 +18,9 @@ from adaptation.generators.mgg import moments_start
 from adaptation.generators.valid_range import ValidRange
 from adaptation.methods.affine_descent import AffineDescent, MggRule
 from adaptation.methods.generalizeformer import GeneratedBatches
-from adaptation.methods.network import Network
-from adaptation.nets import to_tensors
-from adaptation.spec import NetworkSpec
+from adaptation.model.nets import to_tensors
+from adaptation.model.network import Network
+from adaptation.model.spec import NetworkSpec
 from tests.adaptation.methods.numpy_net import shifted, source_for
 from tests.adaptation.tiny_generators import drawn_generators
 from tests.adaptation.tiny_nets import CONV, MLP, ODD

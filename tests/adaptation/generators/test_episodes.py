@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from adaptation.corruptions import EVALUATION
+from adaptation.data.corruptions import EVALUATION
 from adaptation.errors import DataError
 from adaptation.generators import episodes as module
 from adaptation.generators.episodes import Episodes, Recordings, part_groups, stretches, unshifted_streams

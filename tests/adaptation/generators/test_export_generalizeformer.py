@@ -14,9 +14,9 @@ from adaptation.generators.generalizeformer import (
     tokens_of,
 )
 from adaptation.generators.generator import VARIANTS
-from adaptation.methods.network import Network
-from adaptation.nets import to_tensors
-from adaptation.spec import NetworkSpec
+from adaptation.model.nets import to_tensors
+from adaptation.model.network import Network
+from adaptation.model.spec import NetworkSpec
 from tests.adaptation.methods.numpy_net import shifted, source_for
 from tests.adaptation.on_onnx_runtime import answers
 from tests.adaptation.tiny_generators import disturbed

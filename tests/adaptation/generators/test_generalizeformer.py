@@ -15,8 +15,8 @@ from adaptation.generators.generalizeformer import (
     targets,
     tokens_of,
 )
-from adaptation.methods.network import Network
-from adaptation.spec import NetworkSpec
+from adaptation.model.network import Network
+from adaptation.model.spec import NetworkSpec
 from tests.adaptation.methods.numpy_net import shifted, source_for
 from tests.adaptation.tiny_generators import disturbed
 from tests.adaptation.tiny_nets import CONV, MLP, ODD

@@ -14,7 +14,7 @@ from adaptation.generators.episodes import Recordings
 from adaptation.generators.meta_task import ALONE, MetaState, MetaTask
 from adaptation.generators.meta_train_mgg import MggTraining
 from adaptation.generators.mgg import MggSettings, moments_start, moments_step
-from adaptation.methods.network import Network
+from adaptation.model.network import Network
 from tests.adaptation.methods.numpy_net import source_for
 from tests.adaptation.tiny_generators import recordings
 from tests.adaptation.tiny_nets import CONV, trained_on_tones, windows_for

@@ -6,7 +6,7 @@ import torch
 
 from adaptation.errors import ConfigError
 from adaptation.guards.canary import check_canary, choose_canary
-from adaptation.methods.method import SourceContext
+from adaptation.method import SourceContext
 from tests.adaptation.tiny_nets import tones, trained_on_tones
 
 

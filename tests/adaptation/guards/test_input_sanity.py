@@ -8,7 +8,7 @@ from torch import Tensor
 
 from adaptation.errors import ConfigError
 from adaptation.guards.input_sanity import InputSanity
-from adaptation.methods.method import SourceContext
+from adaptation.method import SourceContext
 from tests.adaptation.tiny_nets import CONV, MLP, settled, windows_for
 
 

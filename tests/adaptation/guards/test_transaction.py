@@ -13,9 +13,9 @@ from torch import Tensor
 from adaptation.errors import ConfigError
 from adaptation.guards.record import GuardSettings, Record
 from adaptation.guards.transaction import Guarded, deviation
-from adaptation.methods.method import SourceContext, State, Step
-from adaptation.methods.network import Network
+from adaptation.method import SourceContext, State, Step
 from adaptation.methods.tent import Tent
+from adaptation.model.network import Network
 from tests.adaptation.tiny_nets import tones, trained_on_tones
 
 GAMMA, BETA = "blocks.1.norm.weight", "blocks.1.norm.bias"

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from adaptation.methods.method import SourceContext
-from adaptation.nets import Classifier
+from adaptation.method import SourceContext
+from adaptation.model.nets import Classifier
 from tests.adaptation.tiny_nets import MLP, settled, windows_for
 
 Array = npt.NDArray[np.float64]

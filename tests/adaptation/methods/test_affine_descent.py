@@ -8,11 +8,11 @@ import torch
 from adaptation.errors import ConfigError, ContractError
 from adaptation.generators.affine_gradient import discrepancy_weight, look, loss_without_labels, source_features
 from adaptation.generators.valid_range import LEAST_WINDOWS, ValidRange
+from adaptation.method import SourceContext, State
 from adaptation.methods.affine_descent import AdamRule, AffineDescent, MggRule, Rule, SgdRule
 from adaptation.methods.catalogue import make_method
-from adaptation.methods.method import SourceContext, State
-from adaptation.methods.network import Network
-from adaptation.spec import NetworkSpec
+from adaptation.model.network import Network
+from adaptation.model.spec import NetworkSpec
 from tests.adaptation.methods.numpy_net import shifted, source_for
 from tests.adaptation.tiny_generators import drawn_generators
 from tests.adaptation.tiny_nets import CONV, MLP, ODD

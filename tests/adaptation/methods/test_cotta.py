@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from adaptation.data.sensor_augmentations import augmented
 from adaptation.errors import ConfigError
 from adaptation.methods.cotta import Cotta
-from adaptation.methods.network import Network, by_batch
-from adaptation.methods.random_state import resumed
-from adaptation.methods.sensor_augmentations import augmented
-from adaptation.methods.source_units import SourceUnits
-from adaptation.spec import NetworkSpec
+from adaptation.model.network import Network, by_batch
+from adaptation.model.source_units import SourceUnits
+from adaptation.model.spec import NetworkSpec
+from adaptation.state.random_state import resumed
 from tests.adaptation.methods import hand_net
 from tests.adaptation.methods.numpy_net import shifted, source_for
 from tests.adaptation.tiny_nets import CONV, MLP

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from adaptation.errors import ConfigError
+from adaptation.method import State
 from adaptation.methods.cta import LEAST, Cta
-from adaptation.methods.method import State
-from adaptation.methods.network import Network
+from adaptation.model.network import Network
 from tests.adaptation.alignment.test_align import aligned, source
 from tests.adaptation.tiny_nets import tones
 

@@ -7,7 +7,7 @@ import torch
 from adaptation.errors import ConfigError
 from adaptation.methods.cum_bn import CumBatchNorm
 from adaptation.methods.layer_choice import first_half
-from adaptation.spec import NetworkSpec
+from adaptation.model.spec import NetworkSpec
 from tests.adaptation.methods.numpy_net import Array, axes, run, shifted, softmax, source_for
 from tests.adaptation.tiny_nets import CONV, ODD, SPECS, settled
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from adaptation.errors import ConfigError
+from adaptation.method import SourceContext
 from adaptation.methods.eata import Eata, cosine_margin_for
-from adaptation.methods.method import SourceContext
 from tests.adaptation.methods import hand_net
 from tests.adaptation.methods.numpy_net import shifted, source_for
 from tests.adaptation.tiny_nets import CONV, MLP

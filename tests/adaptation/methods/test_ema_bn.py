@@ -6,7 +6,7 @@ import torch
 
 from adaptation.errors import ConfigError
 from adaptation.methods.ema_bn import EmaBatchNorm
-from adaptation.spec import NetworkSpec
+from adaptation.model.spec import NetworkSpec
 from tests.adaptation.methods.numpy_net import Array, axes, run, shifted, softmax, source_for
 from tests.adaptation.tiny_nets import CONV, MLP, SPECS, settled
 

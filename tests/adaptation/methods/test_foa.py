@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from adaptation.errors import ConfigError
+from adaptation.method import SourceContext
 from adaptation.methods.cma_es import cma_ask
 from adaptation.methods.foa import Foa
-from adaptation.methods.method import SourceContext
-from adaptation.methods.random_state import resumed
-from adaptation.nets import to_tensors
-from adaptation.spec import BATCH_NORM_EPS, NetworkSpec
+from adaptation.model.nets import to_tensors
+from adaptation.model.spec import BATCH_NORM_EPS, NetworkSpec
+from adaptation.state.random_state import resumed
 from tests.adaptation.methods.numpy_net import Array, axes, entropy, run, shifted, softmax, source_for
 from tests.adaptation.tiny_nets import SPECS, settled, tones, trained_on_tones
 

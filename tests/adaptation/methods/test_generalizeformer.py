@@ -7,11 +7,11 @@ import torch
 
 from adaptation.errors import ContractError, NotAdaptable
 from adaptation.generators.valid_range import ValidRange
+from adaptation.method import SourceContext
 from adaptation.methods.catalogue import make_method
 from adaptation.methods.generalizeformer import GeneratedBatches
-from adaptation.methods.method import SourceContext
-from adaptation.methods.network import Network
-from adaptation.spec import NetworkSpec
+from adaptation.model.network import Network
+from adaptation.model.spec import NetworkSpec
 from tests.adaptation.methods.numpy_net import shifted, source_for
 from tests.adaptation.tiny_generators import drawn_generators
 from tests.adaptation.tiny_nets import CONV, MLP, ODD

@@ -6,7 +6,7 @@ import torch
 
 from adaptation.errors import ConfigError, NotAdaptable
 from adaptation.methods.iabn import Iabn
-from adaptation.spec import BATCH_NORM_EPS, NetworkSpec
+from adaptation.model.spec import BATCH_NORM_EPS, NetworkSpec
 from tests.adaptation.methods.numpy_net import Array, run, shifted, softmax, source_for
 from tests.adaptation.tiny_nets import CONV, MLP, ODD, settled
 

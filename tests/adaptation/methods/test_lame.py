@@ -9,7 +9,7 @@ import torch
 
 from adaptation.errors import ConfigError
 from adaptation.methods.lame import Lame, affinity, settle
-from adaptation.spec import NetworkSpec
+from adaptation.model.spec import NetworkSpec
 from tests.adaptation.methods.numpy_net import Array, run, shifted, softmax, source_for
 from tests.adaptation.tiny_nets import CONV, SPECS, settled
 

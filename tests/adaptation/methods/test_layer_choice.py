@@ -5,12 +5,12 @@ import torch
 from torch import Tensor, nn
 
 from adaptation.errors import ConfigError, NotAdaptable
-from adaptation.lean_settings import LeanSettings
+from adaptation.lean.lean_settings import LeanSettings
+from adaptation.method import SourceContext
 from adaptation.methods.iabn import Iabn
 from adaptation.methods.layer_choice import chosen_layers, first_half, layers_with_time
 from adaptation.methods.lean import Lean
-from adaptation.methods.method import SourceContext
-from adaptation.methods.network import Network
+from adaptation.model.network import Network
 
 
 def test_the_first_half_is_never_empty_and_holds_the_middle_layer() -> None:

@@ -7,7 +7,7 @@ import torch
 from adaptation.errors import ConfigError
 from adaptation.methods.oftta import Oftta, source_shares
 from adaptation.methods.t3a import T3a
-from adaptation.spec import NetworkSpec
+from adaptation.model.spec import NetworkSpec
 from tests.adaptation.methods.numpy_net import Array, axes, run, shifted, softmax, source_for
 from tests.adaptation.tiny_nets import CONV, MLP, SPECS, settled
 

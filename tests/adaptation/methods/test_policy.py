@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from adaptation.engine import Engine, engine_parameters
+from adaptation.engine.engine import Engine, engine_parameters
+from adaptation.engine.export import export_adapted, export_source
 from adaptation.errors import ConfigError
-from adaptation.export import export_adapted, export_source
-from adaptation.lean_settings import LeanSettings
-from adaptation.methods.method import State, state_bytes
+from adaptation.lean.lean_settings import LeanSettings
+from adaptation.method import State, state_bytes
 from adaptation.methods.policy import PERIOD, Policy, answer
 from adaptation.methods.policy_settings import RUNGS, PolicySettings, Rung
-from adaptation.nets import to_tensors
-from adaptation.spec import NetworkSpec
+from adaptation.model.nets import to_tensors
+from adaptation.model.spec import NetworkSpec
 from tests.adaptation.methods.numpy_net import run, shifted, source_for
 from tests.adaptation.tiny_nets import CONV, MLP, SPECS, settled, windows_for
 

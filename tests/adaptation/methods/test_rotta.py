@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from adaptation.data.sensor_augmentations import augmented
 from adaptation.errors import ConfigError
-from adaptation.methods.random_state import resumed
 from adaptation.methods.rotta import Rotta
-from adaptation.methods.sensor_augmentations import augmented
-from adaptation.methods.source_units import SourceUnits
-from adaptation.spec import NetworkSpec
+from adaptation.model.source_units import SourceUnits
+from adaptation.model.spec import NetworkSpec
+from adaptation.state.random_state import resumed
 from tests.adaptation.methods import hand_net
 from tests.adaptation.methods.hand_net import Array, Tensors
 from tests.adaptation.methods.numpy_net import shifted, source_for

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from adaptation.errors import ConfigError
-from adaptation.methods.method import SourceContext
+from adaptation.method import SourceContext
 from adaptation.methods.sar import Sar
-from adaptation.nets import build
-from adaptation.spec import NetworkSpec
+from adaptation.model.nets import build
+from adaptation.model.spec import NetworkSpec
 from tests.adaptation.methods import hand_net
 from tests.adaptation.methods.numpy_net import shifted, source_for
 from tests.adaptation.tiny_nets import CONV, MLP, tones, trained_on_tones

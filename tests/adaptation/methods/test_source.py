@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from adaptation.methods.source import Unadapted
-from adaptation.spec import NetworkSpec
+from adaptation.model.spec import NetworkSpec
 from tests.adaptation.methods.numpy_net import run, shifted, softmax, source_for
 from tests.adaptation.tiny_nets import SPECS, settled
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from adaptation.errors import ConfigError
-from adaptation.methods.method import SourceContext
+from adaptation.method import SourceContext
 from adaptation.methods.tent import Tent
 from tests.adaptation.methods import hand_net
 from tests.adaptation.methods.numpy_net import shifted, source_for

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from adaptation.errors import ConfigError
-from adaptation.nets import build
+from adaptation.model.nets import build
+from adaptation.model.spec import NetworkSpec
 from adaptation.projection.report import distances, lipschitz
-from adaptation.spec import NetworkSpec
 
 
 def test_distances_are_those_worked_out_by_hand() -> None:

@@ -74,7 +74,7 @@ def test_a_renamed_file_a_comment_and_a_docstring_change_no_digest(tmp_path: Pat
     (tmp_path / "adaptation" / "nets.py").rename(renamed / "networks.py")
     for path in tmp_path.rglob("*.py"):
         path.write_text(
-            path.read_text().replace("adaptation.nets import", "adaptation.inner.networks import") + "# x\n"
+            path.read_text().replace("adaptation.model.nets import", "adaptation.inner.networks import") + "# x\n"
         )
     assert all_digests(tmp_path) == before
 

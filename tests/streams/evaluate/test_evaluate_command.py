@@ -13,7 +13,7 @@ from adaptation.errors import ConfigError, ContractError, NotAdaptable
 from adaptation.generators import meta_train
 from adaptation.methods import catalogue
 from adaptation.methods.policy_settings import PolicySettings, RungScore
-from adaptation.nets import Classifier, to_tensors
+from adaptation.model.nets import Classifier, to_tensors
 from streams.cli import main
 from streams.evaluate.generators import generator_path, read_generators
 from streams.evaluate.options import EvaluationOptions, parse_choice

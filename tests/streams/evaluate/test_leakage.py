@@ -23,7 +23,7 @@ def test_with_permuted_target_labels_everything_but_the_scores_is_the_same(
         return answers
 
     monkeypatch.setattr("streams.evaluate.task_runner.run_stream", keep)
-    monkeypatch.setattr("adaptation.policy_calibration.default_epochs", lambda _: 1)  # to be quick
+    monkeypatch.setattr("adaptation.methods.policy_calibration.default_epochs", lambda _: 1)  # to be quick
     arrays = dict(np.load(recordings))
     target = np.flatnonzero(arrays["device"] >= 4)
     kept, runs = [], []

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from adaptation.dataset import Dataset, Split
+from adaptation.data.dataset import Dataset, Split
 from adaptation.generators.affine_gradient import source_features
 from adaptation.generators.episodes import Recordings
 from adaptation.generators.meta_task import ALONE, MetaTask
-from adaptation.methods.network import Network
+from adaptation.model.network import Network
 from streams.evaluate.prepare import load_source, prepare_source, save_source
 from tests.adaptation.tiny_nets import tones
 

@@ -7,10 +7,10 @@ import torch
 
 from adaptation.generators.generator import Generator
 from adaptation.generators.valid_range import ValidRange
+from adaptation.method import SourceContext
 from adaptation.methods.catalogue import METHODS, make_method
-from adaptation.methods.method import SourceContext
 from adaptation.methods.policy_settings import PolicySettings
-from adaptation.spec import NetworkSpec
+from adaptation.model.spec import NetworkSpec
 from streams.evaluate.reading_guide import SEES_ITS_BATCH, reading_guide
 from tests.adaptation.tiny_alignments import drawn_alignments
 from tests.adaptation.tiny_generators import drawn_generators

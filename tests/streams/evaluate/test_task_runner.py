@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from adaptation.dataset import Split
+from adaptation.data.dataset import Split
 from adaptation.evaluation.harm import block_length, label_run
 from adaptation.evaluation.streams import make_stream
 from streams.evaluate.task_runner import score_group, unpack_bits

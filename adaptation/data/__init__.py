@@ -1,0 +1,1 @@
+"""Recordings: what is read, selected, simulated, corrupted and augmented."""

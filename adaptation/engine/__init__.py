@@ -1,0 +1,1 @@
+"""From a network to ONNX graphs and the engine that runs them."""

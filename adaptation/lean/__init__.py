@@ -1,0 +1,1 @@
+"""LeanTTA, its settings, and the shift magnitude with its calibration."""

@@ -1,0 +1,1 @@
+"""The networks: their specification, BatchNorm access, training and the robust recipe."""

@@ -1,0 +1,1 @@
+"""What an online method carries along: optimizer state, a reservoir of windows, random state."""
