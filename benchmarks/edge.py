@@ -27,7 +27,7 @@ import numpy as np
 from benchmarks.edge_device import Plan
 from infra.broker import LocalKafka
 from infra.settings import Settings
-from registry.bundle import read_bundle
+from registry.bundles.source_bundle import read_bundle
 from streams.reading import read_topic
 from streams.topics import create_topics
 from tests.support.releases import Fleet

@@ -34,7 +34,7 @@ from adaptation.model.nets import build
 from adaptation.model.spec import compact_spec
 from infra.broker import LocalKafka
 from infra.settings import Settings, load_settings
-from registry.bundle import build_bundle
+from registry.bundles.source_bundle import build_bundle
 from streams.codec import FeatureBatch, encode_features
 from streams.topics import create_topics, topic_name
 

@@ -1,8 +1,8 @@
 """The catalogue of bundles on MLflow: a registered model per fleet and kind, a run and a version per bundle.
 
 Files of a bundle are plain artifacts; no flavour is ever written or loaded. What comes back from MLflow is believed for
-nothing but which version an alias names: digests, signatures and verdicts decide (`registry.acceptance`). The only
-module that imports mlflow.
+nothing but which version an alias names: digests, signatures and verdicts decide (`registry.releases.acceptance`). The
+only module that imports mlflow.
 """
 
 import re
@@ -15,9 +15,9 @@ from typing import Any, Literal
 
 from adaptation.errors import ContractError
 from infra.errors import CatalogueError, NoSuchVersion
-from registry.any_bundle import AnyBundle, read_any_bundle
+from registry.bundles.any_bundle import AnyBundle, read_any_bundle
 from registry.folder import read_file
-from registry.release import KINDS, Kind
+from registry.releases.release import KINDS, Kind
 
 __all__ = ["ALIASES", "Alias", "Catalogue", "CatalogueVersion", "Stored", "model_name"]
 

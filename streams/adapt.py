@@ -18,8 +18,8 @@ from adaptation.engine.engine import CODE_CONTRACT_VERSION, Engine, Outputs
 from adaptation.errors import DataError
 from adaptation.lean.lean_settings import LeanSettings
 from adaptation.model.spec import NetworkSpec
-from registry.bundle import Bundle
-from registry.release import unit_hash
+from registry.bundles.source_bundle import Bundle
+from registry.releases.release import unit_hash
 from streams.codec import FeatureBatch, decode_features, input_digest
 from streams.dead_letters import Stage, dead_letter
 from streams.messages import SCHEMA_VERSION, Receipt

@@ -19,16 +19,16 @@ from adaptation.methods.cta import Cta
 from adaptation.model.nets import from_tensors
 from adaptation.model.robust import spread_rows
 from adaptation.model.train import default_epochs
-from registry.aligned_bundle import (
+from registry.bundles.aligned_bundle import (
     AlignedBundle,
     AlignedCompatibility,
     AlignedFile,
     aligned_manifest_bytes,
     write_aligned_bundle,
 )
-from registry.bundle import Bundle
-from registry.manifest import Card, FileEntry
-from registry.tensor_file import write_tensors
+from registry.bundles.manifest import Card, FileEntry
+from registry.bundles.source_bundle import Bundle
+from registry.bundles.tensor_file import write_tensors
 from streams.bundle_fit import check_fit
 from streams.checkpoint import checkpoint_path, keep_checkpoint, read_checkpoint, recordings_digest
 

@@ -14,7 +14,7 @@ from kafka.errors import KafkaTimeoutError
 
 from adaptation.errors import ContractError
 from infra.settings import Settings
-from registry.release import Place
+from registry.releases.release import Place
 from streams.reading import SILENCE_S, committed_reader, read_to_end, read_topic
 from streams.topics import topic_name
 

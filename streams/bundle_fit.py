@@ -4,7 +4,7 @@ from pathlib import Path
 
 from adaptation.data.dataset import Dataset
 from adaptation.errors import ConfigError
-from registry.bundle import Bundle
+from registry.bundles.source_bundle import Bundle
 
 __all__ = ["check_fit"]
 

@@ -21,16 +21,25 @@ from kafka.errors import KafkaError
 from adaptation.errors import ConfigError, ContractError
 from infra.errors import CatalogueError
 from infra.settings import Settings
-from registry.acceptance import Refused, Seen, consider
-from registry.envelope import Envelope, key_id, public_hex
-from registry.history import History
-from registry.key_folder import read_trust_file
-from registry.next_release import Request, aborted, begun, finished, renewed, widened
-from registry.release import Kind, Member, Place, Release, parse_record, read_release, record_bytes, sign_release
-from registry.report import Report, Topic, sign_report
-from registry.requests import Held, judge
-from registry.rollout import RolloutPolicy, assess
-from registry.trust import Trust, newer_trust
+from registry.releases.acceptance import Refused, Seen, consider
+from registry.releases.history import History
+from registry.releases.next_release import Request, aborted, begun, finished, renewed, widened
+from registry.releases.release import (
+    Kind,
+    Member,
+    Place,
+    Release,
+    parse_record,
+    read_release,
+    record_bytes,
+    sign_release,
+)
+from registry.releases.remark import Report, Topic, sign_report
+from registry.releases.requests import Held, judge
+from registry.releases.rollout import RolloutPolicy, assess
+from registry.trust.envelope import Envelope, key_id, public_hex
+from registry.trust.key_folder import read_trust_file
+from registry.trust.trust import Trust, newer_trust
 from streams.history import HistoryReader
 from streams.messages import ControllerStatus
 from streams.offers import Offer, Offers

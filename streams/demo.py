@@ -18,7 +18,7 @@ from adaptation.data.dataset import Dataset, Split
 from adaptation.errors import ConfigError
 from infra.broker import LocalKafka
 from infra.settings import Settings
-from registry.bundle import read_bundle
+from registry.bundles.source_bundle import read_bundle
 from streams.collect import Starts, collect, present_ends
 from streams.fleet import FleetReport, play
 from streams.join import Joined, read_ledger

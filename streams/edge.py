@@ -23,7 +23,7 @@ from kafka.errors import KafkaError
 from adaptation.engine.engine import Outputs
 from adaptation.errors import DataError
 from infra.settings import Settings
-from registry.bundle import read_bundle
+from registry.bundles.source_bundle import read_bundle
 from streams.adapt import InForce, Served, answer, prediction, serve
 from streams.codec import FeatureBatch, check_device
 from streams.device import Windows, as_times, as_windows, check_traceparent, feature_batches, own_session

@@ -34,16 +34,16 @@ from adaptation.generators.valid_range import LEAST_WINDOWS
 from adaptation.model.nets import from_tensors
 from adaptation.model.network import Network
 from adaptation.model.robust import spread_rows
-from registry.bundle import Bundle
-from registry.generator_bundle import (
+from registry.bundles.generator_bundle import (
     GeneratorBundle,
     GeneratorCompatibility,
     GeneratorFile,
     generator_manifest_bytes,
     write_generator_bundle,
 )
-from registry.manifest import Card, FileEntry
-from registry.tensor_file import write_tensors
+from registry.bundles.manifest import Card, FileEntry
+from registry.bundles.source_bundle import Bundle
+from registry.bundles.tensor_file import write_tensors
 from streams.bundle_fit import check_fit
 from streams.checkpoint import checkpoint_path, keep_checkpoint, read_checkpoint, recordings_digest
 

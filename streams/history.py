@@ -9,9 +9,9 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from adaptation.errors import ContractError
 from infra.settings import Settings
-from registry.envelope import Envelope, parse_envelope
-from registry.history import Entry, History, read_entries
-from registry.trust import Trust
+from registry.releases.history import Entry, History, read_entries
+from registry.trust.envelope import Envelope, parse_envelope
+from registry.trust.trust import Trust
 from streams.connect import kafka_python_options
 from streams.reading import committed_reader, read_to_end
 from streams.topics import topic_name

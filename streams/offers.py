@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from adaptation.errors import ContractError
 from infra.errors import NoSuchVersion
 from infra.settings import Settings
-from registry.any_bundle import check_manifest_signature, member_of
+from registry.bundles.any_bundle import check_manifest_signature, member_of
+from registry.bundles.manifest import MANIFEST_FILE, SIGNATURE_FILE
 from registry.catalogue import Catalogue, model_name
-from registry.history import History
-from registry.manifest import MANIFEST_FILE, SIGNATURE_FILE
-from registry.release import Kind, Member
-from registry.trust import Trust
+from registry.releases.history import History
+from registry.releases.release import Kind, Member
+from registry.trust.trust import Trust
 
 __all__ = ["Offer", "Offers"]
 

@@ -19,14 +19,14 @@ from kafka.errors import KafkaError
 
 from adaptation.errors import ConfigError, ContractError
 from infra.settings import Settings
-from registry.acceptance import Offer, Refused, Seen, check_fresh, consider
-from registry.any_bundle import AnyBundle
-from registry.bundle import Bundle
-from registry.envelope import parse_envelope
-from registry.receiver_state import ReceiverState, read_state, write_state
-from registry.release import Kind, Release, read_release
-from registry.store import install_bundle, prune_bundles
-from registry.trust import Trust, read_trust
+from registry.bundles.any_bundle import AnyBundle
+from registry.bundles.source_bundle import Bundle
+from registry.bundles.store import install_bundle, prune_bundles
+from registry.releases.acceptance import Offer, Refused, Seen, check_fresh, consider
+from registry.releases.receiver_state import ReceiverState, read_state, write_state
+from registry.releases.release import Kind, Release, read_release
+from registry.trust.envelope import parse_envelope
+from registry.trust.trust import Trust, read_trust
 from streams.adapt import InForce, Served, serve
 from streams.artifacts import ArtifactReader
 from streams.reading import committed_reader, read_to_end

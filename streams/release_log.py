@@ -13,8 +13,8 @@ from kafka.errors import InvalidProducerEpochError, KafkaError, ProducerFencedEr
 
 from infra.errors import BrokerError
 from infra.settings import Settings
-from registry.envelope import Envelope
-from registry.release import Place, record_bytes
+from registry.releases.release import Place, record_bytes
+from registry.trust.envelope import Envelope
 from streams.artifacts import publish_files, remove_files
 from streams.connect import kafka_python_options
 from streams.messages import ControllerStatus

@@ -20,8 +20,8 @@ from adaptation.lean.shift_calibration import ShiftCalibration
 from adaptation.model.robust import Choice, choose_augmentation
 from adaptation.model.robust import Progress as ChoiceProgress
 from adaptation.model.train import Progress, Trained, calibrate_trained, default_spec, train_source
-from registry.bundle import build_bundle
-from registry.manifest import PART_FILES
+from registry.bundles.manifest import PART_FILES
+from registry.bundles.source_bundle import build_bundle
 
 __all__ = [
     "LeanChoice",

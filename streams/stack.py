@@ -21,10 +21,10 @@ from infra.errors import StackError
 from infra.kafka_cluster import ClusterOptions
 from infra.mlflow_server import start_mlflow, stop_mlflow
 from infra.settings import PREFIX, Settings
-from registry.envelope import public_hex
-from registry.key_folder import TRUST_FILE, init_keys, read_trust_file
-from registry.keys import read_key
-from registry.trust import Trust
+from registry.trust.envelope import public_hex
+from registry.trust.key_folder import TRUST_FILE, init_keys, read_trust_file
+from registry.trust.keys import read_key
+from registry.trust.trust import Trust
 from streams.topics import create_topics
 
 __all__ = ["CONTROLLER", "Stack", "start_stack", "stop_stack"]

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from adaptation.errors import ConfigError
-from registry.release import unit_hash
+from registry.releases.release import unit_hash
 from streams.codec import FeatureBatch, encode_features
 from streams.device import feature_batches, feature_headers, features_fitting
 from streams.outbox import OutboxRecord, record_bytes

@@ -11,8 +11,8 @@ from typing import Any
 import orjson
 
 from infra.settings import Settings
-from registry.history import Released
-from registry.rollout import DeviceEvidence
+from registry.releases.history import Released
+from registry.releases.rollout import DeviceEvidence
 from streams.reading import committed_reader, partitions_of, read_to_end, seek_to_time
 from streams.topics import topic_name
 

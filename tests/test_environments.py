@@ -50,7 +50,7 @@ import sys
 import numpy as np
 from pathlib import Path
 from infra.settings import load_settings
-from registry.bundle import read_bundle
+from registry.bundles.source_bundle import read_bundle
 from streams.device import DeviceClient
 
 windows = np.load(sys.argv[1])

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from registry.gates.evaluation import figure, in_one_line
-from registry.policy import AnchorRules
-from registry.verdict import Finding
+from registry.gates.rules import AnchorRules
+from registry.releases.verdict import Finding
 
 __all__ = ["anchor"]
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 
 from adaptation.errors import ContractError
-from registry.any_bundle import AnyBundle, made_for
-from registry.bundle import Bundle
-from registry.verdict import Finding
+from registry.bundles.any_bundle import AnyBundle, made_for
+from registry.bundles.source_bundle import Bundle
+from registry.releases.verdict import Finding
 
 __all__ = ["contract"]
 

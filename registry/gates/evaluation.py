@@ -7,8 +7,8 @@ import numpy.typing as npt
 
 from adaptation.errors import ConfigError, ContractError
 from registry.gates.answers import Answers, Compared
-from registry.policy import EvaluationRules
-from registry.verdict import Finding
+from registry.gates.rules import EvaluationRules
+from registry.releases.verdict import Finding
 
 __all__ = ["ROUNDING", "check_finite", "evaluation", "figure", "in_one_line"]
 

@@ -4,8 +4,8 @@ import numpy as np
 import numpy.typing as npt
 
 from registry.gates.evaluation import figure, in_one_line
-from registry.policy import ShadowRules
-from registry.verdict import Finding
+from registry.gates.rules import ShadowRules
+from registry.releases.verdict import Finding
 
 __all__ = ["shadow"]
 

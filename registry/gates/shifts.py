@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from registry.gates.answers import Compared
 from registry.gates.evaluation import ROUNDING, check_finite, figure, in_one_line
-from registry.policy import ShiftRules
-from registry.verdict import Finding
+from registry.gates.rules import ShiftRules
+from registry.releases.verdict import Finding
 
 __all__ = ["shifts"]
 

@@ -69,7 +69,7 @@ def command(
     import torch
 
     from adaptation.alignment.aligned import AlignmentSettings
-    from registry.bundle import read_bundle
+    from registry.bundles.source_bundle import read_bundle
     from streams.aligned_model import make_aligned_bundle
 
     torch.set_num_threads(threads)

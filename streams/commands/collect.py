@@ -88,7 +88,7 @@ def command(
 
 
 def _offline(folder: Path, target: Any, joined: Any) -> dict[str, Any]:
-    from registry.bundle import read_bundle
+    from registry.bundles.source_bundle import read_bundle
     from streams.offline import compare_offline, offline_figures
 
     bundle = read_bundle(folder)

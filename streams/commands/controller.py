@@ -34,8 +34,8 @@ def command(bootstrap: str | None, fleet: str | None, poll: float, partitions: i
     settings = load_settings(bootstrap=bootstrap, fleet=fleet)
     click.echo(json.dumps({"settings": settings.masked()}), err=not as_json)
 
-    from registry.keys import read_key
-    from registry.policy import read_policy
+    from registry.gates.rules import read_policy
+    from registry.trust.keys import read_key
     from streams.controller import Controller
     from streams.topics import create_topics, differing_topics
 

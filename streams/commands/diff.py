@@ -30,8 +30,8 @@ def command(before: int, after: int, kind: str, fleet: str | None, as_json: bool
     norm.
     """
     settings = load_settings(fleet=fleet)
+    from registry.bundles.difference import difference
     from registry.catalogue import Catalogue
-    from registry.difference import difference
 
     catalogue = Catalogue(settings.mlflow, settings.fleet)
     stored = [catalogue.download(to_kind(kind), version).files for version in (before, after)]

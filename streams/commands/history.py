@@ -11,9 +11,9 @@ from streams.commands.connection_options import connection_options, json_option
 from streams.commands.release_options import fleet_trust, shown_time
 
 if TYPE_CHECKING:
-    from registry.history import History, Released
-    from registry.release import BundleSet
-    from registry.trust import Trust
+    from registry.releases.history import History, Released
+    from registry.releases.release import BundleSet
+    from registry.trust.trust import Trust
 
 __all__ = ["command"]
 

@@ -12,7 +12,7 @@ from infra.settings import Settings
 from streams.commands.release_options import fleet_trust, this_user
 
 if TYPE_CHECKING:
-    from registry.verdict import Verdict
+    from registry.releases.verdict import Verdict
     from streams.judging.register import Desk
 
 __all__ = ["judging_options", "make_desk", "report"]
@@ -60,8 +60,8 @@ def make_desk(
         KafkaError: The broker does not answer.
     """
     from registry.catalogue import Catalogue
-    from registry.keys import read_key
-    from registry.policy import ValidationSet, read_policy
+    from registry.gates.rules import ValidationSet, read_policy
+    from registry.trust.keys import read_key
     from streams.judging.register import Desk
     from streams.topics import create_topics
 

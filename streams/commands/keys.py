@@ -13,7 +13,7 @@ from infra.settings import load_settings
 from streams.commands.connection_options import json_option
 
 if TYPE_CHECKING:
-    from registry.trust import Role
+    from registry.trust.trust import Role
 
 __all__ = ["command"]
 
@@ -59,7 +59,7 @@ def command() -> None:
 @json_option
 def init(folder: Path, fleet: str | None, approvers: tuple[str, ...], approvals: int, as_json: bool) -> None:
     """Make all keys of a new fleet."""
-    from registry.key_folder import init_keys
+    from registry.trust.key_folder import init_keys
 
     settings = load_settings(fleet=fleet)
     for name in approvers:
@@ -80,7 +80,7 @@ def init(folder: Path, fleet: str | None, approvers: tuple[str, ...], approvals:
 @json_option
 def add(role: str, folder: Path, root: Path | None, owner: str, as_json: bool) -> None:
     """Make a key for another owner, such as a new approver."""
-    from registry.key_folder import add_key
+    from registry.trust.key_folder import add_key
 
     _check_owner("--owner", owner)
     path = add_key(folder, root or folder / "root.pem", _role(role), owner, _passphrase(), _now_ms())
@@ -108,7 +108,7 @@ def rotate(role: str, folder: Path, root: Path | None, owner: str | None, window
 
     The controller spreads the new trust.json with its next release. Start it with the new key within the window.
     """
-    from registry.key_folder import rotate_key
+    from registry.trust.key_folder import rotate_key
 
     window_ms = round(window * _DAY_MS)
     path = rotate_key(folder, root or folder / "root.pem", _role(role), owner, window_ms, _passphrase(), _now_ms())
@@ -128,7 +128,7 @@ def revoke(key_id: str, folder: Path, root: Path | None, as_json: bool) -> None:
     What it has signed is not newly believed any more; what runs goes on. Bundles that a revoked gate key signed must be
     registered again before they are released again.
     """
-    from registry.key_folder import revoke_key
+    from registry.trust.key_folder import revoke_key
 
     gone = revoke_key(folder, root or folder / "root.pem", key_id, _passphrase())
     _show(folder, as_json)
@@ -145,7 +145,7 @@ def show(folder: Path, as_json: bool) -> None:
 
 
 def _show(folder: Path, as_json: bool) -> None:
-    from registry.key_folder import TRUST_FILE, read_trust_file
+    from registry.trust.key_folder import TRUST_FILE, read_trust_file
 
     _, trust = read_trust_file(folder / TRUST_FILE)
     keys = [
@@ -165,7 +165,7 @@ def _show(folder: Path, as_json: bool) -> None:
 
 
 def _role(name: str) -> "Role":
-    from registry.trust import ROLES
+    from registry.trust.trust import ROLES
 
     return next(role for role in ROLES if role == name)
 

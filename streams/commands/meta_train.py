@@ -71,7 +71,7 @@ def command(
     from adaptation.errors import ConfigError
     from adaptation.generators.generalizeformer import GeneralizeFormerSettings
     from adaptation.generators.mgg import MggSettings
-    from registry.bundle import read_bundle
+    from registry.bundles.source_bundle import read_bundle
     from streams.generator_model import make_generator_bundle
 
     if classifier and kind != "generalizeformer":

@@ -17,7 +17,7 @@ from streams.commands.release_options import (
 )
 
 if TYPE_CHECKING:
-    from registry.trust import Trust
+    from registry.trust.trust import Trust
     from streams.promoting import Asked
 
 __all__ = ["command", "report"]

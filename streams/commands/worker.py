@@ -44,7 +44,7 @@ def command(
     text = json.dumps({"settings": settings.masked()})
     click.echo(text, err=not as_json)
 
-    from registry.bundle import read_bundle
+    from registry.bundles.source_bundle import read_bundle
     from streams.adapt import InForce, serve
     from streams.receiver import Receiver, in_force_of
     from streams.topics import create_topics, differing_topics

@@ -30,7 +30,7 @@ from adaptation.methods.policy_settings import PolicySettings, RungScore
 from adaptation.model.nets import Classifier, from_tensors, to_tensors
 from adaptation.model.spec import expected_tensors
 from adaptation.model.train import check_source, default_epochs, default_spec, fit
-from registry.tensor_file import read_tensors, write_tensors
+from registry.bundles.tensor_file import read_tensors, write_tensors
 from streams.evaluate.alignments import read_alignments
 from streams.evaluate.code_state import CHOICE_MAKERS, POLICY_MAKERS, SOURCE_MAKERS, code_digest
 from streams.evaluate.folder import replace_file

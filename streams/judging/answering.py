@@ -16,10 +16,10 @@ import numpy.typing as npt
 
 from adaptation.generators.engine import MggEngine
 from adaptation.generators.valid_range import LEAST_WINDOWS
-from registry.any_bundle import AnyBundle
-from registry.bundle import Bundle
+from registry.bundles.any_bundle import AnyBundle
+from registry.bundles.generator_bundle import GeneratorBundle
+from registry.bundles.source_bundle import Bundle
 from registry.gates.answers import Answers
-from registry.generator_bundle import GeneratorBundle
 from streams.adapt import Served, answer, serve
 
 __all__ = ["Answerer", "make_answerer"]

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from registry.catalogue import Catalogue
-from registry.history import History
-from registry.release import KINDS, Kind
-from registry.verdict import Verdict
+from registry.releases.history import History
+from registry.releases.release import KINDS, Kind
+from registry.releases.verdict import Verdict
 
 __all__ = ["Candidate", "list_candidates"]
 

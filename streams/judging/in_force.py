@@ -1,11 +1,11 @@
 """What a candidate is compared with: the bundles in force, and the sources that it could run with."""
 
 from adaptation.errors import ContractError
-from registry.any_bundle import AnyBundle, member_of
-from registry.bundle import Bundle
+from registry.bundles.any_bundle import AnyBundle, member_of
+from registry.bundles.source_bundle import Bundle
 from registry.catalogue import Catalogue
-from registry.history import History
-from registry.release import Kind, Member
+from registry.releases.history import History
+from registry.releases.release import Kind, Member
 
 __all__ = ["candidate_source", "source_in_force", "stable_member", "stored_bundle"]
 

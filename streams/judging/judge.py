@@ -9,20 +9,20 @@ import numpy.typing as npt
 
 from adaptation.errors import ContractError
 from infra.settings import Settings
-from registry.aligned_bundle import AlignedBundle
-from registry.any_bundle import AnyBundle, made_for
-from registry.bundle import Bundle
+from registry.bundles.aligned_bundle import AlignedBundle
+from registry.bundles.any_bundle import AnyBundle, made_for
+from registry.bundles.manifest import Card
+from registry.bundles.source_bundle import Bundle
 from registry.catalogue import Catalogue
 from registry.gates.anchor import anchor
 from registry.gates.answers import Answers, Compared
 from registry.gates.contract import contract
 from registry.gates.evaluation import evaluation
+from registry.gates.rules import GatePolicy
 from registry.gates.shadow import shadow
 from registry.gates.shifts import shifts
-from registry.history import History
-from registry.manifest import Card
-from registry.policy import GatePolicy
-from registry.verdict import Finding, GateName
+from registry.releases.history import History
+from registry.releases.verdict import Finding, GateName
 from streams.feature_reader import FeatureReader
 from streams.judging.answering import Answerer, make_answerer
 from streams.judging.in_force import candidate_source, source_in_force, stable_member, stored_bundle

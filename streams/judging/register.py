@@ -16,15 +16,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from adaptation.errors import ConfigError
 from infra.settings import Settings
-from registry.any_bundle import AnyBundle, bundle_kind, manifest_signature, read_any_bundle
+from registry.bundles.any_bundle import AnyBundle, bundle_kind, manifest_signature, read_any_bundle
+from registry.bundles.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, SIGNATURE_FILE, Card
 from registry.catalogue import Catalogue, model_name
-from registry.envelope import key_id, public_hex
 from registry.folder import read_file, replace_file
-from registry.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, SIGNATURE_FILE, Card
-from registry.policy import GatePolicy, gates_digest
-from registry.release import Kind
-from registry.trust import Trust
-from registry.verdict import Verdict, sign_verdict
+from registry.gates.rules import GatePolicy, gates_digest
+from registry.releases.release import Kind
+from registry.releases.verdict import Verdict, sign_verdict
+from registry.trust.envelope import key_id, public_hex
+from registry.trust.trust import Trust
 from streams.history import read_history, send_statement
 from streams.judging.drawing import accuracy_per_group
 from streams.judging.judge import Judged, Progress, card_of, judge_bundle

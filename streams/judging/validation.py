@@ -12,9 +12,9 @@ from adaptation.data.corruptions import applicable, centre_and_scale, corrupt
 from adaptation.data.dataset import Split, load_labelled, parse_integers
 from adaptation.errors import ConfigError
 from adaptation.evaluation.streams import every
-from registry.bundle import Bundle
-from registry.manifest import Card
-from registry.policy import ShiftRules, ValidationSet
+from registry.bundles.manifest import Card
+from registry.bundles.source_bundle import Bundle
+from registry.gates.rules import ShiftRules, ValidationSet
 
 __all__ = ["LoadedSet", "load_set", "shifted_sets"]
 

@@ -26,7 +26,7 @@ from adaptation.model.nets import Classifier, from_tensors
 from adaptation.model.robust import MAX_WINDOWS, folds
 from adaptation.model.train import default_epochs, default_spec, fit
 from infra.allocator import keep_freed_memory
-from registry.bundle import Bundle, read_bundle
+from registry.bundles.source_bundle import Bundle, read_bundle
 from streams.commands.data_options import selected_dataset
 from streams.pilot.gains import RUNGS, DeviceScore
 from streams.pilot.jobs import (

@@ -9,7 +9,7 @@ import pytest
 from adaptation.errors import ContractError
 from infra.errors import CatalogueError
 from registry.catalogue import Catalogue
-from tests.registry.test_bundle import parts
+from tests.registry.bundles.test_source_bundle import parts
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # mlflow's own
 

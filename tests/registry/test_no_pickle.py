@@ -8,7 +8,7 @@ import onnx
 import pytest
 from safetensors.numpy import load
 
-from tests.registry.test_bundle import parts
+from tests.registry.bundles.test_source_bundle import parts
 
 REPOSITORY = Path(__file__).parents[2]
 SOURCES = sorted(

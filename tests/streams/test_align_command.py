@@ -13,8 +13,8 @@ import torch
 
 from adaptation.alignment.aligned import Aligned
 from adaptation.errors import ContractError
-from registry.aligned_bundle import ALIGNED_FILES, AlignedBundle, read_aligned_bundle
-from registry.bundle import read_bundle
+from registry.bundles.aligned_bundle import ALIGNED_FILES, AlignedBundle, read_aligned_bundle
+from registry.bundles.source_bundle import read_bundle
 from streams.aligned_model import aligned_of
 from streams.cli import main
 

@@ -12,7 +12,7 @@ from kafka import KafkaProducer
 from adaptation.data.dataset import Split, load
 from adaptation.errors import ConfigError
 from infra.settings import Settings
-from registry.bundle import Bundle
+from registry.bundles.source_bundle import Bundle
 from streams.adapt import Crash
 from streams.cli import main
 from streams.collect import collect, present_ends

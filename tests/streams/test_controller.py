@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from adaptation.errors import ConfigError, ContractError
-from registry.release import Release, unit_hash
-from registry.rollout import RolloutPolicy
+from registry.releases.release import Release, unit_hash
+from registry.releases.rollout import RolloutPolicy
 from streams.controller import Controller
 from streams.reading import read_topic
 from streams.receiver import Receiver

@@ -17,7 +17,7 @@ import pytest
 
 from adaptation.errors import ConfigError, DataError
 from infra.settings import Settings
-from registry.bundle import Bundle
+from registry.bundles.source_bundle import Bundle
 from streams.codec import decode_features
 from streams.device import DeviceClient
 from streams.edge import EdgeClient, UploadRule
@@ -398,7 +398,7 @@ def test_windows_that_come_before_any_bundle_are_kept_and_answered_when_one_come
 @kafka_test
 def test_the_candidate_set_answers_the_devices_of_the_wave(plant: Fleet, bundles: list[Signed], tmp_path: Path) -> None:
     plant.release(bundles[0], bundles[1], share=0.5, salt="ab" * 8)
-    from registry.release import unit_hash
+    from registry.releases.release import unit_hash
 
     for device in ("pump-1", "pump-2", "pump-3", "pump-4"):
         state = plant.settings.model_copy(update={"state": tmp_path / device})

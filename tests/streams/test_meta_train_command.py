@@ -15,8 +15,8 @@ import pytest
 
 from adaptation.errors import ContractError
 from adaptation.generators.engine import GeneralizeFormerEngine, MggEngine
-from registry.bundle import read_bundle
-from registry.generator_bundle import GENERATOR_FILES, GeneratorBundle, read_generator_bundle
+from registry.bundles.generator_bundle import GENERATOR_FILES, GeneratorBundle, read_generator_bundle
+from registry.bundles.source_bundle import read_bundle
 from streams.cli import main
 from tests.adaptation.model.test_train import waves
 
@@ -75,7 +75,7 @@ def test_a_bundle_is_written_that_reads_back_and_runs_without_torch(
     assert not made[kind].with_name(f"{kind}.checkpoint").exists()
     code = (
         "import sys; sys.modules['torch'] = None; from pathlib import Path;"
-        "from registry.generator_bundle import read_generator_bundle as read;"
+        "from registry.bundles.generator_bundle import read_generator_bundle as read;"
         f"b = read(Path({str(made[kind])!r})); e = b.engine(); w = b.canary['windows'];"
         f"print({'e.step(e.start(), w)[1]' if kind == 'mgg' else 'e.generate(w)'}.probabilities.shape)"
     )

@@ -12,7 +12,7 @@ import pytest
 
 from adaptation.errors import ConfigError, DataError
 from infra.settings import PREFIX, load_settings
-from registry.bundle import read_bundle
+from registry.bundles.source_bundle import read_bundle
 from streams.cli import main
 from streams.evaluate.processes import Failure
 from streams.pilot import study

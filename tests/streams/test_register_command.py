@@ -14,8 +14,8 @@ from kafka.errors import KafkaError
 
 from adaptation.lean.shift import calibrate
 from adaptation.model.nets import Classifier, from_tensors
-from registry.bundle import build_bundle, read_bundle
-from registry.verdict import Verdict
+from registry.bundles.source_bundle import build_bundle, read_bundle
+from registry.releases.verdict import Verdict
 from streams.cli import main
 from streams.codec import FeatureBatch, encode_features
 from streams.controller import Controller

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from adaptation.errors import ConfigError
-from registry.bundle import read_bundle
+from registry.bundles.source_bundle import read_bundle
 from streams.cli import main
 from streams.commands.data_options import selected_dataset
 from streams.source_model import LeanChoice, check_folder, parse_layers

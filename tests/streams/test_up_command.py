@@ -16,7 +16,7 @@ from infra.broker_service import read_status
 from infra.errors import StackError
 from infra.mlflow_server import read_mlflow
 from infra.settings import Settings, load_settings
-from registry.key_folder import init_keys, read_trust_file
+from registry.trust.key_folder import init_keys, read_trust_file
 from streams.cli import main
 from streams.stack import Stack, start_stack, stop_stack
 from streams.topics import differing_topics

@@ -9,7 +9,7 @@ from adaptation.lean.lean_settings import LeanSettings
 from adaptation.lean.shift import calibrate
 from adaptation.model.nets import build
 from adaptation.model.spec import NetworkSpec
-from registry.bundle import Bundle, build_bundle
+from registry.bundles.source_bundle import Bundle, build_bundle
 from streams.adapt import AdaptCore, InForce, serve
 
 CHANNELS, LENGTH = 3, 64

@@ -10,14 +10,14 @@ import orjson
 from kafka import KafkaProducer
 
 from infra.settings import Settings
-from registry.any_bundle import member_of, read_any_bundle
-from registry.approval import Approval, sign_approval
+from registry.bundles.any_bundle import member_of, read_any_bundle
 from registry.catalogue import Catalogue, model_name
-from registry.history import History
-from registry.key_folder import read_trust_file
-from registry.release import Member
-from registry.rollout import RolloutPolicy
-from registry.verdict import Finding, Verdict, sign_verdict
+from registry.releases.approval import Approval, sign_approval
+from registry.releases.history import History
+from registry.releases.release import Member
+from registry.releases.rollout import RolloutPolicy
+from registry.releases.verdict import Finding, Verdict, sign_verdict
+from registry.trust.key_folder import read_trust_file
 from streams.connect import kafka_python_options
 from streams.controller import Controller
 from streams.history import read_history, send_statement

@@ -6,12 +6,12 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from registry.any_bundle import made_for, manifest_signature, read_any_bundle
-from registry.approval import Approval, sign_approval
+from registry.bundles.any_bundle import made_for, manifest_signature, read_any_bundle
 from registry.canonical import canonical_bytes
-from registry.envelope import Envelope, public_hex, sign
-from registry.release import Kind, Member, Place, Release, record_bytes, sign_release
-from registry.trust import TRUST_TYPE, Key, Role, Trust
+from registry.releases.approval import Approval, sign_approval
+from registry.releases.release import Kind, Member, Place, Release, record_bytes, sign_release
+from registry.trust.envelope import Envelope, public_hex, sign
+from registry.trust.trust import TRUST_TYPE, Key, Role, Trust
 
 FLEET = "plant"
 NOW_MS = 1_800_000_000_000

@@ -1,0 +1,243 @@
+"""A generator bundle: a meta-trained generator as a folder, for one source bundle, ready to run without torch.
+
+    manifest.json           what it is, for which source bundle, and the digest of every other file
+    manifest.sig            signature over the exact bytes of the manifest (may be missing; not looked at here)
+    generator.safetensors   weights of the generator
+    start.safetensors       what a device starts from: gamma and beta, the head's weight, and what MGG remembers
+    canary.safetensors      a batch of windows and what must come of it
+    gradient.onnx           a pass and the gradient of the loss
+    generator.onnx          a step of MGG, or the parameters of GeneralizeFormer
+
+The graphs hold the source's weights, so a bundle serves the source bundle that it names and no other. The weights of an
+MGG alone fit any network (``network_sha256`` is then ``any``), by exporting it anew.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, ValidationError
+
+from adaptation.errors import ContractError, DataError
+from adaptation.generators.engine import GeneralizeFormerEngine, Kind, MggEngine, make_engine
+from adaptation.generators.valid_range import ValidRange
+from adaptation.model.spec import NetworkSpec
+from registry.bundles.manifest import (
+    MANIFEST_FILE,
+    MAX_MANIFEST_BYTES,
+    SIGNATURE_FILE,
+    Card,
+    FileEntry,
+    Sealed,
+    Shape,
+    check_pairs,
+    sealed,
+    unsealed,
+)
+from registry.bundles.tensor_file import read_tensors
+from registry.canonical import Digest, Name, Strict, first_problem
+from registry.folder import check_names, read_file, read_part, write_folder
+
+__all__ = [
+    "GENERATOR_FILES",
+    "GeneratorBundle",
+    "GeneratorCompatibility",
+    "GeneratorManifest",
+    "Kind",
+    "generator_manifest_bytes",
+    "read_generator_bundle",
+    "write_generator_bundle",
+]
+
+GeneratorFile = Literal[
+    "generator.safetensors", "start.safetensors", "canary.safetensors", "gradient.onnx", "generator.onnx"
+]
+GENERATOR_FILES: tuple[GeneratorFile, ...] = get_args(GeneratorFile)
+FloatArray = npt.NDArray[np.float32]
+
+_CANARY_TOLERANCE = 1e-3  # of gamma, beta and probabilities, on any machine's arithmetic
+
+
+class GeneratorCompatibility(Strict):
+    """What a generator was made for.
+
+    Attributes:
+        source_sha256: Digest of the source bundle whose weights the graphs hold.
+        network_sha256: Of the network's description; ``any`` where the weights fit every network.
+        layer_names, layer_widths: BatchNorm layers, in order.
+        statistics_schema: Version of what the gradient graph gives; 1: gradient, head_gradient, means, variances,
+            features, mean_part, variance_part.
+    """
+
+    source_sha256: Digest
+    network_sha256: Literal["any"] | Digest
+    layer_names: tuple[Name, ...]
+    layer_widths: tuple[Annotated[int, Field(ge=1, le=65_536)], ...]
+    statistics_schema: Literal[1] = 1
+
+
+class Range(Strict):
+    """The fields of `adaptation.generators.valid_range.ValidRange`."""
+
+    mean_limit: Annotated[float, Field(gt=0)]
+    variance_limit: Annotated[float, Field(gt=0)]
+
+
+class GeneratorManifest(Sealed):
+    """Describe one generator."""
+
+    schema_version: Literal[1] = 1
+    kind: Kind
+    settings: dict[Name, str | bool | int | float]
+    compatibility: GeneratorCompatibility
+    valid_range: Range
+    card: Annotated[Card, Field(max_length=256)]
+    weights: Annotated[dict[Name, Shape], Field(max_length=256)]
+    start: Annotated[dict[Name, Shape], Field(max_length=32)]
+    files: dict[GeneratorFile, FileEntry]
+
+
+@dataclass(frozen=True)
+class GeneratorBundle:
+    """A generator bundle that was read and checked.
+
+    Args:
+        manifest: What it is.
+        digest: SHA-256 (hex) of the manifest's exact bytes, which covers all files.
+        weights, start, canary: Number arrays by name.
+        gradient_graph, generator_graph: ONNX files.
+    """
+
+    manifest: GeneratorManifest
+    digest: str
+    weights: Mapping[str, FloatArray]
+    start: Mapping[str, FloatArray]
+    canary: Mapping[str, FloatArray]
+    gradient_graph: bytes
+    generator_graph: bytes
+
+    @property
+    def valid_range(self) -> ValidRange:
+        """The shifts that it has met."""
+        return ValidRange(**self.manifest.valid_range.model_dump())
+
+    def check_source(self, digest: str, spec: NetworkSpec) -> None:
+        """Refuse any source bundle but the one that this was made for.
+
+        Raises:
+            ContractError: It is another.
+        """
+        contract = self.manifest.compatibility
+        if contract.source_sha256 != digest or contract.layer_widths != spec.widths:
+            raise ContractError(
+                f"this {self.manifest.kind} was made for source bundle {contract.source_sha256[:12]} with layers "
+                f"{list(contract.layer_widths)}, expected {digest[:12]} with {list(spec.widths)}; meta-train one for it"
+            )
+
+    def engine(self) -> MggEngine | GeneralizeFormerEngine:
+        """Return an engine that has passed the canary on this machine.
+
+        Raises:
+            ContractError: The graphs do not load, do not fit each other or miss what the canary expects.
+        """
+        engine = make_engine(
+            self.manifest.kind, self.gradient_graph, self.generator_graph, self.start, self.valid_range
+        )
+        try:
+            found = engine.first(self.canary["windows"])
+        except DataError as error:
+            raise ContractError(f"canary: {error}") from error
+        for name in ("probabilities", "coordinates", "head_weight"):
+            value, expected = getattr(found, name), self.canary[name]
+            if value.shape != expected.shape or not np.abs(value - expected).max() <= _CANARY_TOLERANCE:
+                raise ContractError(f"canary: {name} is not what the generator gave when it was made, on this machine")
+        return engine
+
+
+def read_generator_bundle(folder: Path) -> GeneratorBundle:
+    """Return the generator bundle in a folder.
+
+    Raises:
+        ContractError: Anything is missing, unknown, a link, too large, damaged, inconsistent or newer than this code.
+    """
+    check_names(folder, required={MANIFEST_FILE, *GENERATOR_FILES}, optional={SIGNATURE_FILE})
+    raw = read_file(folder, MANIFEST_FILE, MAX_MANIFEST_BYTES)
+    manifest = _parsed(raw)
+    parts = {name: read_part(folder, name, **manifest.files[name].model_dump()) for name in GENERATOR_FILES}
+    head, p = manifest.start["head_weight"], manifest.start["coordinates"]
+    canary: dict[str, tuple[int | None, ...]] = {
+        "windows": (None, None, None),
+        "probabilities": (None, head[0]),
+        "coordinates": p,
+        "head_weight": head,
+    }
+    return GeneratorBundle(
+        manifest=manifest,
+        digest=hashlib.sha256(raw).hexdigest(),
+        weights=read_tensors("generator.safetensors", parts["generator.safetensors"], manifest.weights),
+        start=read_tensors("start.safetensors", parts["start.safetensors"], manifest.start),
+        canary=read_tensors("canary.safetensors", parts["canary.safetensors"], canary),
+        gradient_graph=parts["gradient.onnx"],
+        generator_graph=parts["generator.onnx"],
+    )
+
+
+def write_generator_bundle(folder: Path, manifest: bytes, parts: Mapping[GeneratorFile, bytes]) -> GeneratorBundle:
+    """Write a bundle in one step and return it as read back and tested; a crash leaves nothing or the whole bundle.
+
+    Raises:
+        ContractError: The folder exists, or the parts would be refused on reading.
+    """
+    contents = {MANIFEST_FILE: manifest, **{str(name): content for name, content in parts.items()}}
+    write_folder(folder, contents, check=lambda written: read_generator_bundle(written).engine())
+    return read_generator_bundle(folder)
+
+
+def generator_manifest_bytes(
+    kind: Kind,
+    settings: Mapping[str, str | bool | int | float],
+    compatibility: GeneratorCompatibility,
+    valid_range: ValidRange,
+    card: Card,
+    shapes: Mapping[Literal["weights", "start"], Mapping[str, tuple[int, ...]]],
+    files: Mapping[GeneratorFile, FileEntry],
+) -> bytes:
+    """Return the exact bytes of the manifest of these parts.
+
+    Raises:
+        ContractError: A value does not fit; reading would refuse it.
+    """
+    try:
+        manifest = GeneratorManifest(
+            kind=kind,
+            settings=dict(settings),
+            compatibility=compatibility,
+            valid_range=Range(mean_limit=valid_range.mean_limit, variance_limit=valid_range.variance_limit),
+            card=card,
+            weights=dict(shapes["weights"]),
+            start=dict(shapes["start"]),
+            files=dict(files),
+        )
+    except ValidationError as error:
+        raise ContractError(f"manifest.json: {first_problem(error)}") from error
+    raw = sealed(manifest)
+    _parsed(raw)
+    return raw
+
+
+def _parsed(raw: bytes) -> GeneratorManifest:
+    manifest = unsealed(GeneratorManifest, raw)
+    contract, start = manifest.compatibility, manifest.start
+    coordinates = (2 * sum(contract.layer_widths),)
+    pairs = (
+        ("files", sorted(GENERATOR_FILES), sorted(manifest.files)),
+        ("layer names", len(contract.layer_widths), len(contract.layer_names)),
+        ("start: coordinates", coordinates, start.get("coordinates")),
+        ("start: axes of head_weight", 2, len(start.get("head_weight", ()))),
+    )
+    check_pairs(pairs)
+    return manifest

@@ -1,0 +1,1 @@
+"""Releases: signed statements of what is in force, who asked for it and who may run it."""

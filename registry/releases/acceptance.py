@@ -1,0 +1,150 @@
+"""Whether a receiver (worker, device, controller) takes a release: a pure function of what it has seen and its clock.
+
+The rules are TUF's: whom to believe and the epoch only move forward, an expired release is not newly installed, and
+what runs goes on running. Why a release was refused is said in one word as well, for ``.status`` and for counting.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from adaptation.engine.engine import CODE_CONTRACT_VERSION
+from adaptation.errors import ContractError
+from registry.releases.approval import approvers
+from registry.releases.release import RELEASE_TYPE, Release, parse_record, read_release, release_digest
+from registry.trust.envelope import Envelope, signers
+from registry.trust.trust import Trust, newer_trust, read_trust
+
+__all__ = ["Offer", "Reason", "Refused", "Seen", "check_fresh", "consider"]
+
+Reason = Literal[
+    "malformed",
+    "fleet",
+    "trust",
+    "key",
+    "signature",
+    "rollback",
+    "fork",
+    "expired",
+    "contract",
+    "unapproved",
+    "artifact",
+]
+
+
+class Refused(ContractError):
+    """A release or one of its artifacts is not taken; the last good one stays.
+
+    Args:
+        message: What was expected, what came.
+        reason: One word for it.
+        epoch: Of a release that a believed key has signed; 0 for others.
+    """
+
+    def __init__(self, message: str, reason: Reason, epoch: int = 0) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.epoch = epoch
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a receiver remembers: whom to believe, and the newest release that it has accepted (epoch 0: none)."""
+
+    trust: Envelope
+    epoch: int = 0
+    release_sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A release that may be installed, as it was signed, and what to remember from now on."""
+
+    release: Release
+    envelope: Envelope
+    seen: Seen
+
+
+def consider(seen: Seen, raw: bytes, fleet: str, now_ms: int) -> Offer:
+    """Check a value of ``.releases``; the newest release may come any number of times.
+
+    Args:
+        seen: What is remembered. It is not changed by a refusal.
+        raw: The value.
+        fleet: Whose receiver this is.
+        now_ms: Present time; a clock that is behind lets an expired release pass, one that is ahead delays a good one.
+
+    Raises:
+        Refused: The release is not taken.
+    """
+    try:
+        record = parse_record(raw)
+    except ContractError as error:
+        raise Refused(str(error), "malformed") from error
+    try:
+        known = newer_trust(seen.trust, record.trust)
+        trust = read_trust(known)
+    except ContractError as error:
+        raise Refused(str(error), "trust") from error
+    try:
+        release = read_release(record.release)
+    except ContractError as error:
+        raise Refused(str(error), "malformed") from error
+    if release.fleet != fleet or trust.fleet != fleet:
+        raise Refused(f"release: expected fleet {fleet}, found {release.fleet}", "fleet")
+    _check_signature(record.release, release, trust)
+    digest = release_digest(record.release)
+    if release.epoch < seen.epoch:
+        raise Refused(f"release: expected epoch {seen.epoch} or later, found {release.epoch}", "rollback")
+    if release.epoch == seen.epoch and digest != seen.release_sha256:
+        raise Refused(f"release: there are two different ones of epoch {release.epoch}; the first one stays", "fork")
+    if digest != seen.release_sha256:
+        _check_new(release, trust, now_ms)
+    return Offer(release, record.release, Seen(known, release.epoch, digest))
+
+
+def check_fresh(release: Release, now_ms: int) -> None:
+    """Check that a release may still be newly installed.
+
+    Raises:
+        Refused: It has expired, by this clock.
+    """
+    if now_ms > release.expires_ms:
+        raise Refused(
+            f"release: epoch {release.epoch} expired {(now_ms - release.expires_ms) / 3_600_000:.1f} hours ago by this "
+            "machine's clock; what runs goes on. Is the controller alive, is the clock right?",
+            "expired",
+            release.epoch,
+        )
+
+
+def _check_signature(envelope: Envelope, release: Release, trust: Trust) -> None:
+    keys = trust.keys_of("release", release.issued_ms)
+    try:
+        good = signers(envelope, RELEASE_TYPE, keys, "release")
+    except ContractError as error:
+        raise Refused(str(error), "signature") from error
+    if not good:
+        found = ", ".join(signature.keyid[:12] for signature in envelope.signatures)
+        raise Refused(f"release: signed by {found}, expected a release key that was good when it was issued", "key")
+
+
+def _check_new(release: Release, trust: Trust, now_ms: int) -> None:
+    check_fresh(release, now_ms)
+    if release.code_contract_version > CODE_CONTRACT_VERSION:
+        raise Refused(
+            f"release: made for code contract version {release.code_contract_version}, "
+            f"this is {CODE_CONTRACT_VERSION}; update acclimate",
+            "contract",
+            release.epoch,
+        )
+    for digest in sorted(release.digests()) if trust.approvals else ():
+        try:
+            found = approvers(release.approvals.get(digest, ()), digest, trust)
+        except ContractError as error:
+            raise Refused(str(error), "unapproved", release.epoch) from error
+        if len(found) < trust.approvals:
+            raise Refused(
+                f"release: expected the approval of bundle {digest[:12]} by {trust.approvals}, found {len(found)}",
+                "unapproved",
+                release.epoch,
+            )

@@ -1,0 +1,66 @@
+"""An approver's signed word for one bundle; it stays good for a later return to the same bundle."""
+
+from typing import Annotated, Literal
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from pydantic import Field
+
+from adaptation.errors import ContractError
+from registry.canonical import Digest, Name, canonical_bytes
+from registry.releases.release import Kind
+from registry.trust.envelope import Envelope, sign, signers
+from registry.trust.trust import Statement, Trust, read_statement
+
+__all__ = ["APPROVAL_TYPE", "Action", "Approval", "approvers", "read_approval", "sign_approval"]
+
+APPROVAL_TYPE = "application/vnd.acclimate.approval+json"
+
+Action = Literal["promote", "rollback"]
+
+
+class Approval(Statement):
+    """What was approved.
+
+    Attributes:
+        action: What was asked for.
+        kind, name, version: The registered model's version, for people.
+        digest: The bundle: all that counts.
+        reason: Why, in the approver's words.
+    """
+
+    schema_version: Literal[1] = 1
+    action: Action
+    kind: Kind
+    name: Name
+    version: Annotated[int, Field(ge=1)]
+    digest: Digest
+    reason: Annotated[str, Field(max_length=2000)]
+
+
+def sign_approval(approval: Approval, key: Ed25519PrivateKey) -> Envelope:
+    """Return the signed statement."""
+    return sign(APPROVAL_TYPE, canonical_bytes(approval), [key])
+
+
+def read_approval(envelope: Envelope, trust: Trust) -> Approval:
+    """Return what an approver of this fleet signed.
+
+    Raises:
+        ContractError: It is of another fleet, or no approver's signature holds.
+    """
+    return read_statement(Approval, APPROVAL_TYPE, "approver", envelope, trust, "approval")
+
+
+def approvers(envelopes: tuple[Envelope, ...], digest: str, trust: Trust) -> frozenset[str]:
+    """Return the ids of the approvers' keys that stand behind a bundle; one person counts once.
+
+    Raises:
+        ContractError: One of the statements is not an approval of this bundle.
+    """
+    found: set[str] = set()
+    for envelope in envelopes:
+        approval = read_approval(envelope, trust)
+        if approval.digest != digest:
+            raise ContractError(f"approval: expected one of bundle {digest[:12]}, found one of {approval.digest[:12]}")
+        found |= signers(envelope, APPROVAL_TYPE, trust.keys_of("approver", approval.at_ms), "approval")
+    return frozenset(found)

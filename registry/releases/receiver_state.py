@@ -1,0 +1,74 @@
+"""What a receiver must not forget: whom to believe, the newest epoch, and what is installed; one file.
+
+It is replaced in one step and flushed to the disk before anything is used that depends on it, so that after a kill or a
+power cut at any point the receiver is where it was before or after, and never takes an older release.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from adaptation.errors import ContractError
+from registry.canonical import Digest, Strict, canonical_bytes, parse_canonical
+from registry.folder import replace_file
+from registry.trust.envelope import Envelope
+
+__all__ = ["STATE_FILE", "ReceiverState", "read_state", "write_state"]
+
+STATE_FILE = "receiver.json"
+_MAX_STATE_BYTES = 4 * 2**20
+
+
+class ReceiverState(Strict):
+    """Remembered by a receiver.
+
+    Attributes:
+        trust: Whom to believe, as signed.
+        epoch, release_sha256: The newest release that was accepted.
+        installed: The release that is in use, as signed; an accepted one whose artifacts are bad never comes here.
+        checksum: SHA-256 of the rest; finds damage, proves no origin.
+    """
+
+    schema_version: Literal[1] = 1
+    trust: Envelope
+    epoch: Annotated[int, Field(ge=0)] = 0
+    release_sha256: Digest | None = None
+    installed: Envelope | None = None
+    checksum: Digest = "0" * 64
+
+
+def read_state(folder: Path) -> ReceiverState | None:
+    """Return what is remembered in a folder; None in a new one.
+
+    Raises:
+        ContractError: The file is damaged. Starting anew would take releases that are older than what was accepted, so
+            a person has to say so, by removing it.
+    """
+    path = folder / STATE_FILE
+    try:
+        with path.open("rb") as file:
+            raw = file.read(_MAX_STATE_BYTES + 1)
+    except FileNotFoundError:
+        return None
+    try:
+        state = parse_canonical(ReceiverState, raw, str(path))
+        if _checksum(state) != state.checksum:
+            raise ContractError(f"{path}: expected checksum {_checksum(state)}, found {state.checksum}")
+    except ContractError as error:
+        raise ContractError(
+            f"{error}; the file is damaged. Remove it to start anew from the trust file: older releases would then be "
+            "taken again"
+        ) from error
+    return state
+
+
+def write_state(folder: Path, state: ReceiverState) -> None:
+    """Replace what is remembered; durable when this returns."""
+    content = canonical_bytes(state.model_copy(update={"checksum": _checksum(state)}))
+    replace_file(folder / STATE_FILE, content)
+
+
+def _checksum(state: ReceiverState) -> str:
+    return hashlib.sha256(canonical_bytes(state.model_copy(update={"checksum": "0" * 64}))).hexdigest()

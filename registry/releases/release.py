@@ -1,0 +1,214 @@
+"""A release: the one signed statement of which bundles are in force in a fleet.
+
+Each release has the next epoch; a return to older bundles is a new epoch too. A device is on the candidate set where a
+hash of its name lies below the share of the wave, else on the stable set. Both sets name every file by its digest, and
+where its parts lie in ``.artifacts``.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from pydantic import Field, ValidationError, model_validator
+
+from adaptation.engine.engine import CODE_CONTRACT_VERSION
+from adaptation.errors import ContractError
+from registry.bundles.manifest import MANIFEST_FILE
+from registry.canonical import Digest, Name, Strict, canonical_bytes, first_problem, parse_canonical
+from registry.trust.envelope import Envelope, sign
+from registry.trust.trust import FleetName, Milliseconds
+
+__all__ = [
+    "KINDS",
+    "RELEASE_TYPE",
+    "BundleSet",
+    "Kind",
+    "Member",
+    "Place",
+    "Release",
+    "ReleaseRecord",
+    "Step",
+    "parse_record",
+    "read_release",
+    "record_bytes",
+    "release_digest",
+    "sign_release",
+    "unit_hash",
+]
+
+RELEASE_TYPE = "application/vnd.acclimate.release+json"
+
+Kind = Literal["source", "mgg", "generalizeformer", "cta"]
+KINDS: tuple[Kind, ...] = ("source", "mgg", "generalizeformer", "cta")
+Step = Literal["start", "wave", "complete", "abort", "rollback", "renew"]
+# One name in one folder: no separator, no leading dot.
+FileName = Annotated[str, Field(pattern=r"^[a-z_]{1,40}\.(json|sig|safetensors|onnx)$")]
+
+
+class Member(Strict):
+    """One bundle of a set.
+
+    Attributes:
+        name, version: Of the registered model.
+        files: SHA-256 of every file; that of the manifest is the bundle's digest.
+        network_sha256: Of the network's description; None where the weights fit any.
+        source_sha256: Digest of the source bundle that it was made for; None for a source.
+    """
+
+    name: Name
+    version: Annotated[int, Field(ge=1)]
+    files: Annotated[dict[FileName, Digest], Field(min_length=2, max_length=16)]
+    network_sha256: Digest | None
+    source_sha256: Digest | None
+
+    @property
+    def digest(self) -> str:
+        """The bundle's digest."""
+        return self.files[MANIFEST_FILE]
+
+    @model_validator(mode="after")
+    def _has_a_manifest(self) -> "Member":
+        if MANIFEST_FILE not in self.files:
+            raise ValueError(f"a bundle without {MANIFEST_FILE}")
+        return self
+
+
+BundleSet = dict[Kind, Member]
+
+
+class Place(Strict):
+    """Where a file lies in ``.artifacts``: its size, and the offsets of its parts in order."""
+
+    size_bytes: Annotated[int, Field(ge=1, le=256 * 2**20)]
+    offsets: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1, max_length=512)]
+
+
+class Release(Strict):
+    """What is in force.
+
+    Attributes:
+        epoch: Counts up from 1, one counter per fleet.
+        issued_ms: When it was signed; milliseconds since 1970.
+        expires_ms: After this it is not newly installed; what runs goes on.
+        previous: SHA-256 of the release before it; None for the first.
+        step: What made it.
+        asked_by, approved_by, reason: Of that.
+        stable, candidate: Bundle per kind; no candidate between roll-outs.
+        salt: Draws who comes first in this roll-out.
+        share: Of the devices on the candidate set, 0 to 1.
+        artifacts: Place of each file, by SHA-256.
+        approvals: Signed approvals by digest of the bundle.
+    """
+
+    schema_version: Literal[1] = 1
+    fleet: FleetName
+    epoch: Annotated[int, Field(ge=1, lt=2**53)]
+    issued_ms: Milliseconds
+    expires_ms: Milliseconds
+    previous: Digest | None
+    step: Step
+    asked_by: Name
+    approved_by: Annotated[tuple[Name, ...], Field(max_length=8)] = ()
+    reason: Annotated[str, Field(max_length=2000)] = ""
+    stable: BundleSet
+    candidate: BundleSet = Field(default_factory=dict)
+    salt: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] = "0" * 16
+    share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    code_contract_version: Annotated[int, Field(ge=1)] = CODE_CONTRACT_VERSION
+    artifacts: Annotated[dict[Digest, Place], Field(max_length=256)]
+    approvals: dict[Digest, tuple[Envelope, ...]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _sets_fit(self) -> "Release":
+        if not self.candidate and self.share:
+            raise ValueError("a share of devices on no candidate set")
+        for what, bundles in (("stable", self.stable), ("candidate", self.candidate)):
+            _check_set(what, bundles)
+            missing = [
+                f"{kind} {n}" for kind, m in bundles.items() for n, d in m.files.items() if d not in self.artifacts
+            ]
+            if missing:
+                raise ValueError(f"{what}: no place is given for {missing[0]}")
+        return self
+
+    def chosen(self, device: str) -> BundleSet:
+        """Return the set of a device."""
+        return self.candidate if self.candidate and unit_hash(self.salt, device) < self.share else self.stable
+
+    def digests(self) -> frozenset[str]:
+        """Return the digests of all bundles of both sets."""
+        return frozenset(member.digest for bundles in (self.stable, self.candidate) for member in bundles.values())
+
+
+class ReleaseRecord(Strict):
+    """Value of ``.releases``: a release, and whom to believe about it."""
+
+    trust: Envelope
+    release: Envelope
+
+
+def unit_hash(salt: str, device: str) -> float:
+    """Return where a device lies in a roll-out: at least 0, below 1, the same everywhere.
+
+    >>> round(unit_hash("00ff00ff00ff00ff", "pump-7"), 6)
+    0.332029
+    """
+    # 53 bits: every such number is a float, so that all languages compare alike.
+    return (int.from_bytes(hashlib.sha256(f"{salt}/{device}".encode()).digest()[:8], "big") >> 11) / 2**53
+
+
+def release_digest(envelope: Envelope) -> str:
+    """Return the SHA-256 of a release's bytes, which the next one names."""
+    return hashlib.sha256(envelope.content()).hexdigest()
+
+
+def sign_release(release: Release, key: Ed25519PrivateKey) -> Envelope:
+    """Return the signed statement; what any receiver would refuse is refused here.
+
+    Raises:
+        ContractError: The values do not fit each other.
+    """
+    raw = canonical_bytes(release)
+    parse_canonical(Release, raw, "release")
+    return sign(RELEASE_TYPE, raw, [key])
+
+
+def read_release(envelope: Envelope) -> Release:
+    """Return the release in a statement; who signed it is not looked at (`registry.releases.acceptance`).
+
+    Raises:
+        ContractError: It is none, or contradicts itself.
+    """
+    return parse_canonical(Release, envelope.content(), "release")
+
+
+def record_bytes(trust: Envelope, release: Envelope) -> bytes:
+    """Return the value of ``.releases``."""
+    return ReleaseRecord(trust=trust, release=release).model_dump_json().encode()
+
+
+def parse_record(raw: bytes) -> ReleaseRecord:
+    """Return the two statements of a value of ``.releases``; nothing is believed yet.
+
+    Raises:
+        ContractError: It holds no such statements.
+    """
+    try:
+        return ReleaseRecord.model_validate_json(raw)
+    except ValidationError as error:
+        raise ContractError(f"release record: {first_problem(error)}") from error
+
+
+def _check_set(what: str, bundles: Mapping[Kind, Member]) -> None:
+    if not bundles:
+        return
+    source = bundles.get("source")
+    if source is None or source.source_sha256 is not None:
+        raise ValueError(f"{what}: expected a source bundle, found {sorted(bundles)}")
+    for kind, member in bundles.items():
+        if kind != "source" and member.source_sha256 != source.digest:
+            found = (member.source_sha256 or "no source")[:12]
+            raise ValueError(f"{what}: {kind} was made for source {found}, the set has {source.digest[:12]}")
+        if member.network_sha256 not in (None, source.network_sha256):
+            raise ValueError(f"{what}: {kind} was made for another network than that of the source")

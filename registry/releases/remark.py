@@ -1,0 +1,41 @@
+"""What the controller has noticed and wants remembered: signed with its key, in the history beside what it did."""
+
+from typing import Annotated, Literal
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from pydantic import Field
+
+from registry.canonical import Digest, canonical_bytes
+from registry.releases.release import Kind
+from registry.trust.envelope import Envelope, sign
+from registry.trust.trust import Statement
+
+__all__ = ["REPORT_TYPE", "Report", "Topic", "sign_report"]
+
+REPORT_TYPE = "application/vnd.acclimate.report+json"
+
+Topic = Literal["alias_differs", "alias_reset", "waits", "refused", "stale"]
+
+
+class Report(Statement):
+    """One remark.
+
+    Attributes:
+        about: ``alias_differs``: MLflow names another version than what is in force; ``alias_reset``: the controller
+            moved it back; ``waits`` and ``refused``: a request that is not carried out, yet or at all; ``stale``:
+            receivers that are behind.
+        kind, version, digest: Of the bundle that it is about, as far as known.
+        message: In one line, with what to do.
+    """
+
+    schema_version: Literal[1] = 1
+    about: Topic
+    kind: Kind | None = None
+    version: Annotated[int, Field(ge=1)] | None = None
+    digest: Digest | None = None
+    message: Annotated[str, Field(min_length=1, max_length=2000)]
+
+
+def sign_report(report: Report, key: Ed25519PrivateKey) -> Envelope:
+    """Return the signed statement."""
+    return sign(REPORT_TYPE, canonical_bytes(report), [key])

@@ -1,0 +1,70 @@
+"""May a version be released? A pure function of what is in force, judged and approved."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from adaptation.errors import ContractError
+from registry.releases.approval import approvers
+from registry.releases.history import History
+from registry.releases.next_release import Request, set_with
+from registry.releases.release import Kind, Member
+from registry.releases.verdict import Verdict
+from registry.trust.trust import Trust
+
+__all__ = ["Held", "judge"]
+
+
+@dataclass(frozen=True)
+class Held:
+    """A request that is not carried out: not yet, or not at all; the message says what is to be done."""
+
+    about: Literal["waits", "refused"]
+    message: str
+
+
+def judge(history: History, trust: Trust, kind: Kind, member: Member, asked_by: str, reason: str) -> Request | Held:
+    """Say whether a bundle is rolled out now.
+
+    What all devices had before needs no new verdict, and interrupts a roll-out. Anything else needs a verdict of the
+    gates against the very bundle that is in force now.
+
+    Args:
+        history: Of the fleet.
+        trust: Whom to believe, and how many must approve.
+        kind, member: The bundle; its files and the signature of its manifest have been checked.
+        asked_by, reason: For the history.
+    """
+    stable = history.newest.release.stable if history.newest else {}
+    what = f"{kind} version {member.version}"
+    back = any(each.digest == member.digest for each in history.was_stable(kind))
+    try:
+        set_with(stable, kind, member)
+        signed = approvers(history.approvals_of(member.digest), member.digest, trust)
+    except ContractError as error:
+        return Held("waits", str(error))
+    if len(signed) < trust.approvals:
+        return Held("waits", f"{what}: {len(signed)} of {trust.approvals} approvals; `acclimate promote` signs one")
+    if not back:
+        held = _gates(history, kind, member, stable[kind].digest if kind in stable else None)
+        if held is not None:
+            return held
+        if history.newest is not None and history.newest.release.candidate:
+            return Held("waits", f"{what}: waits for the end of the roll-out in progress")
+    return Request(kind, member, back, asked_by, tuple(sorted(trust.owner(key) for key in signed)), reason)
+
+
+def _gates(history: History, kind: Kind, member: Member, champion: str | None) -> Held | None:
+    verdict = history.verdict_of(member.digest, champion)
+    what = f"{kind} version {member.version}"
+    if verdict is None:
+        against = "nothing, as none is in force" if champion is None else f"{champion[:12]}, which is in force"
+        return Held(
+            "waits", f"{what}: no verdict of the gates against {against}; run `acclimate gate {kind} {member.version}`"
+        )
+    if not verdict.passed:
+        return Held("refused", f"{what}: failed {_failed(verdict)}; `acclimate gate --force REASON` overrides")
+    return None
+
+
+def _failed(verdict: Verdict) -> str:
+    return ", ".join(f"{found.gate} ({found.message})" for found in verdict.findings if found.outcome == "failed")[:800]

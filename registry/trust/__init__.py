@@ -1,0 +1,1 @@
+"""Keys, whom they belong to, and what their holders have signed."""

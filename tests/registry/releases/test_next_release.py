@@ -1,0 +1,71 @@
+"""The next release says what changes and nothing else does; a generator goes only with its source."""
+
+import pytest
+
+from adaptation.errors import ContractError
+from registry.releases.history import Entry, History, read_entries
+from registry.releases.next_release import Request, aborted, begun, finished, renewed, set_with, widened
+from registry.releases.release import Place, Release, sign_release
+from registry.releases.rollout import RolloutPolicy
+from registry.trust.trust import read_trust
+from tests.support.signed import DAY_MS, FLEET, NOW_MS, approval, member, private, release, trust
+
+OLD, NEW = member("source", 1), member("source", 2)
+GENERATOR = member("mgg", 1, source=OLD.digest)
+POLICY = RolloutPolicy(waves=(0.1, 1.0), lifetime_days=10.0)
+PLACES = {sha: Place(size_bytes=7, offsets=(70,)) for sha in (*NEW.files.values(), *GENERATOR.files.values())}
+SALT = "ab" * 8
+
+
+def history(*releases: Release, **believed: int) -> History:
+    entries = [Entry(n, NOW_MS + n, sign_release(each, private("release"))) for n, each in enumerate(releases)]
+    entries.append(Entry(99, NOW_MS + 99, approval(NEW.digest)))
+    return read_entries(entries, read_trust(trust(**believed)))
+
+
+def request(of: str = "source", back: bool = False) -> Request:
+    return Request("mgg" if of == "mgg" else "source", GENERATOR if of == "mgg" else NEW, back, "ann", ("bob",), "why")
+
+
+def test_the_first_release_of_a_fleet_and_a_return_reach_all_devices_at_once():
+    first = begun(FLEET, history(), request(), PLACES, POLICY, SALT, NOW_MS)
+    assert (first.epoch, first.step, first.stable, first.candidate) == (1, "complete", {"source": NEW}, {})
+    back = begun(FLEET, history(release(1, stable={"source": OLD})), request(back=True), PLACES, POLICY, SALT, NOW_MS)
+    assert (back.epoch, back.step, back.stable, back.candidate) == (2, "rollback", {"source": NEW}, {})
+
+
+def test_a_roll_out_goes_through_its_waves_with_one_salt_and_ends_with_the_candidate_in_force():
+    before = history(release(1, stable={"source": OLD}))
+    start = begun(FLEET, before, request(), PLACES, POLICY, SALT, NOW_MS)
+    assert (start.step, start.share, start.salt) == ("start", 0.1, SALT)
+    assert (start.stable, start.candidate) == ({"source": OLD}, {"source": NEW})
+    assert (start.asked_by, start.approved_by, start.reason) == ("ann", ("bob",), "why")
+    assert start.approvals == {NEW.digest: (approval(NEW.digest),)}
+    assert start.expires_ms == NOW_MS + 10 * DAY_MS
+    running = history(release(1, stable={"source": OLD}), start)
+    wave = widened(running, 1.0, "all well", POLICY, NOW_MS + 5)
+    assert (wave.epoch, wave.step, wave.share, wave.salt, wave.candidate) == (3, "wave", 1.0, SALT, {"source": NEW})
+    assert (wave.asked_by, wave.approved_by, wave.reason) == ("ann", ("bob",), "all well")
+    done = finished(running, "all well", POLICY, NOW_MS + 5)
+    assert (done.step, done.share, done.stable, done.candidate) == ("complete", 0.0, {"source": NEW}, {})
+    assert set(done.artifacts) == set(NEW.files.values())
+    gone = aborted(running, "two of twenty", POLICY, NOW_MS + 5)
+    assert (gone.step, gone.share, gone.stable, gone.candidate) == ("abort", 0.0, {"source": OLD}, {})
+
+
+def test_each_release_names_the_one_before_it():
+    running = history(release(1, stable={"source": OLD}))
+    again = renewed(running, "half of its life", POLICY, NOW_MS + 5)
+    assert running.newest is not None
+    assert (again.previous, again.epoch, again.stable) == (running.newest.digest, 2, {"source": OLD})
+
+
+def test_a_new_source_takes_away_what_was_made_for_the_old_one():
+    assert set_with({"source": OLD, "mgg": GENERATOR}, "source", NEW) == {"source": NEW}
+    assert set_with({"source": OLD}, "mgg", GENERATOR) == {"source": OLD, "mgg": GENERATOR}
+
+
+@pytest.mark.parametrize("stable", [{}, {"source": NEW}])
+def test_a_generator_without_its_source_is_refused_and_told_what_to_do(stable: dict[str, object]):
+    with pytest.raises(ContractError, match="promote that source first"):
+        set_with(stable, "mgg", GENERATOR)  # type: ignore[arg-type]
