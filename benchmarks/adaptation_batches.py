@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from streams.drawing import plot_style, svg_text
-from streams.evaluate.task_runner import unpack_bits
-from streams.evaluate.tasks import FINISHED_FILE, read_finished
+from streams.lab.evaluate.task_runner import unpack_bits
+from streams.lab.evaluate.tasks import FINISHED_FILE, read_finished
 
 _BATCH = 64
 

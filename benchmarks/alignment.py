@@ -36,7 +36,7 @@ from adaptation.state.optimizers import gradients_of
 from benchmarks.generators import Evaluated, markdown, points, shuffled
 from benchmarks.lean_layers import accuracies, load_data
 from infra.allocator import keep_freed_memory
-from streams.evaluate.prepare import load_source, read_facts
+from streams.lab.study.prepare import load_source, read_facts
 
 _BATCH = 64
 SETTINGS: Mapping[str, AlignmentSettings] = {

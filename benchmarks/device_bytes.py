@@ -38,10 +38,10 @@ from registry.bundles.source_bundle import build_bundle
 from registry.releases.release import Member, Place, Release, record_bytes, release_digest, sign_release
 from registry.trust.key_folder import TRUST_FILE, init_keys, read_trust_file
 from registry.trust.keys import read_key
-from streams.messages import DeviceStatus
-from streams.reading import read_topic
-from streams.release_log import ReleaseLog
-from streams.topics import create_topics, topic_name
+from streams.releases.release_log import ReleaseLog
+from streams.wire.messages import DeviceStatus
+from streams.wire.reading import read_topic
+from streams.wire.topics import create_topics, topic_name
 
 CHANNELS, LENGTH, CLASSES = 3, 104, 4
 PREDICTION_BYTES = 700  # of one window, about; no device reads those of others

@@ -28,8 +28,8 @@ from benchmarks.edge_device import Plan
 from infra.broker import LocalKafka
 from infra.settings import Settings
 from registry.bundles.source_bundle import read_bundle
-from streams.reading import read_topic
-from streams.topics import create_topics
+from streams.wire.reading import read_topic
+from streams.wire.topics import create_topics
 from tests.support.releases import Fleet
 from tests.support.signed import sign_bundle
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from infra.settings import Settings
-from streams.edge import EdgeClient
+from streams.device.edge import EdgeClient
 
 
 @dataclass(frozen=True)

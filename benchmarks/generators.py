@@ -31,7 +31,7 @@ from adaptation.methods.source import Unadapted
 from adaptation.model.train import default_spec
 from benchmarks.lean_layers import accuracies, load_data
 from infra.allocator import keep_freed_memory
-from streams.evaluate.prepare import load_source, read_facts
+from streams.lab.study.prepare import load_source, read_facts
 
 NAMES = ("mgg", "generalizeformer")
 PLAIN = ("same-loss-sgd", "same-loss-adam")  # what a learned rule is to be held against

@@ -22,7 +22,7 @@ from adaptation.lean.lean_settings import Direction, LeanSettings
 from adaptation.lean.leantta import adapt_batch
 from adaptation.lean.shift import measure
 from adaptation.model.train import predict
-from streams.source_model import SourceModel, make_source_bundle, parse_layers
+from streams.lab.making.source_model import SourceModel, make_source_bundle, parse_layers
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 RECORDINGS = {

@@ -19,10 +19,10 @@ from adaptation.continual.experiment import Domain, accuracy
 from adaptation.continual.learner import Arrived, Learner
 from adaptation.continual.settings import LearnerSettings
 from infra.allocator import keep_freed_memory
-from streams.continual.options import ContinualOptions
-from streams.continual.study import load_recordings
-from streams.evaluate.folder import read_binding
-from streams.evaluate.prepare import load_source, read_facts
+from streams.lab.continual.options import ContinualOptions
+from streams.lab.continual.study import load_recordings
+from streams.lab.study.folder import read_binding
+from streams.lab.study.prepare import load_source, read_facts
 
 METHODS = ("naive", "l2sp", "tpgm", "spd", "ftp", "ftp-warm", "ftp-relative")
 

@@ -35,8 +35,8 @@ from adaptation.model.spec import compact_spec
 from infra.broker import LocalKafka
 from infra.settings import Settings, load_settings
 from registry.bundles.source_bundle import build_bundle
-from streams.codec import FeatureBatch, encode_features
-from streams.topics import create_topics, topic_name
+from streams.wire.codec import FeatureBatch, encode_features
+from streams.wire.topics import create_topics, topic_name
 
 CHANNELS, LENGTH, CLASSES = 3, 104, 4
 WINDOWS = 16_384

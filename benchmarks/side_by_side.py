@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from adaptation.methods.catalogue import METHODS
-from streams.evaluate.lines import Line, grouped
-from streams.evaluate.options import PLAIN
-from streams.evaluate.results import SOURCE, Row
-from streams.evaluate.summary import points, table
+from streams.lab.evaluate.lines import Line, grouped
+from streams.lab.evaluate.options import PLAIN
+from streams.lab.evaluate.results import SOURCE, Row
+from streams.lab.evaluate.summary import points, table
 
 AS_PLAIN = "as plain"
 Setting = tuple[str, int, str]  # stream, batch size, kind of source

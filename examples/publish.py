@@ -9,7 +9,7 @@ import time
 
 from infra.settings import load_settings
 from streams.device import DeviceClient
-from streams.outbox import DeliveryReport
+from streams.device.outbox import DeliveryReport
 
 
 def measure() -> list[list[float]]:

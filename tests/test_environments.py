@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from infra.settings import load_settings
-from streams.topics import create_topics
+from streams.wire.topics import create_topics
 from tests.support.delivery import verify, wait_for
 from tests.support.models import tiny_bundle, windows
 from tests.support.plant import Plant
@@ -66,7 +66,7 @@ import sys, time
 import numpy as np
 from pathlib import Path
 from infra.settings import load_settings
-from streams.edge import EdgeClient
+from streams.device.edge import EdgeClient
 
 with EdgeClient("pump-7", load_settings(), ring=Path(sys.argv[2])) as device:
     while device.status().receipt is None:

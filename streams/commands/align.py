@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from infra.allocator import keep_freed_memory
-from streams.commands.connection_options import json_option
-from streams.commands.data_options import data_options, selected_dataset
+from streams.commands.shared.connection_options import json_option
+from streams.commands.shared.data_options import data_options, selected_dataset
 
 if TYPE_CHECKING:  # torch and rich take seconds to import: --help must not wait for them
     from adaptation.alignment.align import Progress
@@ -70,7 +70,7 @@ def command(
 
     from adaptation.alignment.aligned import AlignmentSettings
     from registry.bundles.source_bundle import read_bundle
-    from streams.aligned_model import make_aligned_bundle
+    from streams.lab.making.aligned_model import make_aligned_bundle
 
     torch.set_num_threads(threads)
     settings = AlignmentSettings(task=task)  # type: ignore[arg-type]  # click has checked it

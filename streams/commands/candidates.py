@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 import click
 
 from infra.settings import load_settings
-from streams.commands.connection_options import connection_options, json_option
-from streams.commands.release_options import fleet_trust, shown_time
+from streams.commands.shared.connection_options import connection_options, json_option
+from streams.commands.shared.release_options import fleet_trust, shown_time
 
 if TYPE_CHECKING:
-    from streams.judging.candidates import Candidate
+    from streams.releases.judging.candidates import Candidate
 
 __all__ = ["command"]
 
@@ -25,8 +25,8 @@ def command(bootstrap: str | None, fleet: str | None, as_json: bool) -> None:
     """
     settings = load_settings(bootstrap=bootstrap, fleet=fleet)
     from registry.catalogue import Catalogue
-    from streams.history import read_history
-    from streams.judging.candidates import list_candidates
+    from streams.releases.history import read_history
+    from streams.releases.judging.candidates import list_candidates
 
     history = read_history(settings, fleet_trust(settings))
     rows = list_candidates(Catalogue(settings.mlflow, settings.fleet), history)

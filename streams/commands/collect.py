@@ -8,8 +8,8 @@ import click
 
 from adaptation.errors import ConfigError
 from infra.settings import load_settings
-from streams.commands.connection_options import connection_options, json_option
-from streams.commands.data_options import data_options, selected_dataset
+from streams.commands.shared.connection_options import connection_options, json_option
+from streams.commands.shared.data_options import data_options, selected_dataset
 
 __all__ = ["command"]
 
@@ -54,11 +54,11 @@ def command(
     if dataset.target is None:
         raise ConfigError("the truth lies in the target: give the --target that was published")
 
-    from streams.collect import collect
-    from streams.commands.device_table import print_report, progress_bar
-    from streams.join import read_ledger
-    from streams.metrics import latency_figures, summarise
-    from streams.report import Story, verdicts, write_report
+    from streams.audit.collect import collect
+    from streams.audit.join import read_ledger
+    from streams.audit.report import Story, verdicts, write_report
+    from streams.audit.summary import latency_figures, summarise
+    from streams.commands.shared.device_table import print_report, progress_bar
 
     labels = dict(zip(dataset.target.rows.tolist(), dataset.target.labels.tolist(), strict=True))
     with progress_bar(not as_json) as progress:
@@ -89,7 +89,7 @@ def command(
 
 def _offline(folder: Path, target: Any, joined: Any) -> dict[str, Any]:
     from registry.bundles.source_bundle import read_bundle
-    from streams.offline import compare_offline, offline_figures
+    from streams.audit.offline import compare_offline, offline_figures
 
     bundle = read_bundle(folder)
     modes = {receipt.mode for receipt, _ in joined.receipts}

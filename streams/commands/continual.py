@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from streams.commands.connection_options import json_option
-from streams.commands.data_options import data_options
-from streams.commands.stage_progress import stage_progress
+from streams.commands.shared.connection_options import json_option
+from streams.commands.shared.data_options import data_options
+from streams.commands.shared.stage_progress import stage_progress
 
 if TYPE_CHECKING:  # torch and rich take seconds to import: --help must not wait for them
-    from streams.continual.results import Results
+    from streams.lab.continual.results import Results
 
 __all__ = ["command"]
 
@@ -90,8 +90,8 @@ def command(
     Exit codes besides the usual: 3 or 70 when single runs failed, 75 when a worker process died; the same command goes
     on in both cases.
     """
-    from streams.continual.options import ContinualOptions, parse_methods, parse_shares
-    from streams.evaluate.options import parse_sources
+    from streams.lab.continual.options import ContinualOptions, parse_methods, parse_shares
+    from streams.lab.evaluate.options import parse_sources
 
     options = ContinualOptions(
         selection=selection,
@@ -107,11 +107,11 @@ def command(
         jobs=jobs,
     )
 
-    from streams.continual.figures import draw_figures
-    from streams.continual.page import write_page, write_results
-    from streams.continual.results import collect, figures
-    from streams.continual.study import run_study
-    from streams.evaluate.processes import EXPECTED, WorkerDied
+    from streams.lab.continual.figures import draw_figures
+    from streams.lab.continual.page import write_page, write_results
+    from streams.lab.continual.results import collect, figures
+    from streams.lab.continual.study import run_study
+    from streams.lab.study.processes import EXPECTED, WorkerDied
 
     try:
         with stage_progress() as progress:
@@ -142,8 +142,8 @@ def _print_table(results: "Results", files: list[Path]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from streams.continual.page import HEAD, cells
-    from streams.evaluate.lines import grouped
+    from streams.lab.continual.page import HEAD, cells
+    from streams.lab.evaluate.lines import grouped
 
     console = Console()
     for (fraction, wrong), lines in grouped(results.lines, lambda line: (line.label_fraction, line.wrong)):

@@ -9,7 +9,7 @@ import threading
 import click
 
 from infra.settings import load_settings
-from streams.commands.connection_options import connection_options, json_option
+from streams.commands.shared.connection_options import connection_options, json_option
 
 __all__ = ["command"]
 
@@ -36,8 +36,8 @@ def command(bootstrap: str | None, fleet: str | None, poll: float, partitions: i
 
     from registry.gates.rules import read_policy
     from registry.trust.keys import read_key
-    from streams.controller import Controller
-    from streams.topics import create_topics, differing_topics
+    from streams.releases.controller import Controller
+    from streams.wire.topics import create_topics, differing_topics
 
     if settings.release_key is None:
         raise click.UsageError(

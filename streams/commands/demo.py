@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 from infra.settings import load_settings
-from streams.commands.connection_options import connection_options, json_option
-from streams.commands.data_options import data_options, selected_dataset
+from streams.commands.shared.connection_options import connection_options, json_option
+from streams.commands.shared.data_options import data_options, selected_dataset
 
 __all__ = ["command"]
 
@@ -54,9 +54,9 @@ def command(
     dataset = selected_dataset(seed, **selection)
     notes = _simulated(seed) if selection["data"] is None else {}
 
-    from streams.commands.device_table import print_report, progress_bar
-    from streams.demo import DemoOptions, run_demo
-    from streams.report import verdicts
+    from streams.audit.report import verdicts
+    from streams.commands.shared.device_table import print_report, progress_bar
+    from streams.local.demo import DemoOptions, run_demo
 
     options = DemoOptions(out, seed, epochs, windows_per_record)
     with progress_bar(not as_json) as progress:

@@ -6,8 +6,8 @@ import time
 import click
 
 from infra.settings import load_settings
-from streams.commands.connection_options import connection_options, json_option
-from streams.commands.release_options import fleet_trust, shown_time
+from streams.commands.shared.connection_options import connection_options, json_option
+from streams.commands.shared.release_options import fleet_trust, shown_time
 
 __all__ = ["command"]
 
@@ -26,8 +26,8 @@ def command(since: float, behind: bool, bootstrap: str | None, fleet: str | None
     --behind finds any.
     """
     settings = load_settings(bootstrap=bootstrap, fleet=fleet)
-    from streams.history import read_history
-    from streams.receivers import device_rows, receiver_rows
+    from streams.releases.history import read_history
+    from streams.releases.running import device_rows, receiver_rows
 
     newest = read_history(settings, fleet_trust(settings)).newest
     epoch = newest.release.epoch if newest else 0

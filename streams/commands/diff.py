@@ -5,8 +5,8 @@ import json
 import click
 
 from infra.settings import load_settings
-from streams.commands.connection_options import json_option
-from streams.commands.release_options import KIND_NAMES, to_kind
+from streams.commands.shared.connection_options import json_option
+from streams.commands.shared.release_options import KIND_NAMES, to_kind
 
 __all__ = ["command"]
 

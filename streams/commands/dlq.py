@@ -10,8 +10,8 @@ import click
 
 from adaptation.errors import ConfigError
 from infra.settings import load_settings
-from streams.commands.connection_options import connection_options, json_option
-from streams.dead_letters import DeadLetter, read_letters, redrive
+from streams.commands.shared.connection_options import connection_options, json_option
+from streams.wire.dead_letters import DeadLetter, read_letters, redrive
 
 __all__ = ["command"]
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from streams.commands.connection_options import json_option
-from streams.commands.data_options import data_options
-from streams.commands.stage_progress import stage_progress
+from streams.commands.shared.connection_options import json_option
+from streams.commands.shared.data_options import data_options
+from streams.commands.shared.stage_progress import stage_progress
 
 if TYPE_CHECKING:  # torch and rich take seconds to import: --help must not wait for them
-    from streams.evaluate.results import Results
+    from streams.lab.evaluate.results import Results
 
 __all__ = ["command"]
 
@@ -85,7 +85,7 @@ def command(
     from adaptation.errors import ConfigError
     from adaptation.evaluation.streams import STREAMS
     from adaptation.methods.catalogue import ABLATIONS, CTA_ABLATIONS, METHODS
-    from streams.evaluate.options import EvaluationOptions, parse_choice, parse_numbers, parse_sources
+    from streams.lab.evaluate.options import EvaluationOptions, parse_choice, parse_numbers, parse_sources
 
     usual = [name for name in METHODS if name not in (*ABLATIONS, *CTA_ABLATIONS)]
     several = {"all": usual, "ablations": ABLATIONS, "cta-ablations": CTA_ABLATIONS}
@@ -106,9 +106,9 @@ def command(
     )
     repeated = parse_choice("--again", again, options.methods) if again is not None else ()
 
-    from streams.evaluate.evaluation import FailedTask, run_evaluation
-    from streams.evaluate.processes import WorkerDied
-    from streams.evaluate.report import write_report
+    from streams.lab.evaluate.evaluation import FailedTask, run_evaluation
+    from streams.lab.evaluate.report import write_report
+    from streams.lab.study.processes import WorkerDied
 
     failed: list[FailedTask] = []
     if not report_only:
@@ -138,7 +138,7 @@ def _command_line() -> str:
 
 
 def _summary(results: "Results", files: dict[str, Path]) -> dict[str, Any]:
-    from streams.evaluate.lines import summarise_lines
+    from streams.lab.evaluate.lines import summarise_lines
 
     return {
         "files": {kind: str(path) for kind, path in files.items()},
@@ -155,8 +155,8 @@ def _print_table(results: "Results", files: dict[str, Path]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from streams.evaluate.lines import summarise_lines
-    from streams.evaluate.summary import BRIEF, HEAD, cells
+    from streams.lab.evaluate.lines import summarise_lines
+    from streams.lab.evaluate.summary import BRIEF, HEAD, cells
 
     console = Console()
     lines = summarise_lines(results)

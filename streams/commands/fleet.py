@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 from infra.settings import load_settings
-from streams.commands.connection_options import connection_options, json_option
-from streams.commands.data_options import data_options, selected_dataset
+from streams.commands.shared.connection_options import connection_options, json_option
+from streams.commands.shared.data_options import data_options, selected_dataset
 
 __all__ = ["command"]
 
@@ -73,8 +73,8 @@ def command(
     dataset = selected_dataset(seed, **selection)
 
     from adaptation.errors import ConfigError
-    from streams.fleet import play
-    from streams.topics import create_topics
+    from streams.local.player import play
+    from streams.wire.topics import create_topics
 
     if dataset.target is None:
         raise ConfigError("nothing to play: --target KEY=VALUES selects the rows to stream")

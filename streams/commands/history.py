@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from infra.settings import load_settings
-from streams.commands.connection_options import connection_options, json_option
-from streams.commands.release_options import fleet_trust, shown_time
+from streams.commands.shared.connection_options import connection_options, json_option
+from streams.commands.shared.release_options import fleet_trust, shown_time
 
 if TYPE_CHECKING:
     from registry.releases.history import History, Released
@@ -46,7 +46,7 @@ def command(
     in its predictions: each one names epoch and bundle.
     """
     settings = load_settings(bootstrap=bootstrap, fleet=fleet)
-    from streams.history import read_history
+    from streams.releases.history import read_history
 
     trust = fleet_trust(settings)
     history = read_history(settings, trust)

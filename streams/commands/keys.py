@@ -10,7 +10,7 @@ import click
 
 from adaptation.errors import ConfigError
 from infra.settings import load_settings
-from streams.commands.connection_options import json_option
+from streams.commands.shared.connection_options import json_option
 
 if TYPE_CHECKING:
     from registry.trust.trust import Role

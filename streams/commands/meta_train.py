@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from infra.allocator import keep_freed_memory
-from streams.commands.connection_options import json_option
-from streams.commands.data_options import data_options, selected_dataset
+from streams.commands.shared.connection_options import json_option
+from streams.commands.shared.data_options import data_options, selected_dataset
 
 if TYPE_CHECKING:  # torch and rich take seconds to import: --help must not wait for them
     from adaptation.generators.meta_train import Check, Progress, Share
-    from streams.generator_model import GeneratorModel
+    from streams.lab.making.generator_model import GeneratorModel
 
 __all__ = ["command"]
 
@@ -72,7 +72,7 @@ def command(
     from adaptation.generators.generalizeformer import GeneralizeFormerSettings
     from adaptation.generators.mgg import MggSettings
     from registry.bundles.source_bundle import read_bundle
-    from streams.generator_model import make_generator_bundle
+    from streams.lab.making.generator_model import make_generator_bundle
 
     if classifier and kind != "generalizeformer":
         raise ConfigError("--classifier: mgg moves gamma and beta alone; use it with generalizeformer")

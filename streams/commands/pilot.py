@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from streams.commands.connection_options import json_option
-from streams.commands.data_options import data_options
+from streams.commands.shared.connection_options import json_option
+from streams.commands.shared.data_options import data_options
 
 if TYPE_CHECKING:  # torch and rich take seconds to import: --help must not wait for them
-    from streams.pilot.study import Progress
+    from streams.lab.pilot.study import Progress
 
 __all__ = ["command"]
 
@@ -83,11 +83,11 @@ def command(
     from infra.allocator import keep_freed_memory
 
     keep_freed_memory()
-    from streams.pilot.conclusions import complete_report
-    from streams.pilot.files import check_out, write_pilot
-    from streams.pilot.options import PilotOptions, complete_costs
-    from streams.pilot.study import run_study
-    from streams.pilot.work import load_data
+    from streams.lab.pilot.conclusions import complete_report
+    from streams.lab.pilot.files import check_out, write_pilot
+    from streams.lab.pilot.options import PilotOptions, complete_costs
+    from streams.lab.pilot.study import run_study
+    from streams.lab.pilot.work import load_data
 
     check_out(out, force)
     options = PilotOptions(selection, seed, augment, not no_target_labels, epochs, jobs)
@@ -151,7 +151,7 @@ def _print_summary(report: dict[str, Any], files: dict[str, Path]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from streams.pilot.advice import points
+    from streams.lab.pilot.advice import points
 
     def told(gain: dict[str, Any] | None) -> list[str]:
         if gain is None:

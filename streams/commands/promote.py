@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import click
 
 from infra.settings import Settings, load_settings
-from streams.commands.connection_options import connection_options, json_option
-from streams.commands.release_options import (
+from streams.commands.shared.connection_options import connection_options, json_option
+from streams.commands.shared.release_options import (
     approver_key,
     asking_options,
     fleet_trust,
@@ -18,7 +18,7 @@ from streams.commands.release_options import (
 
 if TYPE_CHECKING:
     from registry.trust.trust import Trust
-    from streams.promoting import Asked
+    from streams.releases.promoting import Asked
 
 __all__ = ["command", "report"]
 
@@ -48,7 +48,7 @@ def command(
     """
     settings = load_settings(bootstrap=bootstrap, fleet=fleet, approver_key=key)
     from registry.catalogue import Catalogue
-    from streams.promoting import ask
+    from streams.releases.promoting import ask
 
     trust = fleet_trust(settings)
     catalogue = Catalogue(settings.mlflow, settings.fleet)
@@ -60,7 +60,7 @@ def command(
 
 def report(settings: Settings, trust: "Trust", asked: "Asked", wait: bool, timeout_s: float, as_json: bool) -> int:
     """Say what was asked for and, if wanted, what becomes of it; return the exit code."""
-    from streams.promoting import watch
+    from streams.releases.promoting import watch
 
     about = {"action": asked.action, "kind": asked.kind, "version": asked.version, "bundle": asked.digest}
     if not as_json:

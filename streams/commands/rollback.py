@@ -4,9 +4,9 @@ import click
 
 from adaptation.errors import ContractError
 from infra.settings import load_settings
-from streams.commands.connection_options import connection_options, json_option
 from streams.commands.promote import report
-from streams.commands.release_options import (
+from streams.commands.shared.connection_options import connection_options, json_option
+from streams.commands.shared.release_options import (
     approver_key,
     asking_options,
     fleet_trust,
@@ -42,8 +42,8 @@ def command(
     """
     settings = load_settings(bootstrap=bootstrap, fleet=fleet, approver_key=key)
     from registry.catalogue import Catalogue
-    from streams.history import read_history
-    from streams.promoting import ask, before
+    from streams.releases.history import read_history
+    from streams.releases.promoting import ask, before
 
     trust = fleet_trust(settings)
     history = read_history(settings, trust)

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from infra.allocator import keep_freed_memory
-from streams.commands.connection_options import json_option
-from streams.commands.data_options import data_options, selected_dataset
+from streams.commands.shared.connection_options import json_option
+from streams.commands.shared.data_options import data_options, selected_dataset
 
 if TYPE_CHECKING:  # torch and rich take seconds to import: --help must not wait for them
     from adaptation.data.dataset import Dataset
     from adaptation.model.robust import Choice
     from adaptation.model.robust import Progress as ChoiceProgress
     from adaptation.model.train import Progress
-    from streams.source_model import SourceModel
+    from streams.lab.making.source_model import SourceModel
 
 __all__ = ["command"]
 
@@ -92,7 +92,7 @@ def command(
     dataset = selected_dataset(seed, **selection)
     import torch
 
-    from streams.source_model import LeanChoice, make_source_bundle
+    from streams.lab.making.source_model import LeanChoice, make_source_bundle
 
     # One by default: nets this small gain little from two, and lose a factor of three where a core is shared.
     torch.set_num_threads(threads)

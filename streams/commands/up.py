@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from infra.settings import load_settings
-from streams.commands.connection_options import json_option
+from streams.commands.shared.connection_options import json_option
 
 __all__ = ["command", "stack_folder_option"]
 
@@ -34,7 +34,7 @@ def command(folder: Path, fleet: str | None, kafka_port: int | None, mlflow_port
     Keys of a new fleet are made in the folder `keys`, with no approver: whoever moves an alias in MLflow decides. To
     work with approvals, set ACCLIMATE_TRUST and ACCLIMATE_RELEASE_KEY to what `acclimate keys init` has made.
     """
-    from streams.stack import start_stack
+    from streams.local.stack import start_stack
 
     settings = load_settings(fleet=fleet)
     stack = start_stack(folder, settings, kafka_port, mlflow_port, lambda line: click.echo(line, err=True))

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from infra.settings import load_settings
-from streams.commands.connection_options import connection_options, json_option
+from streams.commands.shared.connection_options import connection_options, json_option
 
 __all__ = ["command"]
 
@@ -45,10 +45,10 @@ def command(
     click.echo(text, err=not as_json)
 
     from registry.bundles.source_bundle import read_bundle
-    from streams.adapt import InForce, serve
-    from streams.receiver import Receiver, in_force_of
-    from streams.topics import create_topics, differing_topics
-    from streams.worker import run_worker
+    from streams.agents.adapt import InForce, serve
+    from streams.agents.worker import run_worker
+    from streams.releases.receiver import Receiver, in_force_of
+    from streams.wire.topics import create_topics, differing_topics
 
     logging.getLogger("streams").setLevel(logging.INFO)
     # On a fresh broker the first question for the coordinator always fails, as an error; the watchdog tells a real one.

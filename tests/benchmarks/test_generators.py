@@ -11,7 +11,7 @@ from adaptation.data.dataset import Dataset, Split
 from adaptation.model.spec import NetworkSpec
 from benchmarks.adaptation_batches import curves, draw, panels
 from benchmarks.generators import Evaluated, compression, markdown, points, shuffled, spread, transfer, unshifted
-from streams.evaluate.task_runner import _pack
+from streams.lab.evaluate.task_runner import _pack
 from tests.adaptation.methods.numpy_net import source_for
 from tests.adaptation.tiny_generators import drawn_generators
 from tests.adaptation.tiny_nets import CONV, MLP, windows_for

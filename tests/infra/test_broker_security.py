@@ -15,7 +15,7 @@ from kafka.admin import NewTopic
 
 from infra.broker import BrokerSecurity, LocalKafka
 from infra.settings import PREFIX, Settings
-from streams.connect import aiokafka_options, kafka_python_options
+from streams.wire.connect import aiokafka_options, kafka_python_options
 from tests.infra.certificates import make_authority
 
 pytestmark = pytest.mark.kafka
@@ -25,7 +25,7 @@ TOPIC = "checked"
 FAUST_READER = """
 import asyncio, faust, tempfile
 from infra.settings import Settings
-from streams.connect import faust_broker, faust_credentials
+from streams.wire.connect import faust_broker, faust_credentials
 
 settings = Settings()
 folder = tempfile.TemporaryDirectory()
@@ -53,7 +53,7 @@ REFUSED_CLIENTS = """
 import asyncio, json, logging, sys
 import aiokafka, aiokafka.errors, kafka, kafka.errors
 from infra.settings import Settings
-from streams.connect import aiokafka_options, kafka_python_options
+from streams.wire.connect import aiokafka_options, kafka_python_options
 
 async def connect(settings):
     producer = aiokafka.AIOKafkaProducer(**aiokafka_options(settings))

@@ -67,8 +67,8 @@ def test_dead_letters_can_be_listed_shown_and_written_raw(kafka, fleet, bundle):
     from kafka import KafkaProducer
 
     from infra.settings import load_settings
-    from streams.records import Incoming
-    from streams.topics import create_topics
+    from streams.wire.records import Incoming
+    from streams.wire.topics import create_topics
     from tests.support.models import core
     from tests.support.poison import POISON
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 from typing import Any
 
-from streams.join import Answer, Arrival, Joined, Published, join
+from streams.audit.join import Answer, Arrival, Joined, Published, join
 
 __all__ = ["SESSION", "answer", "two_devices", "window"]
 

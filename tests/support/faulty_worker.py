@@ -7,7 +7,7 @@ stops for ever when such a record arrives) or ``bug:TEXT`` (it raises). The rest
 import sys
 import time
 
-from streams import adapt, pipeline
+from streams.agents import adapt, pipeline
 from streams.cli import main
 
 

@@ -10,8 +10,8 @@ from typing import Any
 from kafka import KafkaConsumer, TopicPartition
 
 from infra.settings import Settings
-from streams.connect import kafka_python_options
-from streams.topics import create_topics, topic_name
+from streams.wire.connect import kafka_python_options
+from streams.wire.topics import create_topics, topic_name
 
 NOWHERE = "127.0.0.1:1"  # nothing listens there
 

@@ -18,10 +18,10 @@ from registry.releases.release import Member
 from registry.releases.rollout import RolloutPolicy
 from registry.releases.verdict import Finding, Verdict, sign_verdict
 from registry.trust.key_folder import read_trust_file
-from streams.connect import kafka_python_options
-from streams.controller import Controller
-from streams.history import read_history, send_statement
-from streams.topics import create_topics, topic_name
+from streams.releases.controller import Controller
+from streams.releases.history import read_history, send_statement
+from streams.wire.connect import kafka_python_options
+from streams.wire.topics import create_topics, topic_name
 from tests.support.models import tiny_bundle
 from tests.support.signed import key, private, sign_bundle, trust
 

@@ -8,7 +8,7 @@ from typing import Any
 from infra.settings import Settings
 from registry.releases.release import Member, Place, Release, sign_release
 from registry.trust.envelope import Envelope
-from streams.release_log import ReleaseLog
+from streams.releases.release_log import ReleaseLog
 from tests.support.models import tiny_bundle
 from tests.support.signed import DAY_MS, private, sign_bundle, trust
 

@@ -1,0 +1,1 @@
+"""From topics to evidence: predictions joined with the truth, figures and reports."""

@@ -1,0 +1,1 @@
+"""What several commands need: groups of options and tables."""

@@ -1,0 +1,1 @@
+"""Work on recordings alone: nothing here knows Kafka."""

@@ -1,0 +1,104 @@
+"""What is run, and which part of it a folder of results is bound to."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adaptation.continual.settings import LearnerSettings, parse_method
+from adaptation.errors import ConfigError
+from streams.lab.evaluate.options import PLAIN, file_sha256
+
+__all__ = ["FINE_TUNED", "ContinualOptions", "binding", "parse_methods", "parse_shares"]
+
+FINE_TUNED = "fine-tuned"  # on all labels of each group alone, from the source: what labels are worth at most
+
+
+@dataclass(frozen=True)
+class ContinualOptions:
+    """Options of one comparison.
+
+    Attributes:
+        selection: Data options by name, as `streams.commands.shared.data_options.selected_dataset` takes them.
+        methods: Ways of learning, as `adaptation.continual.learner.parse_method` reads them.
+        learning_rates: Of each method.
+        label_fractions: Shares of windows that get a label, above 0 to 1.
+        wrong: Shares of labels that are wrong, 0 to below 1.
+        delay: Windows of a group between a window and its label.
+        seeds: How many: 0, 1, 2, ...
+        augment: Kinds of source, as for evaluations.
+        memory: Windows remembered.
+        steps: Of each update.
+        jobs: Worker processes.
+    """
+
+    selection: Mapping[str, Any]
+    methods: tuple[str, ...]
+    learning_rates: tuple[float, ...] = (1e-3,)
+    label_fractions: tuple[float, ...] = (0.05,)
+    wrong: tuple[float, ...] = (0.0,)
+    delay: int = 200
+    seeds: int = 3
+    augment: tuple[str, ...] = (PLAIN,)
+    memory: int = 1024
+    steps: int = 20
+    jobs: int = 1
+
+    def settings(self, method: str, learning_rate: float) -> LearnerSettings:
+        """Return how a method learns."""
+        return LearnerSettings(method, learning_rate, steps=self.steps, memory=self.memory)
+
+
+def binding(options: ContinualOptions) -> dict[str, Any]:
+    """Return what every result of a folder depends on; all else may be added to it.
+
+    Raises:
+        ConfigError: The file of recordings cannot be read.
+    """
+    selection = {name: value for name, value in options.selection.items() if name != "data"}
+    data = options.selection.get("data")
+    return {
+        "kind": "continual",
+        "data": Path(data).name if data is not None else "simulated fleet, seed 0",
+        "data_sha256": file_sha256(Path(data)) if data is not None else None,
+        "selection": {name: list(value) if isinstance(value, tuple) else value for name, value in selection.items()},
+        "delay": options.delay,
+        "memory": options.memory,
+        "steps": options.steps,
+    }
+
+
+def parse_methods(text: str) -> tuple[str, ...]:
+    """Read ways of learning separated by commas.
+
+    Raises:
+        ConfigError: There is none, or one cannot be.
+
+    >>> parse_methods("naive, ftp+er,naive")
+    ('naive', 'ftp+er')
+    """
+    names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if not names:
+        raise ConfigError("--methods: expected names such as naive,er,ftp+er, got nothing")
+    for name in names:
+        parse_method(name)
+    return names
+
+
+def parse_shares(option: str, text: str, low: float, high: float) -> tuple[float, ...]:
+    """Read numbers separated by commas, each above ``low`` (0 itself is allowed where ``low`` is below) to ``high``.
+
+    Raises:
+        ConfigError: One is not.
+
+    >>> parse_shares("--label-fraction", "0.05,0.2", 0, 1)
+    (0.05, 0.2)
+    """
+    try:
+        numbers = tuple(dict.fromkeys(float(part) for part in text.split(",")))
+    except ValueError as error:
+        raise ConfigError(f"{option}: expected numbers such as 0.05,0.2, got {text!r}") from error
+    for number in numbers:
+        if not low < number <= high:
+            raise ConfigError(f"{option}: expected above {low:g} to {high:g}, got {number:g}")
+    return numbers

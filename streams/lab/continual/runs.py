@@ -1,0 +1,76 @@
+"""One run: what it is called, where it is kept, and what is kept of it.
+
+runs/NAME.json    written whole or not at all, so its presence means finished
+"""
+
+import json
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from adaptation.errors import ContractError
+from streams.lab.study.folder import replace_file
+
+__all__ = ["Run", "is_finished", "keep_run", "read_run"]
+
+
+@dataclass(frozen=True, order=True)
+class Run:
+    """One way of learning on one source with one seed.
+
+    Attributes:
+        recipe: That the source was trained with, ``none`` for the plain one.
+        seed: Of everything.
+        method: Way of learning, or ``fine-tuned``.
+        learning_rate: Of AdamW.
+        label_fraction: Share of windows that get a label.
+        wrong: Share of labels that are wrong.
+    """
+
+    recipe: str
+    seed: int
+    method: str
+    learning_rate: float
+    label_fraction: float
+    wrong: float
+
+    def __str__(self) -> str:
+        wrong = f", {100 * self.wrong:g} % of them wrong" if self.wrong else ""
+        labels = f"{100 * self.label_fraction:g} % labels{wrong}"
+        return f"{self.method}, rate {self.learning_rate:g}, {labels}, seed {self.seed}, source {self.recipe}"
+
+
+def is_finished(folder: Path, run: Run) -> bool:
+    """Say whether a run is kept."""
+    return _path(folder, run).exists()
+
+
+def keep_run(folder: Path, run: Run, result: dict[str, Any]) -> None:
+    """Keep what a run gave."""
+    path = _path(folder, run)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, (json.dumps({"run": asdict(run), **result}, indent=1, allow_nan=False) + "\n").encode())
+
+
+def read_run(folder: Path, run: Run) -> dict[str, Any] | None:
+    """Return what a run gave, or None.
+
+    Raises:
+        ContractError: Its file is damaged.
+    """
+    path = _path(folder, run)
+    if not path.exists():
+        return None
+    try:
+        result: dict[str, Any] = json.loads(path.read_text())
+        if Run(**result["run"]) != run:
+            raise ValueError(f"it holds {result['run']}")
+    except (ValueError, TypeError, KeyError) as error:
+        raise ContractError(f"{path} is damaged ({error}); delete it and its run is made again") from error
+    return result
+
+
+def _path(folder: Path, run: Run) -> Path:
+    plain = f"{run.method} {run.learning_rate:g} {run.label_fraction:g} {run.wrong:g} {run.recipe} {run.seed}"
+    return folder / "runs" / f"{re.sub('[^A-Za-z0-9.+-]+', '_', plain)}.json"

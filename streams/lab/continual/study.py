@@ -1,0 +1,227 @@
+"""Sources first, then every run that is not kept yet, in worker processes."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from adaptation.continual.domains import alternate_stretches
+from adaptation.continual.experiment import Domain, Feedback, Outcome, accuracy, run
+from adaptation.continual.labelled import Labelled
+from adaptation.continual.learner import Arrived, Learner
+from adaptation.continual.settings import LearnerSettings
+from adaptation.data.dataset import Dataset, Split
+from adaptation.errors import ConfigError
+from adaptation.evaluation.harm import block_length, paired_change
+from adaptation.evaluation.run import balanced_rows
+from adaptation.projection.report import distances, lipschitz
+from infra.allocator import keep_freed_memory
+from streams.commands.shared.data_options import selected_dataset
+from streams.lab.continual.options import FINE_TUNED, ContinualOptions, binding
+from streams.lab.continual.runs import Run, is_finished, keep_run
+from streams.lab.evaluate.evaluation import recipe_of
+from streams.lab.evaluate.task_runner import ChooseRecipe, TrainSource
+from streams.lab.study.code_state import code_digest
+from streams.lab.study.folder import open_folder
+from streams.lab.study.prepare import is_prepared, load_source, prepare_choice, prepare_source, read_choice, save_source
+from streams.lab.study.processes import Failure, finish_all, run_jobs
+
+__all__ = ["Recordings", "list_runs", "load_recordings", "run_study"]
+
+Progress = Callable[[str, int, int, str], None]  # stage, done, of, what came last
+
+_FINE_TUNING_EPOCHS = 10
+_LEAST_FINE_TUNING_STEPS = 300
+_SOURCE_WINDOWS = 3072  # to learn with new ones; 512 keep less of the source
+
+
+@dataclass(frozen=True, eq=False)
+class Recordings:
+    """What sources are trained on, and what is learned in turn.
+
+    Attributes:
+        dataset: Its source is what sources are trained on; it has no target.
+        source: The source as a domain: what it was trained on, and what it is judged on.
+        domains: The groups of the target, in order.
+    """
+
+    dataset: Dataset
+    source: Domain
+    domains: tuple[Domain, ...]
+
+
+def run_study(options: ContinualOptions, folder: Path, force: bool, progress: Progress) -> list[tuple[Run, Failure]]:
+    """Do what is not done yet; return what failed, which the next call tries again.
+
+    Raises:
+        ConfigError: An option does not fit the data, or the folder is another's.
+        DataError: The source makes no model, or a group is too short.
+        WorkerDied: A worker process did.
+    """
+    load_recordings(options)  # refuses what no worker could use
+    with open_folder(folder, binding(options), force):
+        choice = [ChooseRecipe()] if "auto" in options.augment and read_choice(folder) is None else []
+        _finish(choice, options, folder, progress)
+        trainings = [
+            TrainSource(seed, recipe)
+            for seed in range(options.seeds)
+            for recipe in dict.fromkeys(recipe_of(folder, augment) for augment in options.augment)
+            if not is_prepared(folder, recipe, seed)
+        ]
+        _finish(trainings, options, folder, progress)
+        runs = list_runs(options, folder)
+        missing = [each for each in runs if not is_finished(folder, each)]
+        done, failed = len(runs) - len(missing), []
+        progress("learning", done, len(runs), "")
+        for job, result in run_jobs(missing, _start_worker, (options, folder), options.jobs):
+            if isinstance(result, Failure):
+                failed.append((job, result))
+            else:
+                keep_run(folder, job, result)
+            done += 1
+            progress("learning", done, len(runs), str(job))
+        return failed
+
+
+def list_runs(options: ContinualOptions, folder: Path) -> list[Run]:
+    """Return all runs: seed by seed, the reference of each source first."""
+    runs = []
+    for seed in range(options.seeds):
+        for recipe in dict.fromkeys(recipe_of(folder, augment) for augment in options.augment):
+            runs.append(Run(recipe, seed, FINE_TUNED, 1e-3, 1.0, 0.0))
+            runs += [
+                Run(recipe, seed, method, rate, fraction, wrong)
+                for fraction in options.label_fractions
+                for wrong in options.wrong
+                for method in options.methods
+                for rate in options.learning_rates
+            ]
+    return runs
+
+
+def load_recordings(options: ContinualOptions) -> Recordings:
+    """Load the recordings and cut each group into stretches to learn from and stretches to judge on.
+
+    Raises:
+        ConfigError: There is no target, or the options do not fit the file.
+        DataError: The file's content is wrong, or a group is too short.
+    """
+    dataset = selected_dataset(0, **options.selection)
+    if dataset.target is None:
+        raise ConfigError("continual learning needs groups to learn in turn: add --target KEY=VALUES")
+    parts = [_cut(dataset.source, where) for _, where in dataset.source.streams()]
+    learned, judged = (np.concatenate(rows) for rows in zip(*parts, strict=True))
+    source = _domain("source", dataset.source, learned, judged)
+    domains = tuple(_domain(name, dataset.target, *_cut(dataset.target, w)) for name, w in dataset.target.streams())
+    return Recordings(replace(dataset, source=_take(dataset.source, learned), target=None), source, domains)
+
+
+def _finish(jobs: list[Any], options: ContinualOptions, folder: Path, progress: Progress) -> None:
+    work = run_jobs(jobs, _start_worker, (options, folder), options.jobs)
+    finish_all(work, lambda done, job: progress("preparing sources", done, len(jobs), str(job)))
+
+
+def _start_worker(options: ContinualOptions, folder: Path) -> "_Worker":
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    return _Worker(options, folder)
+
+
+class _Worker:
+    def __init__(self, options: ContinualOptions, folder: Path) -> None:
+        self._options, self._folder, self._data = options, folder, load_recordings(options)
+        self._code = code_digest()
+        self._context = lru_cache(maxsize=4)(
+            lambda recipe, seed: load_source(folder, self._data.dataset, recipe, seed).context
+        )
+
+    def __call__(self, job: ChooseRecipe | TrainSource | Run) -> Any:
+        if isinstance(job, ChooseRecipe):
+            return prepare_choice(self._folder, self._data.dataset)
+        if isinstance(job, TrainSource):
+            prepared = prepare_source(self._data.dataset, job.recipe, job.seed)
+            save_source(self._folder, prepared)
+            return dict(prepared.facts)
+        return {"code": self._code, **(self._fine_tune(job) if job.method == FINE_TUNED else self._learn(job))}
+
+    def _learner(self, job: Run, settings: LearnerSettings) -> Learner:
+        windows, labels = self._data.source.windows, self._data.source.labels
+        rows = torch.from_numpy(balanced_rows(labels.numpy(), min(_SOURCE_WINDOWS, len(labels)), job.seed))
+        source = Labelled(windows[rows], labels[rows], torch.zeros_like(labels[rows]))
+        model = self._context(job.recipe, job.seed).model
+        return Learner(model, source, self._data.dataset.classes, settings, job.seed)
+
+    def _fine_tune(self, job: Run) -> dict[str, Any]:
+        """Teach each group alone, with all of its labels."""
+        found = []
+        for domain in self._data.domains:
+            count = len(domain.labels)
+            steps = max(_LEAST_FINE_TUNING_STEPS, _FINE_TUNING_EPOCHS * count // 64)
+            learner = self._learner(job, LearnerSettings("naive", job.learning_rate, steps=steps, recent=count))
+            arrived = Arrived(domain.windows, domain.labels, torch.ones_like(domain.labels))
+            state, _ = learner.learn(learner.start(), arrived, finish=True)
+            found.append(accuracy(learner.model(state), domain.judged_windows, domain.judged_labels))
+        return {"groups": [domain.name for domain in self._data.domains], "accuracy": found}
+
+    def _learn(self, job: Run) -> dict[str, Any]:
+        learner = self._learner(job, self._options.settings(job.method, job.learning_rate))
+        feedback = Feedback(job.label_fraction, self._options.delay, wrong=job.wrong)
+        data, clock = self._data, time.process_time
+        outcome = run(learner, data.domains, data.source, feedback, data.dataset.classes, job.seed, clock)
+        return {**_kept(outcome, data.domains), "moved": self._moved(job, learner.model(outcome.state))}
+
+    def _moved(self, job: Run, after: nn.Module) -> dict[str, Any]:
+        """Return how far the last model is from the source, and what it may amplify."""
+        before = self._context(job.recipe, job.seed).model
+        found = distances(after.state_dict(), before.state_dict())
+        windows = self._data.source.judged_windows
+        return {
+            "relative": {each.name: each.relative for each in found if each.relative > 0},
+            "lipschitz": lipschitz(after, windows)["network"],
+            "source_lipschitz": lipschitz(before, windows)["network"],
+        }
+
+
+def _kept(outcome: Outcome, domains: tuple[Domain, ...]) -> dict[str, Any]:
+    changes = [
+        paired_change(right, source, block_length(domain.labels.numpy()))
+        for domain, right, source in zip(domains, outcome.right, outcome.source_right, strict=True)
+    ]
+    return {
+        "groups": [domain.name for domain in domains],
+        "matrix": outcome.matrix.values.tolist(),
+        "start": outcome.matrix.start.tolist(),
+        "source_accuracy": outcome.source_accuracy.tolist(),
+        "prequential": [float(right.mean()) for right in outcome.right],
+        "change": [change.mean for change in changes],
+        "harmed": [change.harmed for change in changes],
+        "regret": [
+            int(source.sum()) - int(r.sum()) for r, source in zip(outcome.right, outcome.source_right, strict=True)
+        ],
+        "efficiency": outcome.efficiency,
+        "labels": outcome.labels,
+        "steps": outcome.steps,
+        "skipped": outcome.skipped,
+        "seconds_per_step": outcome.seconds_per_step,
+    }
+
+
+def _cut(split: Split, where: slice) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    learned, judged = alternate_stretches(where.stop - where.start)
+    return learned + where.start, judged + where.start
+
+
+def _take(split: Split, rows: NDArray[np.int64]) -> Split:
+    return Split(split.windows[rows], split.labels[rows], split.groups[rows], split.rows[rows], split.dropped)
+
+
+def _domain(name: str, split: Split, learned: NDArray[np.int64], judged: NDArray[np.int64]) -> Domain:
+    tensors = [torch.from_numpy(values[rows]) for rows in (learned, judged) for values in (split.windows, split.labels)]
+    return Domain(name, *tensors)

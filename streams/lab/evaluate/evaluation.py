@@ -1,0 +1,188 @@
+"""One evaluation from options to files: sources first, then every task that is not finished yet, then the report."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adaptation.data.dataset import Split
+from adaptation.errors import ConfigError, ContractError
+from adaptation.evaluation.streams import stream_members
+from adaptation.generators.generator import VARIANTS
+from adaptation.methods.catalogue import ALIGNED
+from streams.lab.evaluate.options import PLAIN, EvaluationOptions, binding
+from streams.lab.evaluate.recordings import load_data
+from streams.lab.evaluate.task_runner import Align, CalibratePolicy, ChooseRecipe, MetaTrain, TrainSource, start_worker
+from streams.lab.evaluate.tasks import FINISHED_FILE, Task, append_finished, forget_tasks, open_finished, read_finished
+from streams.lab.study.folder import open_folder
+from streams.lab.study.generators import generator_path
+from streams.lab.study.prepare import is_prepared, policy_path, read_choice, read_policy
+from streams.lab.study.processes import EXPECTED, Failure, finish_all, run_jobs
+from streams.lab.study.taught import alignment_path
+
+__all__ = ["FailedTask", "Progress", "list_tasks", "recipe_of", "run_evaluation"]
+
+Progress = Callable[[str, int, int, str], None]  # stage, done, of, what came last
+
+POLICY = "policy"
+
+
+@dataclass(frozen=True)
+class FailedTask:
+    """A task that ended in an exception; it is not finished, so the next run tries it again."""
+
+    task: Task
+    failure: Failure
+
+    @property
+    def expected(self) -> bool:
+        """Whether the exception is one that users are expected to meet; any other is a bug."""
+        return self.failure.kind in EXPECTED
+
+
+def run_evaluation(
+    options: EvaluationOptions, folder: Path, *, force: bool = False, again: Sequence[str] = (), progress: Progress
+) -> list[FailedTask]:
+    """Run what is not finished yet; return what failed.
+
+    Args:
+        options: What to evaluate.
+        folder: Where results are kept; an interrupted run goes on from there.
+        force: Delete results of another configuration.
+        again: Methods whose finished tasks, of those asked for, are forgotten first: their code has changed.
+        progress: Called after each job.
+
+    Raises:
+        ConfigError: The folder is in use or bound to another configuration, options do not fit the data, or a method is
+            to run again that is not among those asked for.
+        DataError: The source makes no model.
+        ContractError: The folder's files are damaged.
+        WorkerDied: A worker process did.
+    """
+    stray = [name for name in again if name not in options.methods]
+    if stray:
+        raise ConfigError(f"--again: {stray[0]} is not among --methods ({', '.join(options.methods)}); add it there")
+    target = load_data(options).target
+    with open_folder(folder, binding(options), force):
+        _prepare_sources(options, folder, progress)
+        _forget(list_tasks(options, folder, target), folder, again)
+        _prepare_policies(options, folder, progress)
+        _prepare_generators(options, folder, progress)
+        _prepare_alignments(options, folder, progress)
+        tasks = list_tasks(options, folder, target)
+        finished, _ = read_finished(folder / FINISHED_FILE)
+        # Whether a method can adapt a network is asked again each time: that is cheap, and code changes.
+        missing = [task for task in tasks if "cannot" in finished.get(task, {"cannot": ""})]
+        failed = []
+        done = len(tasks) - len(missing)
+        progress("running methods", done, len(tasks), "")
+        with open_finished(folder / FINISHED_FILE) as file:
+            for task, result in run_jobs(missing, start_worker, (options, folder), options.jobs):
+                if isinstance(result, Failure):
+                    failed.append(FailedTask(task, result))
+                elif "cannot" not in result or finished.get(task, {}).get("cannot") != result["cannot"]:
+                    append_finished(file, task, result)
+                done += 1
+                progress("running methods", done, len(tasks), str(task))
+        return failed
+
+
+def list_tasks(options: EvaluationOptions, folder: Path, target: Split) -> list[Task]:
+    """Return all tasks: seed by seed, the source first, large batches before small ones because they are quick.
+
+    Raises:
+        ConfigError: A stream is unknown.
+        ContractError: ``auto`` has not chosen yet.
+    """
+    tasks = []
+    for seed in range(options.seeds):
+        recipes = list(dict.fromkeys(recipe_of(folder, augment) for augment in options.augment))
+        for stream in options.streams:
+            members = stream_members(target, stream)
+            for batch_size in sorted(options.batch_sizes, reverse=True):
+                for method in options.methods:
+                    # The plain source is shown even where only robust sources were asked for.
+                    shown = [PLAIN, *recipes] if method == options.methods[0] else recipes
+                    tasks += [
+                        Task(recipe, seed, stream, batch_size, method, groups[0] if stream != "mixed" else "")
+                        for recipe in dict.fromkeys(shown)
+                        for groups in members
+                    ]
+    return tasks
+
+
+def recipe_of(folder: Path, augment: str) -> str:
+    """Return the recipe behind a kind of source: itself, or what ``auto`` chose.
+
+    Raises:
+        ContractError: It has not chosen yet.
+    """
+    if augment != "auto":
+        return augment
+    choice = read_choice(folder)
+    if choice is None:
+        raise ContractError(f"{folder} has no choice of augmentation; run the evaluation again")
+    return str(choice["recipe"])
+
+
+def _forget(tasks: Sequence[Task], folder: Path, methods: Sequence[str]) -> None:
+    chosen = [task for task in tasks if task.method in methods]
+    forget_tasks(folder / FINISHED_FILE, chosen)
+    for recipe, seed in {(task.source, task.seed) for task in chosen if task.method == POLICY}:
+        policy_path(folder, recipe, seed).unlink(missing_ok=True)
+    for task in chosen:
+        if task.method in VARIANTS:
+            generator_path(folder, task.source, task.seed, task.method).unlink(missing_ok=True)
+        if ALIGNED.get(task.method) == task.method:  # others use it too
+            alignment_path(folder, task.source, task.seed, task.method).unlink(missing_ok=True)
+
+
+def _prepare_sources(options: EvaluationOptions, folder: Path, progress: Progress) -> None:
+    seeds = range(options.seeds)
+    fixed = dict.fromkeys([PLAIN, *(augment for augment in options.augment if augment != "auto")])
+    choices = [ChooseRecipe()] if "auto" in options.augment and read_choice(folder) is None else []
+    trainings = [
+        TrainSource(seed, recipe) for seed in seeds for recipe in fixed if not is_prepared(folder, recipe, seed)
+    ]
+    _finish([*choices, *trainings], options, folder, progress)
+    late = [TrainSource(*pair) for pair in _pairs(options, folder) if not is_prepared(folder, pair[1], pair[0])]
+    _finish(late, options, folder, progress)
+
+
+def _prepare_policies(options: EvaluationOptions, folder: Path, progress: Progress) -> None:
+    if POLICY in options.methods:
+        pairs = [pair for pair in _pairs(options, folder) if read_policy(folder, pair[1], pair[0]) is None]
+        _finish([CalibratePolicy(*pair) for pair in pairs], options, folder, progress)
+
+
+def _prepare_generators(options: EvaluationOptions, folder: Path, progress: Progress) -> None:
+    asked = [name for name in options.methods if name in VARIANTS]
+    jobs = [
+        MetaTrain(seed, recipe, name)
+        for seed, recipe in _pairs(options, folder)
+        for name in asked
+        if not generator_path(folder, recipe, seed, name).exists()
+    ]
+    _finish(jobs, options, folder, progress)
+
+
+def _prepare_alignments(options: EvaluationOptions, folder: Path, progress: Progress) -> None:
+    asked = dict.fromkeys(ALIGNED[name] for name in options.methods if name in ALIGNED)
+    jobs = [
+        Align(seed, recipe, name)
+        for seed, recipe in _pairs(options, folder)
+        for name in asked
+        if not alignment_path(folder, recipe, seed, name).exists()
+    ]
+    _finish(jobs, options, folder, progress)
+
+
+def _pairs(options: EvaluationOptions, folder: Path) -> list[tuple[int, str]]:
+    """Return every seed with every recipe asked for."""
+    recipes = list(dict.fromkeys(recipe_of(folder, augment) for augment in options.augment))
+    return [(seed, recipe) for seed in range(options.seeds) for recipe in recipes]
+
+
+def _finish(jobs: Sequence[Any], options: EvaluationOptions, folder: Path, progress: Progress) -> None:
+    work = run_jobs(jobs, start_worker, (options, folder), options.jobs)
+    finish_all(work, lambda done, job: progress("preparing sources", done, len(jobs), str(job)))

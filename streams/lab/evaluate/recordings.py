@@ -1,0 +1,37 @@
+"""The recordings of an evaluation, in two halves that never meet: what sources are made from, and what is streamed."""
+
+from dataclasses import dataclass, replace
+
+from adaptation.data.dataset import Dataset, Split
+from adaptation.errors import ConfigError
+from adaptation.evaluation.streams import every
+from streams.commands.shared.data_options import selected_dataset
+from streams.lab.evaluate.options import SIMULATION_SEED, EvaluationOptions
+
+__all__ = ["Recordings", "load_data"]
+
+
+@dataclass(frozen=True, eq=False)
+class Recordings:
+    """What is learned from and what is streamed.
+
+    Attributes:
+        source: The source alone, with a target of None: whatever chooses, trains or calibrates is given this.
+        target: Windows to stream, thinned to the stride; their labels are for streams and scores.
+    """
+
+    source: Dataset
+    target: Split
+
+
+def load_data(options: EvaluationOptions) -> Recordings:
+    """Load source and target.
+
+    Raises:
+        ConfigError: There is no target, or the options do not fit the file.
+        DataError: The file's content is wrong.
+    """
+    dataset = selected_dataset(SIMULATION_SEED, **options.selection)
+    if dataset.target is None:
+        raise ConfigError("an evaluation needs rows to stream: add --target KEY=VALUES")
+    return Recordings(replace(dataset, target=None), every(dataset.target, options.stride))

@@ -1,0 +1,40 @@
+"""Write what is known of an evaluation: ``results.json``, ``summary.md`` and ``figures/``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from streams.lab.evaluate.evaluation import FailedTask, list_tasks
+from streams.lab.evaluate.figures import draw_figures
+from streams.lab.evaluate.options import EvaluationOptions, binding
+from streams.lab.evaluate.recordings import load_data
+from streams.lab.evaluate.results import Results, collect_results, write_json
+from streams.lab.evaluate.summary import render_summary
+from streams.lab.study.folder import check_binding, replace_file
+
+__all__ = ["write_report"]
+
+
+def write_report(
+    options: EvaluationOptions, folder: Path, failed: Sequence[FailedTask], command: str
+) -> tuple[Results, dict[str, Path]]:
+    """Write the files and return what they tell and their paths.
+
+    Args:
+        options: Of the evaluation.
+        folder: Its folder.
+        failed: What failed in this run.
+        command: Line that made it, for the head of the summary.
+
+    Raises:
+        ConfigError: The folder holds no evaluation, or one of another configuration.
+        ContractError: Results there do not belong together.
+    """
+    check_binding(folder, binding(options))
+    target = load_data(options).target
+    tasks, groups = list_tasks(options, folder, target), [name for name, _ in target.streams()]
+    results = collect_results(folder, options, tasks, groups, failed)
+    files = {"results": folder / "results.json", "summary": folder / "summary.md"}
+    write_json(files["results"], results)
+    replace_file(files["summary"], render_summary(results, command).encode())
+    drawn = draw_figures(folder, options, results)
+    return results, {**files, **{path.stem: path for path in drawn}}

@@ -1,0 +1,244 @@
+"""One job in a worker process: choose a recipe, train a source, or run one method over one stream."""
+
+import base64
+import hashlib
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from adaptation.data.corruptions import centre_and_scale
+from adaptation.errors import NotAdaptable
+from adaptation.evaluation.harm import block_length, label_run
+from adaptation.evaluation.run import run_stream
+from adaptation.evaluation.scoring import score, tail_start, top_share
+from adaptation.evaluation.streams import Stream, make_stream
+from adaptation.method import Method
+from adaptation.methods.catalogue import make_method
+from infra.allocator import keep_freed_memory
+from streams.lab.evaluate.options import EvaluationOptions
+from streams.lab.evaluate.recordings import Recordings, load_data
+from streams.lab.evaluate.tasks import Task
+from streams.lab.study.code_state import code_digest
+from streams.lab.study.generators import prepare_generator
+from streams.lab.study.memory import peak_bytes, reset_peak, resident_bytes
+from streams.lab.study.prepare import (
+    PreparedSource,
+    load_source,
+    prepare_choice,
+    prepare_policy,
+    prepare_source,
+    save_source,
+)
+from streams.lab.study.taught import prepare_alignment
+
+__all__ = [
+    "Align",
+    "CalibratePolicy",
+    "ChooseRecipe",
+    "MetaTrain",
+    "TaskRunner",
+    "TrainSource",
+    "score_group",
+    "start_worker",
+    "unpack_bits",
+]
+
+
+@dataclass(frozen=True)
+class ChooseRecipe:
+    """Let ``auto`` choose, once for all seeds."""
+
+    def __str__(self) -> str:
+        return "choice of augmentation"
+
+
+@dataclass(frozen=True)
+class TrainSource:
+    """Train the source of this seed with this recipe."""
+
+    seed: int
+    recipe: str
+
+    def __str__(self) -> str:
+        return f"training of source {self.recipe}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class CalibratePolicy:
+    """Find out what the policy may do with this source."""
+
+    seed: int
+    recipe: str
+
+    def __str__(self) -> str:
+        return f"calibration of the policy for source {self.recipe}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class MetaTrain:
+    """Meta-train the generator of this name for this source."""
+
+    seed: int
+    recipe: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"meta-training of {self.name} for source {self.recipe}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Align:
+    """Align a second encoder of this name with this source."""
+
+    seed: int
+    recipe: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"alignment of {self.name} with source {self.recipe}, seed {self.seed}"
+
+
+def start_worker(options: EvaluationOptions, folder: Path) -> "TaskRunner":
+    """Set this process up and load what all jobs share."""
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    return TaskRunner(options, folder, load_data(options))
+
+
+class TaskRunner:
+    """Does jobs; keeps the sources, methods and streams that it needed last.
+
+    Args:
+        options: Of the evaluation.
+        folder: Where sources are kept.
+        recordings: Of the target, streams and scores alone are made; all other jobs are given the source.
+    """
+
+    def __init__(self, options: EvaluationOptions, folder: Path, recordings: Recordings) -> None:
+        self._options, self._folder = options, folder
+        self._dataset, self._target = recordings.source, recordings.target
+        self._centre, self._scale = centre_and_scale(self._dataset.source.windows)
+        self._code = code_digest()
+        self._source = lru_cache(maxsize=4)(self._load_source)
+        self._method = lru_cache(maxsize=64)(self._make_method)
+        self._stream = lru_cache(maxsize=64)(self._make_stream)
+
+    def __call__(self, job: ChooseRecipe | TrainSource | CalibratePolicy | MetaTrain | Align | Task) -> Any:
+        """Do one job; what it returns goes back to the parent."""
+        if isinstance(job, ChooseRecipe):
+            return prepare_choice(self._folder, self._dataset, self._options.epochs)
+        if isinstance(job, CalibratePolicy):
+            return prepare_policy(self._folder, self._dataset, job.recipe, job.seed).rung
+        if isinstance(job, MetaTrain):
+            context = self._source(job.recipe, job.seed).context
+            return prepare_generator(self._folder, self._dataset, context, job.recipe, job.name, time.process_time)
+        if isinstance(job, Align):
+            context = self._source(job.recipe, job.seed).context
+            return prepare_alignment(self._folder, self._dataset, context, job.recipe, job.name, time.process_time)
+        if isinstance(job, TrainSource):
+            prepared = prepare_source(self._dataset, job.recipe, job.seed, self._options.epochs)
+            save_source(self._folder, prepared)
+            return dict(prepared.facts)
+        return self._run(job)
+
+    def _run(self, task: Task) -> dict[str, Any]:
+        try:
+            method = self._method(task.method, task.source, task.seed)
+        except NotAdaptable as error:  # such as LeanTTA on rows without a time axis: a finding, not a failure
+            return {"code": self._code, "cannot": str(error), "groups": []}
+        stream = self._stream(task.group, task.stream, task.seed)
+        measured = reset_peak()
+        before = resident_bytes()
+        # CPU time of the process: other processes on the machine hardly change it.
+        answers = run_stream(method, stream.windows, task.batch_size, time.process_time)
+        peak = peak_bytes() if measured else None
+        return {
+            "code": self._code,
+            "model": self._source(task.source, task.seed).digest,
+            "run": {
+                "seconds_per_window": answers.seconds / len(stream),
+                "peak_memory_bytes": peak,
+                "working_memory_bytes": None if peak is None or before is None else max(0, peak - before),
+                "state_bytes": answers.state_bytes,
+                "updates": answers.updates,
+                "resets": answers.resets,
+                "selected": answers.selected,
+                "adapted_share": None if answers.adapted is None else answers.adapted / len(stream),
+                "stateless": method.stateless,
+                "adapted_tensors": len(method.adapts),
+            },
+            "groups": [score_group(stream, index, answers.probabilities) for index in range(len(stream.groups))],
+        }
+
+    def _load_source(self, recipe: str, seed: int) -> PreparedSource:
+        return load_source(self._folder, self._dataset, recipe, seed)
+
+    def _make_method(self, name: str, recipe: str, seed: int) -> Method:
+        return make_method(name, self._source(recipe, seed).context)
+
+    def _make_stream(self, group: str, kind: str, seed: int) -> Stream:
+        members = (group,) if group else tuple(name for name, _ in self._target.streams())
+        return make_stream(self._target, members, kind, seed, self._centre, self._scale, self._options.severity)
+
+
+def score_group(stream: Stream, index: int, probabilities: NDArray[np.float32]) -> dict[str, Any]:
+    """Return what is kept of one group's answers: scores, which were right, and what they can be paired by.
+
+    Args:
+        stream: What was answered.
+        index: Of the group in it.
+        probabilities: (n, K) of the whole stream, in its order.
+
+    Raises:
+        ContractError: A probability is not finite.
+    """
+    mine = stream.member == index
+    given, labels, severity = probabilities[mine], stream.labels[mine], stream.severity[mine]
+    answers = given.argmax(axis=1)
+    right = answers == labels
+    recorded = np.argsort(stream.row[mine], kind="stable")
+    tail = tail_start(labels)
+    returned = stream.returned[mine]
+    levels = np.ceil(severity).astype(np.int64)
+    return {
+        "group": stream.groups[index],
+        **asdict(score(given, labels)),
+        "data": _digest(stream.windows[mine], labels),
+        "right": _pack(right),
+        "recorded": _pack(right[recorded]),
+        "block": block_length(labels[recorded]),
+        "label_run": label_run(labels[recorded]),
+        "tail_share": None if tail is None else top_share(answers[tail:]),
+        "corruption": stream.corruption,
+        "severity": float(severity.max()) if stream.corruption else None,
+        "by_severity": [
+            [int(level), int((levels == level).sum()), int(right[levels == level].sum())] for level in np.unique(levels)
+        ]
+        if stream.corruption
+        else [],
+        "returned": [int(returned.sum()), int(right[returned].sum())],
+    }
+
+
+def unpack_bits(entry: Mapping[str, Any], order: Literal["right", "recorded"] = "right") -> NDArray[np.bool_]:
+    """Return which windows of a group were answered right, (n,), in the order of the stream or of the recording."""
+    packed = np.frombuffer(base64.b64decode(entry[order]), dtype=np.uint8)
+    return np.unpackbits(packed, count=entry["n"]).astype(np.bool_)
+
+
+def _pack(bits: NDArray[np.bool_]) -> str:
+    return base64.b64encode(np.packbits(bits).tobytes()).decode()
+
+
+def _digest(windows: NDArray[np.float32], labels: NDArray[np.int64]) -> str:
+    digest = hashlib.blake2b(digest_size=6)
+    digest.update(np.ascontiguousarray(windows).tobytes())
+    digest.update(np.ascontiguousarray(labels).tobytes())
+    return digest.hexdigest()

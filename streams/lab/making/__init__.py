@@ -1,0 +1,1 @@
+"""From recordings to bundles: source models, generators and aligned encoders."""

@@ -1,0 +1,163 @@
+"""From a source bundle and recordings to a bundle of kind ``cta``, and from that back to what adapts."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adaptation.alignment.align import Progress, align
+from adaptation.alignment.aligned import Aligned, AlignmentSettings, as_tensors, parts_of
+from adaptation.data.dataset import Dataset
+from adaptation.errors import ConfigError, ContractError
+from adaptation.evaluation.run import balanced_rows
+from adaptation.method import SourceContext, State
+from adaptation.methods.cta import Cta
+from adaptation.model.nets import from_tensors
+from adaptation.model.robust import spread_rows
+from adaptation.model.train import default_epochs
+from registry.bundles.aligned_bundle import (
+    AlignedBundle,
+    AlignedCompatibility,
+    AlignedFile,
+    aligned_manifest_bytes,
+    write_aligned_bundle,
+)
+from registry.bundles.manifest import Card, FileEntry
+from registry.bundles.source_bundle import Bundle
+from registry.bundles.tensor_file import write_tensors
+from streams.lab.making.bundle_fit import check_fit
+from streams.lab.making.checkpoint import checkpoint_path, keep_checkpoint, read_checkpoint, recordings_digest
+
+__all__ = ["aligned_of", "make_aligned_bundle"]
+
+_SAMPLE = 512  # source windows of which the context's sample is made
+_CANARY_WINDOWS = 64
+_CANARY_TOLERANCE = 1e-4
+_FIGURES = {  # of an aligned encoder, and their names in the card
+    "ssl_mean": "ssl_mean",
+    "ssl_std": "ssl_std",
+    "matched": "matched_cosine",
+    "mismatched": "mismatched_cosine",
+}
+
+
+def make_aligned_bundle(
+    dataset: Dataset,
+    source: Bundle,
+    settings: AlignmentSettings,
+    folder: Path,
+    seed: int,
+    clock: Callable[[], float],
+    *,
+    epochs: int | None = None,
+    progress: Progress | None = None,
+    force: bool = False,
+) -> AlignedBundle:
+    """Align a second encoder with a source bundle and write its bundle; minutes, which a kill does not undo.
+
+    Args:
+        dataset: Its source is what is learned from; channels and classes must be the bundle's.
+        source: Of the classifier, which stays as it is.
+        settings: How to align.
+        folder: Of the new bundle; must not exist.
+        seed: Of everything random.
+        clock: Gives seconds, for the cost in the card.
+        epochs: Of each stage; by the size of the source when not given.
+        progress: Called after every epoch.
+        force: Begin anew where a checkpoint of another training lies.
+
+    Raises:
+        ConfigError: The data do not fit the bundle, the folder exists, or a checkpoint is of another training.
+        DataError: Training leads to numbers that are not finite.
+    """
+    check_fit(dataset, source, folder)
+    epochs = default_epochs(len(dataset.source)) if epochs is None else epochs
+    windows, labels = (torch.from_numpy(each) for each in (dataset.source.windows, dataset.source.labels))
+    rows = balanced_rows(dataset.source.labels, _SAMPLE, seed)
+    model = from_tensors(source.spec, source.tensors)
+    context = SourceContext(model, windows[rows], labels[rows], seed, recorded=windows)
+    unsafe = dataset.unsafe_augmentations
+    bound = {
+        "source": source.digest,
+        "recordings": recordings_digest(dataset.source),
+        "kind": "cta",
+        "settings": asdict(settings),
+        "unsafe": list(unsafe),
+        "seed": seed,
+        "epochs": epochs,
+    }
+    path, started = checkpoint_path(folder), clock()
+    state, spent = read_checkpoint(path, bound, force)
+
+    def keep(state: State) -> None:
+        keep_checkpoint(path, state, bound, spent + clock() - started)
+
+    aligned = align(context, labels, settings, epochs, unsafe, progress, state, keep)
+    seconds = round(spent + clock() - started, 1)
+    shown = windows[spread_rows(np.arange(len(windows)), _CANARY_WINDOWS)]
+    tensors = {name: value.numpy() for name, value in as_tensors(aligned).items()}
+    parts: dict[AlignedFile, bytes] = {
+        "aligned.safetensors": write_tensors(tensors),
+        "canary.safetensors": write_tensors(
+            {"windows": shown.numpy(), "probabilities": _answers(context, aligned, shown).numpy()}
+        ),
+    }
+    card: Card = {
+        "data": dataset.name,
+        **{f"selection_{name}": value for name, value in dataset.selection.items()},
+        "windows": len(dataset.source),
+        "source_augmentation": source.manifest.training.get("augmentation"),
+        "seed": seed,
+        "epochs": epochs,
+        **{told: getattr(aligned, name) for name, told in _FIGURES.items()},
+        "seconds": seconds,
+    }
+    manifest = aligned_manifest_bytes(
+        asdict(settings),
+        aligned.unsafe,
+        AlignedCompatibility(source_sha256=source.digest, network_sha256=source.manifest.compatibility.network_sha256),
+        card,
+        {name: value.shape for name, value in tensors.items()},
+        {
+            name: FileEntry(sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content))
+            for name, content in parts.items()
+        },
+    )
+    written = write_aligned_bundle(folder, manifest, parts)
+    path.unlink(missing_ok=True)
+    return written
+
+
+def aligned_of(bundle: AlignedBundle, source: Bundle) -> Aligned:
+    """Return what adapts, after the canary has been answered as when it was made.
+
+    Raises:
+        ContractError: It was made for another source bundle, or answers the canary otherwise.
+    """
+    bundle.check_source(source.digest, source.spec)
+    tensors = {name: torch.from_numpy(np.array(value)) for name, value in bundle.tensors.items()}
+    card, manifest = bundle.manifest.card, bundle.manifest
+    try:
+        settings = AlignmentSettings(**manifest.settings)  # type: ignore[arg-type]
+        figures = {name: float(card[told] or 0.0) for name, told in _FIGURES.items()}
+    except (TypeError, KeyError, ValueError, ConfigError) as error:
+        raise ContractError(f"manifest.json: settings or card do not fit this code: {error}") from error
+    encoder, head, projector = parts_of(tensors)
+    aligned = Aligned(settings, encoder, head, projector, manifest.unsafe_augmentations, **figures)
+    windows = torch.from_numpy(np.array(bundle.canary["windows"]))
+    labels = torch.zeros(len(windows), dtype=torch.int64)  # not looked at
+    context = SourceContext(from_tensors(source.spec, source.tensors), windows, labels)
+    found = _answers(context, aligned, windows).numpy()
+    if not np.abs(found - bundle.canary["probabilities"]).max() <= _CANARY_TOLERANCE:
+        raise ContractError("canary: probabilities are not what the encoders gave when it was made, on this machine")
+    return aligned
+
+
+def _answers(context: SourceContext, aligned: Aligned, windows: Tensor) -> Tensor:
+    """Return the answers before any adaptation."""
+    method = Cta(context, aligned, steps=0)
+    return method.adapt_batch(method.reset(), windows)[1].probabilities

@@ -1,0 +1,307 @@
+"""One job of a pilot, in a worker process; what is trained is kept as a bundle in a folder that all workers see."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from adaptation.data.augment import Augmentation, parse_augmentation
+from adaptation.data.dataset import Dataset
+from adaptation.engine.engine import Engine
+from adaptation.errors import ConfigError, NotAdaptable
+from adaptation.evaluation.harm import block_length, paired_change
+from adaptation.evaluation.run import Answers, balanced_rows, run_stream
+from adaptation.method import Method, SourceContext
+from adaptation.methods.catalogue import make_method
+from adaptation.methods.policy import Policy
+from adaptation.methods.policy_calibration import calibrate_policy
+from adaptation.methods.policy_settings import PolicySettings
+from adaptation.model.nets import Classifier, from_tensors
+from adaptation.model.robust import MAX_WINDOWS, folds
+from adaptation.model.train import default_epochs, default_spec, fit
+from infra.allocator import keep_freed_memory
+from registry.bundles.source_bundle import Bundle, read_bundle
+from streams.commands.shared.data_options import selected_dataset
+from streams.lab.making.source_model import choose_recipe, make_source_bundle
+from streams.lab.pilot.gains import RUNGS, DeviceScore
+from streams.lab.pilot.jobs import (
+    PLAIN,
+    CalibratePolicy,
+    ChooseRecipe,
+    FollowDevice,
+    Job,
+    LeaveOut,
+    MakeSource,
+    MeasureSource,
+)
+from streams.lab.pilot.options import BATCH_SIZE, PilotOptions
+from streams.lab.pilot.shifts import channel_levels, course, refused_share, shift_figures
+from streams.lab.pilot.watch import WatchedPolicy
+
+__all__ = ["Report", "Worker", "bundle_folder", "load_data", "start_worker"]
+
+Report = Callable[[str, int, int], None]  # job, steps done, of
+
+_SAMPLE = 512  # source windows that a method may look at
+_FOLD_WINDOWS_IN_ALL = 16_000  # windows times epochs of one small training
+_FOLD_LEAST_EPOCHS = 6
+_TIMED_WINDOWS = 1024
+
+
+def load_data(options: PilotOptions) -> Dataset:
+    """Load source and target.
+
+    Raises:
+        ConfigError: There is no target.
+    """
+    dataset = selected_dataset(options.seed, **options.selection)
+    if dataset.target is None:
+        raise ConfigError("a pilot needs recordings of other devices than the source's: add --target KEY=VALUES")
+    return dataset
+
+
+def start_worker(options: PilotOptions, folder: Path, report: Report) -> "Worker":
+    """Set this process up and load the data."""
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    return Worker(options, folder, report, load_data(options))
+
+
+def bundle_folder(folder: Path, recipe: str) -> Path:
+    """Return where a source's bundle is kept."""
+    return folder / ("source-plain" if recipe == PLAIN else "source-robust")
+
+
+class Worker:
+    """Does jobs; keeps the models that it needed.
+
+    Args:
+        options: Of the pilot.
+        folder: Where bundles are kept.
+        report: Told of the steps of a job.
+        dataset: As `load_data` gives it.
+    """
+
+    def __init__(self, options: PilotOptions, folder: Path, report: Report, dataset: Dataset) -> None:
+        self._options, self._folder, self._report, self._dataset = options, folder, report, dataset
+        self._spec = default_spec(dataset)
+        self._bundle = lru_cache(maxsize=2)(self._read_bundle)
+        self._context = lru_cache(maxsize=2)(self._make_context)
+
+    def __call__(self, job: Job) -> Any:
+        """Do one job; what it returns goes back to the parent."""
+        match job:
+            case ChooseRecipe():
+                return self._choose(job)
+            case MakeSource():
+                return self._make_source(job)
+            case CalibratePolicy():
+                return self._calibrate(job)
+            case LeaveOut():
+                return self._leave_out(job)
+            case MeasureSource():
+                return self._measure_source(job)
+            case FollowDevice():
+                return self._follow(job)
+
+    def _choose(self, job: ChooseRecipe) -> dict[str, Any]:
+        def progress(done: int, of: int, _what: str) -> None:
+            self._report(str(job), done, of)
+
+        choice = choose_recipe(self._dataset, "auto", self._options.seed, progress).choice
+        assert choice is not None  # auto looks for one
+        return {
+            "recipe": choice.name,
+            "weak": choice.weak,
+            "judged_by": choice.judged_by,
+            "table": [asdict(score) for score in choice.table],
+        }
+
+    def _make_source(self, job: MakeSource) -> dict[str, Any]:
+        def progress(epoch: int, of: int, _loss: float, _accuracy: float) -> None:
+            self._report(str(job), epoch, of)
+
+        made = make_source_bundle(
+            self._dataset,
+            bundle_folder(self._folder, job.recipe),
+            self._options.seed,
+            epochs=self._options.epochs,
+            augment=job.recipe,
+            progress=progress,
+        )
+        trained = made.trained
+        return {
+            "digest": made.digest,
+            "held_out_accuracy": trained.accuracy,
+            "held_out_by": trained.held_out_by,
+            "held_out_groups": list(trained.held_out_groups),
+            "threshold": made.settings.threshold,
+        }
+
+    def _calibrate(self, job: CalibratePolicy) -> PolicySettings:
+        def progress(done: int, of: int, _what: str) -> None:
+            self._report(str(job), done, of)
+
+        source = self._dataset.source
+        return calibrate_policy(
+            source.windows,
+            source.labels,
+            source.groups,
+            self._spec,
+            self._options.seed,
+            _augmentation(job.recipe),
+            progress,
+        )
+
+    def _leave_out(self, job: LeaveOut) -> dict[str, list[DeviceScore]]:
+        source = self._dataset.source
+        _, test = folds(source.labels, source.groups)[job.fold]
+        rows = np.flatnonzero(~test)
+        rows = rows[np.linspace(0, rows.size - 1, min(MAX_WINDOWS, rows.size)).astype(np.int64)]
+        epochs = min(default_epochs(rows.size), max(_FOLD_LEAST_EPOCHS, _FOLD_WINDOWS_IN_ALL // rows.size))
+
+        def after_epoch(epoch: int, _loss: float, _model: Classifier) -> None:
+            self._report(str(job), epoch, epochs)
+
+        fitted = fit(
+            source.windows[rows],
+            source.labels[rows],
+            self._spec,
+            self._options.seed,
+            epochs,
+            _augmentation(job.recipe),
+            after_epoch,
+        )
+        context = self._sample(fitted.model, source.windows[rows], source.labels[rows], None)
+        found: dict[str, list[DeviceScore]] = {}
+        for device in np.unique(source.groups[test]):
+            own = source.groups == device
+            windows, labels = source.windows[own], source.labels[own]
+            right = _right(_answer("source", context, windows), labels)
+            for name in RUNGS:
+                if name != "policy" and (answers := _answer(name, context, windows)) is not None:
+                    score = _score(str(device), _right(answers, labels), right, labels)
+                    found.setdefault(name, []).append(score)
+        return found
+
+    def _measure_source(self, job: MeasureSource) -> dict[str, Any]:
+        source, engine = self._dataset.source, self._bundle(job.recipe)[1]
+        devices = []
+        for name, part in source.streams():
+            shift = shift_figures(engine.run(source.windows[part], adapted=False))
+            devices.append({"device": name, "windows": part.stop - part.start, "shift": shift})
+        sample = np.ascontiguousarray(source.windows[:_TIMED_WINDOWS])
+        seconds = {}
+        for mode, adapted in (("worker", True), ("source", False)):
+            engine.run(sample, adapted=adapted)  # the first run allocates
+            started = time.process_time()
+            engine.run(sample, adapted=adapted)
+            seconds[mode] = (time.process_time() - started) / len(sample)
+        return {"devices": devices, "engine_seconds_per_window": seconds}
+
+    def _follow(self, job: FollowDevice) -> dict[str, Any]:
+        target = self._dataset.target
+        assert target is not None  # load_data has checked it
+        part = dict(target.streams())[job.device]
+        windows, labels = target.windows[part], target.labels[part]
+        context = self._context(job.recipe, job.policy)
+        outputs = self._bundle(job.recipe)[1].run(windows, adapted=False)
+        policy = WatchedPolicy(Policy(context))
+        runs: dict[str, Answers | None] = {}
+        names = ("source", *RUNGS)
+        for done, name in enumerate(names):
+            self._report(str(job), done, len(names))
+            runs[name] = (
+                run_stream(policy, windows, BATCH_SIZE, time.process_time)
+                if name == "policy"
+                else _answer(name, context, windows)
+            )
+        source = runs["source"]
+        assert source is not None  # the source always answers
+        plain = source
+        if job.recipe != PLAIN:
+            found = _answer("source", self._context(PLAIN, job.policy), windows)
+            assert found is not None
+            plain = found
+        return {
+            "device": job.device,
+            "windows": len(windows),
+            "shift": shift_figures(outputs),
+            "magnitude_curve": course(outputs.magnitude),
+            "levels": channel_levels(context, self._dataset, windows),
+            "refused": refused_share(context, windows),
+            "gate": policy.summary(),
+            "runs": {name: None if answers is None else _run_facts(answers, source) for name, answers in runs.items()},
+            "scores": self._scores(job.device, runs, plain, labels) if self._options.labelled else None,
+        }
+
+    def _scores(
+        self, device: str, runs: Mapping[str, Answers | None], plain: Answers, labels: NDArray[np.int64]
+    ) -> dict[str, DeviceScore]:
+        """Score every rung against the source of its recipe, and that (``robust``) against the plain one."""
+        right = _right(runs["source"], labels)
+        scores = {
+            name: _score(device, _right(answers, labels), right, labels)
+            for name, answers in runs.items()
+            if name != "source" and answers is not None
+        }
+        return {"robust": _score(device, right, _right(plain, labels), labels), **scores}
+
+    def _read_bundle(self, recipe: str) -> tuple[Bundle, Engine]:
+        bundle = read_bundle(bundle_folder(self._folder, recipe))
+        return bundle, bundle.engine()
+
+    def _make_context(self, recipe: str, policy: PolicySettings) -> SourceContext:
+        model = from_tensors(self._spec, self._bundle(recipe)[0].tensors)
+        return self._sample(model, self._dataset.source.windows, self._dataset.source.labels, policy)
+
+    def _sample(
+        self, model: Classifier, windows: NDArray[np.float32], labels: NDArray[np.int64], policy: PolicySettings | None
+    ) -> SourceContext:
+        seed = self._options.seed
+        rows = balanced_rows(labels, _SAMPLE, seed)
+        recorded = torch.from_numpy(windows)
+        return SourceContext(model, recorded[rows], torch.from_numpy(labels[rows]), seed, policy, recorded=recorded)
+
+
+def _answer(name: str, context: SourceContext, windows: NDArray[np.float32]) -> Answers | None:
+    """Run a method over a stream; None where it cannot adapt this network."""
+    try:
+        method: Method = make_method(name, context)
+    except NotAdaptable:  # such as LeanTTA on rows without a time axis
+        return None
+    return run_stream(method, windows, BATCH_SIZE, time.process_time)
+
+
+def _right(answers: Answers | None, labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+    assert answers is not None  # asked for only where the method answered
+    right: NDArray[np.bool_] = answers.probabilities.argmax(axis=1) == labels
+    return right
+
+
+def _score(
+    device: str, right: NDArray[np.bool_], source_right: NDArray[np.bool_], labels: NDArray[np.int64]
+) -> DeviceScore:
+    change = paired_change(right, source_right, block_length(labels))
+    before, after = float(source_right.mean()), float(right.mean())
+    return DeviceScore(device, before, after, change.mean, change.low, change.high, change.harmed)
+
+
+def _run_facts(answers: Answers, source: Answers) -> dict[str, Any]:
+    changed = answers.probabilities.argmax(axis=1) != source.probabilities.argmax(axis=1)
+    return {
+        "seconds": answers.seconds,
+        "windows": len(answers.probabilities),
+        "state_bytes": answers.state_bytes,
+        "changed": float(changed.mean()),
+    }
+
+
+def _augmentation(recipe: str) -> Augmentation | None:
+    return None if recipe == PLAIN else parse_augmentation(recipe)

@@ -1,0 +1,122 @@
+"""The folder of an evaluation: bound to one configuration, used by one run at a time, resumed without being told.
+
+binding.json      what every result in it depends on (`options.binding`)
+finished.jsonl    finished tasks
+sources/          source models
+results.json, summary.md, figures/    made from these, any number of times
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from adaptation.errors import ConfigError
+from streams.lab.evaluate.tasks import FINISHED_FILE
+
+__all__ = ["check_binding", "open_folder", "read_binding", "replace_file"]
+
+_BINDING = "binding.json"
+_LOCK = ".lock"
+_OURS = (FINISHED_FILE, "sources", "runs", "results.json", "summary.md", "figures", _BINDING, _LOCK)
+
+
+@contextmanager
+def open_folder(folder: Path, binding: Mapping[str, Any], force: bool) -> Iterator[None]:
+    """Hold the folder for one run: make it, go on in it, or with ``force`` begin anew.
+
+    Raises:
+        ConfigError: It holds something else, results of another configuration, or another run is using it.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is a file; choose a folder for the results")
+    if folder.is_dir():
+        foreign = sorted({entry.name for entry in folder.iterdir()} - set(_OURS))
+        known = (folder / _BINDING).exists() or set(os.listdir(folder)) <= {_LOCK}
+        if not known:
+            raise ConfigError(
+                f"{folder} is not empty and holds no evaluation (it has {foreign[:5] or os.listdir(folder)[:5]}); "
+                "choose another --out"
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / _LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(
+                f"another evaluation is running in {folder}; wait for it or choose another --out"
+            ) from error
+        _bind(folder, _as_stored(binding), force)
+        yield
+
+
+def read_binding(folder: Path) -> dict[str, Any]:
+    """Return what the folder is bound to.
+
+    Raises:
+        ConfigError: It holds no evaluation.
+    """
+    path = folder / _BINDING
+    if not path.exists():
+        raise ConfigError(f"{folder} holds no evaluation")
+    binding: dict[str, Any] = json.loads(path.read_text())
+    return binding
+
+
+def check_binding(folder: Path, binding: Mapping[str, Any]) -> None:
+    """Refuse a folder whose results belong to another configuration.
+
+    Raises:
+        ConfigError: They do, or it holds no evaluation.
+    """
+    found, wanted = read_binding(folder), _as_stored(binding)
+    differing = [name for name in {**wanted, **found} if found.get(name) != wanted.get(name)]
+    if differing:
+        texts = "; ".join(
+            f"{name}: {_short(found.get(name))} there, {_short(wanted.get(name))} now" for name in differing
+        )
+        raise ConfigError(
+            f"{folder} holds results of another configuration ({texts}); choose another --out, repeat the options "
+            "of that run to go on with it, or --force to delete its results"
+        )
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all: whoever reads it meets the old content or the new."""
+    scratch = path.with_name(path.name + ".new")
+    scratch.write_bytes(content)
+    scratch.replace(path)
+
+
+def _bind(folder: Path, binding: dict[str, Any], force: bool) -> None:
+    path = folder / _BINDING
+    if path.exists():
+        if read_binding(folder) == binding:
+            return
+        if not force:
+            check_binding(folder, binding)
+        for name in _OURS:
+            target = folder / name
+            if name == _LOCK:
+                continue
+            if target.is_dir():
+                shutil.rmtree(target)
+            else:
+                target.unlink(missing_ok=True)
+    replace_file(path, (json.dumps(binding, indent=1) + "\n").encode())
+
+
+def _as_stored(binding: Mapping[str, Any]) -> dict[str, Any]:
+    stored: dict[str, Any] = json.loads(json.dumps(binding))
+    return stored
+
+
+def _short(value: object) -> str:
+    if isinstance(value, dict):
+        value = {name: part for name, part in value.items() if part}
+    text = json.dumps(value)
+    return text if len(text) <= 200 else text[:200] + "..."

@@ -1,0 +1,1 @@
+"""One machine: the demo, a fleet that is played, and the stack in the background."""

@@ -1,0 +1,1 @@
+"""How releases come to be in force: the controller, its history, and what receivers do."""

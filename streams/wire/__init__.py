@@ -1,0 +1,1 @@
+"""What travels through the topics and how it is read. It imports no sibling."""

@@ -1,0 +1,51 @@
+"""JSON Schemas of the record values, checked in under ``docs/schemas`` so that other languages can rely on them.
+
+``python -m streams.wire.schemas docs/schemas`` writes them; a test fails while they differ from the models.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from streams.wire.messages import (
+    ControllerStatus,
+    Crash,
+    DeviceStatus,
+    FeatureRecord,
+    PredictionRecord,
+    WindowRequest,
+    WorkerStatus,
+)
+
+__all__ = ["schemas", "write_schemas"]
+
+MODELS: dict[str, type[BaseModel]] = {
+    "features.v1": FeatureRecord,
+    "predictions.v1": PredictionRecord,
+    "requests.v1": WindowRequest,
+    "status.device.v1": DeviceStatus,
+    "status.worker.v1": WorkerStatus,
+    "status.controller.v1": ControllerStatus,
+    "status.crash.v1": Crash,
+}
+
+
+def schemas() -> dict[str, str]:
+    """Return file name and text of every schema."""
+    return {
+        f"{name}.json": json.dumps(model.model_json_schema(), indent=2, sort_keys=True) + "\n"
+        for name, model in MODELS.items()
+    }
+
+
+def write_schemas(folder: Path) -> None:
+    """Write all schemas into ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in schemas().items():
+        (folder / name).write_text(text)
+
+
+if __name__ == "__main__":
+    write_schemas(Path(sys.argv[1]))

@@ -1,0 +1,198 @@
+"""An output may depend on the event and on what its receipt names, and on nothing else."""
+
+import hashlib
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from streams.agents.adapt import AdaptCore, Crash, InForce, config_digest, serve
+from streams.wire.messages import PredictionRecord
+from streams.wire.records import Incoming, header
+from tests.support.delivery import SESSION, feature_record
+from tests.support.models import CHANNELS, LENGTH, core, tiny_bundle, windows
+from tests.support.poison import POISON
+
+
+def incoming(value, key=b"pump-7", offset=0, headers=()):
+    return Incoming("plant.features", 2, offset, 1_700_000_000_000, key, value, headers)
+
+
+def entries(outputs):
+    return {
+        entry["event_id"]: json.dumps(entry, sort_keys=True)
+        for output in outputs
+        for entry in json.loads(output.value)["windows"]
+    }
+
+
+def test_a_prediction_fits_its_published_schema(bundle):
+    output = core(bundle).process([incoming(feature_record("pump-7", 5, windows(3)))])[0]
+    record = PredictionRecord.model_validate_json(output.value)
+    assert output.topic == "plant.predictions"
+    assert output.key == b"pump-7"
+    assert [w.event_id for w in record.windows] == [f"pump-7/{SESSION}/{seq}" for seq in (5, 6, 7)]
+    assert header(output.headers, "ce_id") == record.output_id.encode()
+
+
+def test_answers_equal_the_engine_on_the_same_windows(bundle):
+    x = windows(40, seed=3, scale=2.0)
+    expected = bundle.engine().run(x)
+    record = json.loads(core(bundle).process([incoming(feature_record("pump-7", 0, x))])[0].value)
+    for i, entry in enumerate(record["windows"]):
+        assert np.float32(entry["source"]["probabilities"]).tolist() == expected.source_probabilities[i].tolist()
+        assert np.float32(entry["adapted"]["probabilities"]).tolist() == expected.adapted_probabilities[i].tolist()
+        assert np.float32(entry["shift"]["magnitude"]) == expected.magnitude[i]
+        adapts = expected.magnitude[i] >= bundle.settings.threshold
+        assert entry["answered_by"] == ("leantta" if adapts else "source")
+        answer = expected.adapted_probabilities[i] if adapts else expected.source_probabilities[i]
+        assert entry["label"] == answer.argmax()
+
+
+def test_in_observe_mode_the_source_always_answers_and_adaptation_is_still_logged(bundle):
+    x = windows(8, scale=20.0)  # far beyond every threshold
+    observed = json.loads(core(bundle, mode="observe").process([incoming(feature_record("p", 0, x), b"p")])[0].value)
+    adapted = json.loads(core(bundle, mode="always").process([incoming(feature_record("p", 0, x), b"p")])[0].value)
+    assert {entry["answered_by"] for entry in observed["windows"]} == {"source"}
+    assert {entry["answered_by"] for entry in adapted["windows"]} == {"leantta"}
+    assert [e["adapted"] for e in observed["windows"]] == [e["adapted"] for e in adapted["windows"]]
+    assert observed["output_id"] != adapted["output_id"]
+
+
+def test_shuffled_batched_and_single_windows_give_byte_equal_entries(bundle):
+    x = windows(1000, seed=5, scale=1.5)
+    adapt = core(bundle)
+    records = {
+        "single": [incoming(feature_record("p", i, x[i : i + 1]), b"p") for i in range(1000)],
+        "sixteen": [incoming(feature_record("p", i, x[i : i + 16]), b"p") for i in range(0, 1000, 16)],
+        "full": [incoming(feature_record("p", i, x[i : i + 250]), b"p") for i in range(0, 1000, 250)],
+    }
+    expected = entries(adapt.process(records["single"]))
+    assert len(expected) == 1000
+    rng = np.random.default_rng(0)
+    for name, batch in records.items():
+        shuffled = [batch[i] for i in rng.permutation(len(batch))]
+        one_by_one = [output for record in shuffled for output in adapt.process([record])]
+        assert entries(one_by_one) == expected, name
+        assert entries(adapt.process(shuffled)) == expected, name
+
+
+def test_the_same_record_delivered_twice_gives_the_same_id_and_bytes(bundle):
+    value = feature_record("pump-7", 5, windows(2))
+    first = core(bundle).process([incoming(value, offset=10)])[0]
+    again = core(bundle).process([incoming(feature_record("pump-7", 0, windows(9))), incoming(value, offset=99)])[1]
+    assert first == again
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"bundle": "1" * 64}, {"adapter": "1" * 64}, {"epoch": 3}, {"config": "1" * 64}, {"code_contract_version": 2},
+     {"engine": "onnxruntime 9"}, {"instruction_set": "arm64"}, {"mode": "observe"}],
+    ids=lambda change: next(iter(change)),
+)  # fmt: skip
+def test_the_output_id_changes_with_everything_that_the_receipt_names(bundle, change):
+    adapt = core(bundle)
+    stable = adapt.in_force.stable
+    changed = replace(stable, receipt=stable.receipt.model_copy(update=change))
+    other = replace(adapt, in_force=InForce(changed))
+    record = incoming(feature_record("pump-7", 5, windows(1)))
+    ids = [json.loads(c.process([record])[0].value)["output_id"] for c in (adapt, other)]
+    assert ids[0] != ids[1]
+
+
+def test_during_a_wave_each_device_is_answered_by_its_own_set_as_if_it_were_alone(bundle, tmp_path):
+    candidate = serve(tiny_bundle(tmp_path / "candidate", data="newer"), "always", epoch=4)
+    both = AdaptCore("plant", InForce(serve(bundle, "always", 4), candidate, "ab" * 8, 0.5), 1_000_000)
+    keys = [f"pump-{i}" for i in range(12)]
+    records = [incoming(feature_record(key, 5, windows(2, seed=i)), key.encode()) for i, key in enumerate(keys)]
+    records.insert(3, incoming(b"noise", b"pump-99"))
+    together = both.process(records)
+    assert [output.value for output in together] == [both.process([record])[0].value for record in records]
+    answers = [json.loads(output.value) for output in together if output.topic == "plant.predictions"]
+    assert [answer["device"] for answer in answers] == keys
+    by = {answer["device"]: answer["receipt"]["bundle"] for answer in answers}
+    assert by == {key: both.in_force.served(key).receipt.bundle for key in keys}
+    assert set(by.values()) == {bundle.digest, candidate.receipt.bundle}
+
+
+@pytest.mark.parametrize("event_time_ms", [0, 946_684_799_999, 4_102_444_800_000])
+def test_an_implausible_event_time_is_flagged_and_served(bundle, event_time_ms):
+    value = json.loads(feature_record("pump-7", 5, windows(1))) | {"event_times_ms": [event_time_ms]}
+    output = core(bundle).process([incoming(json.dumps(value).encode())])[0]
+    entry = json.loads(output.value)["windows"][0]
+    assert entry["flags"] == ["event_time_implausible"]
+    assert entry["event_time_ms"] == event_time_ms
+
+
+def test_tabular_rows_are_answered_by_the_source_and_the_entry_says_so(tmp_path):
+    bundle = tiny_bundle(tmp_path / "rows", kind="mlp")
+    rows = windows(5, scale=30.0)[:, :, :1]
+    record = json.loads(core(bundle).process([incoming(feature_record("p", 0, rows), b"p")])[0].value)
+    for entry in record["windows"]:
+        assert entry["answered_by"] == "source"
+        assert entry["adapted"] is None
+        assert entry["gain"] is None
+        assert entry["shift"]["magnitude"] > 1
+
+
+@pytest.mark.parametrize("poison", POISON(CHANNELS, LENGTH), ids=lambda p: p.name)
+def test_poison_becomes_a_dead_letter_and_its_neighbours_are_answered(bundle, poison):
+    good = incoming(feature_record("pump-7", 5, windows(2)))
+    bad = incoming(poison.value, poison.key, offset=41, headers=(("traceparent", b"00-1-2-01"), ("site", b"north")))
+    before, letter, after = core(bundle).process([good, bad, good])
+    assert before == after
+    assert letter.topic == "plant.dlq"
+    assert letter.key == poison.key
+    assert header(letter.headers, "x-acclimate-reason") == poison.reason.encode()
+    assert header(letter.headers, "__connect.errors.topic") == b"plant.features"
+    assert header(letter.headers, "__connect.errors.partition") == b"2"
+    assert header(letter.headers, "__connect.errors.offset") == b"41"
+    assert header(letter.headers, "__connect.errors.stage") == b"decode"
+    assert header(letter.headers, "site") == b"north"
+    if poison.value is not None and len(poison.value) > 1_048_588:
+        assert letter.value == poison.value[:65_536]
+        assert header(letter.headers, "x-acclimate-sha256") == hashlib.sha256(poison.value).hexdigest().encode()
+    else:
+        assert letter.value == poison.value
+    assert core(bundle).process([bad])[0] == letter
+
+
+def test_a_bug_is_pinned_to_its_record_and_the_others_are_answered(bundle, monkeypatch):
+    adapt = core(bundle)
+    engine = adapt.in_force.stable.engine
+    run = engine.run
+
+    def buggy(x):
+        if (x == 42).any():
+            raise ZeroDivisionError("a bug")
+        return run(x)
+
+    monkeypatch.setattr(engine, "run", buggy)
+    bad = windows(1)
+    bad[0, 0, 0] = 42
+    records = [incoming(feature_record("p", i, w), b"p", offset=i) for i, w in enumerate([windows(1), bad, windows(2)])]
+    first, crash, last = adapt.process(records)
+    assert isinstance(crash, Crash)
+    assert crash.record.offset == 1
+    assert {first.topic, last.topic} == {"plant.predictions"}
+    letter = adapt.park(crash)
+    assert header(letter.headers, "x-acclimate-reason") == b"bug"
+    assert letter.value == records[1].value
+
+
+def test_a_trace_is_handed_on(bundle):
+    record = incoming(feature_record("pump-7", 0, windows(1)), headers=(("traceparent", b"00-ab-cd-01"),))
+    assert header(core(bundle).process([record])[0].headers, "traceparent") == b"00-ab-cd-01"
+
+
+def test_the_config_digest_names_mode_and_every_leantta_setting(bundle):
+    base = bundle.settings
+    digests = {
+        config_digest("always", base),
+        config_digest("observe", base),
+        *(config_digest("always", replace(base, **c)) for c in
+          ({"tau": 0.9}, {"lam": 3.0}, {"threshold": 9.0}, {"direction": "source_on_large"},
+           {"layers": (True, True)}, {"normalize_by_channels": False})),
+    }  # fmt: skip
+    assert len(digests) == 8

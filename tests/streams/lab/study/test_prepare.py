@@ -1,0 +1,37 @@
+"""What an evaluation prepares: what methods may know of the source."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from adaptation.data.dataset import Dataset, Split
+from adaptation.generators.affine_gradient import source_features
+from adaptation.generators.episodes import Recordings
+from adaptation.generators.meta_task import ALONE, MetaTask
+from adaptation.model.network import Network
+from streams.lab.study.prepare import load_source, prepare_source, save_source
+from tests.adaptation.tiny_nets import tones
+
+
+def lopsided() -> Dataset:
+    """Return two devices that send one class nine times as often as the other."""
+    windows, labels = tones(3000, seed=2)
+    rows = np.concatenate([np.flatnonzero(labels == kind)[:count] for kind, count in ((0, 900), (1, 100))])
+    groups = np.where(np.arange(1000) % 2 == 0, "a", "b")
+    split = Split(windows[rows], labels[rows], groups, np.arange(1000))
+    return Dataset("tiny", split, split, ("x", "y"), ("0", "1"), "none", "device", None, {})
+
+
+def test_methods_compare_features_to_the_very_windows_that_generators_are_taught_to_compare_them_to(
+    tmp_path: Path,
+) -> None:
+    dataset = lopsided()
+    save_source(tmp_path, prepare_source(dataset, "none", 0, epochs=1))
+    context = load_source(tmp_path, dataset, "none", 0).context
+    source = dataset.source
+    task = MetaTask(context.model, Recordings(source.windows, source.labels, source.groups), 0, "cpu", ALONE)
+    shown = source_features(Network(context.model), context.all_windows)
+    assert all(torch.equal(value, getattr(task.source, name)) for name, value in vars(shown).items())
+    balanced = source_features(Network(context.model), context.windows)
+    assert not torch.allclose(balanced.mean, shown.mean, atol=1e-3)

@@ -1,0 +1,30 @@
+"""The wire contract is what is checked in; a change of it must be seen in review."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from streams.wire.messages import FeatureRecord, PredictionRecord
+from streams.wire.schemas import schemas
+
+FOLDER = Path(__file__).parents[3] / "docs" / "schemas"
+FROZEN = Path(__file__).parent / "frozen"
+
+
+def test_the_exported_schemas_equal_the_models():
+    exported = {path.name: path.read_text() for path in FOLDER.glob("*.json")}
+    assert exported == schemas(), "run: python -m streams.wire.schemas docs/schemas"
+
+
+@pytest.mark.parametrize(("model", "name"), [(FeatureRecord, "features.v1"), (PredictionRecord, "predictions.v1")])
+def test_a_record_written_by_the_first_release_can_still_be_read(model, name):
+    text = (FROZEN / f"{name}.json").read_text()
+    record = model.model_validate_json(text)
+    assert set(json.loads(text)) == set(record.model_dump())
+
+
+def test_a_reader_ignores_fields_that_a_newer_writer_added():
+    newer = json.loads((FROZEN / "predictions.v1.json").read_text()) | {"added_later": 1}
+    newer["windows"][0]["added_later"] = {"nested": True}
+    assert PredictionRecord.model_validate_json(json.dumps(newer)).windows[0].label == 1
