@@ -26,6 +26,7 @@ from streams.agents.crashes import crash_record, read_crashes, worker_record
 from streams.agents.pipeline import Partition, Pipeline
 from streams.agents.watchdog import EXIT_STALLED, Watchdog
 from streams.releases.receiver import Receiver
+from streams.serving.served import InForce
 from streams.wire.connect import aiokafka_options, faust_broker, faust_credentials
 from streams.wire.messages import Crash, WorkerStatus
 from streams.wire.records import Incoming, Outgoing, header
@@ -53,9 +54,7 @@ def group_name(fleet: str) -> str:
     return f"{fleet}.adapt"
 
 
-async def run_worker(
-    settings: Settings, in_force: adapt.InForce | None, receiver: Receiver[adapt.InForce] | None = None
-) -> int:
+async def run_worker(settings: Settings, in_force: InForce | None, receiver: Receiver[InForce] | None = None) -> int:
     """Adapt until told to stop; return the exit code.
 
     Several workers share the partitions of the fleet. Topics must exist.
@@ -167,7 +166,7 @@ async def run_worker(
         with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
             asyncio.run_coroutine_threadsafe(tell(), loop)
 
-    def swap(new: adapt.InForce) -> None:
+    def swap(new: InForce) -> None:
         nonlocal core
         core = replace(core, in_force=new)
         tell_soon()
@@ -216,9 +215,7 @@ async def run_worker(
     return 0
 
 
-async def _first_in_force(
-    receiver: Receiver[adapt.InForce], kept: adapt.InForce | None, stop: asyncio.Event
-) -> adapt.InForce | None:
+async def _first_in_force(receiver: Receiver[InForce], kept: InForce | None, stop: asyncio.Event) -> InForce | None:
     """Read the releases to their end; return the newest good one, wait for one where there is none."""
     found = await asyncio.to_thread(receiver.catch_up) or kept
     if found is None:
@@ -228,7 +225,7 @@ async def _first_in_force(
     return found
 
 
-def _status(in_force: adapt.InForce, receiver: Receiver[adapt.InForce] | None) -> WorkerStatus:
+def _status(in_force: InForce, receiver: Receiver[InForce] | None) -> WorkerStatus:
     report = receiver.report if receiver is not None else None
     return WorkerStatus(
         schema_version=1,

@@ -45,9 +45,9 @@ def command(
     click.echo(text, err=not as_json)
 
     from registry.bundles.source_bundle import read_bundle
-    from streams.agents.adapt import InForce, serve
     from streams.agents.worker import run_worker
-    from streams.releases.receiver import Receiver, in_force_of
+    from streams.releases.receiver import Receiver
+    from streams.serving.served import InForce, in_force_of, serve
     from streams.wire.topics import create_topics, differing_topics
 
     logging.getLogger("streams").setLevel(logging.INFO)

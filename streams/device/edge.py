@@ -24,14 +24,15 @@ from adaptation.engine.engine import Outputs
 from adaptation.errors import DataError
 from infra.settings import Settings
 from registry.bundles.source_bundle import read_bundle
-from streams.agents.adapt import InForce, Served, answer, prediction, serve
 from streams.device.client import Windows, as_times, as_windows, check_traceparent, feature_batches, own_session
 from streams.device.edge_store import EdgeStore
 from streams.device.outbox import DeliveryReport, OutboxFull, OutboxRecord
 from streams.device.outbox_producer import reach_broker
 from streams.device.uploads import Chosen, UploadRule, choose
 from streams.device.window_requests import RequestReader
-from streams.releases.receiver import Receiver, in_force_of
+from streams.releases.receiver import Receiver
+from streams.serving.prediction import answer, prediction
+from streams.serving.served import InForce, Served, in_force_of, serve
 from streams.wire.codec import FeatureBatch, check_device
 from streams.wire.messages import DeviceStatus, Receipt
 from streams.wire.records import cloud_event

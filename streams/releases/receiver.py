@@ -19,20 +19,18 @@ from kafka.errors import KafkaError
 
 from adaptation.errors import ConfigError, ContractError
 from infra.settings import Settings
-from registry.bundles.any_bundle import AnyBundle
-from registry.bundles.source_bundle import Bundle
 from registry.bundles.store import install_bundle, prune_bundles
 from registry.releases.acceptance import Offer, Refused, Seen, check_fresh, consider
 from registry.releases.receiver_state import ReceiverState, read_state, write_state
 from registry.releases.release import Kind, Release, read_release
 from registry.trust.envelope import parse_envelope
 from registry.trust.trust import Trust, read_trust
-from streams.agents.adapt import InForce, Served, serve
+from streams.serving.served import Loaded
 from streams.wire.artifacts import ArtifactReader
 from streams.wire.reading import committed_reader, read_to_end
 from streams.wire.topics import topic_name
 
-__all__ = ["Loaded", "Receiver", "ReceiverReport", "in_force_of"]
+__all__ = ["Receiver", "ReceiverReport"]
 
 RETRY_S = 30.0
 _POLL_MS = 500
@@ -41,14 +39,6 @@ _MAX_TRUST_BYTES = 512 * 1024
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A release and its bundles, by digest, of the kinds that a receiver uses."""
-
-    release: Release
-    bundles: Mapping[str, AnyBundle]
 
 
 @dataclass(frozen=True)
@@ -267,27 +257,6 @@ class Receiver(Generic[T]):
         self._refusals[reason] += 1
         self._last_refusal, self._refused_epoch = message, epoch
         log.warning("event=release_refused reason=%s running_epoch=%d %s", reason, self._epoch, message)
-
-
-def in_force_of(loaded: Loaded, mode: str) -> InForce:
-    """Return who answers which device under a release.
-
-    Raises:
-        ContractError: A bundle fails its self-test on this machine.
-    """
-    release = loaded.release
-    ready: dict[str, Served] = {}
-    for bundles in (release.stable, release.candidate):
-        for member in (bundles[kind] for kind in bundles if kind == "source"):
-            bundle = loaded.bundles[member.digest]
-            if isinstance(bundle, Bundle) and member.digest not in ready:
-                ready[member.digest] = serve(bundle, mode, release.epoch)
-    if not release.stable:
-        raise ContractError(f"release: epoch {release.epoch} has no stable set")
-    stable = ready[release.stable["source"].digest]
-    if not release.candidate:
-        return InForce(stable)
-    return InForce(stable, ready[release.candidate["source"].digest], release.salt, release.share)
 
 
 def _first_state(settings: Settings) -> ReceiverState:

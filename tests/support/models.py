@@ -10,7 +10,8 @@ from adaptation.lean.shift import calibrate
 from adaptation.model.nets import build
 from adaptation.model.spec import NetworkSpec
 from registry.bundles.source_bundle import Bundle, build_bundle
-from streams.agents.adapt import AdaptCore, InForce, serve
+from streams.agents.adapt import AdaptCore
+from streams.serving.served import InForce, serve
 
 CHANNELS, LENGTH = 3, 64
 

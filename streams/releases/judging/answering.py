@@ -20,7 +20,8 @@ from registry.bundles.any_bundle import AnyBundle
 from registry.bundles.generator_bundle import GeneratorBundle
 from registry.bundles.source_bundle import Bundle
 from registry.gates.answers import Answers
-from streams.agents.adapt import Served, answer, serve
+from streams.serving.prediction import answer
+from streams.serving.served import Served, serve
 
 __all__ = ["Answerer", "make_answerer"]
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from streams.agents.adapt import AdaptCore, Crash, InForce, config_digest, serve
+from streams.agents.adapt import AdaptCore, Crash
+from streams.serving.served import InForce, config_digest, serve
 from streams.wire.messages import PredictionRecord
 from streams.wire.records import Incoming, header
 from tests.support.delivery import SESSION, feature_record

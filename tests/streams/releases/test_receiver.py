@@ -10,9 +10,9 @@ from kafka import KafkaProducer
 
 from adaptation.errors import ConfigError, ContractError
 from infra.settings import Settings
-from streams.agents.adapt import InForce
-from streams.releases.receiver import Loaded, Receiver, in_force_of
+from streams.releases.receiver import Receiver
 from streams.releases.release_log import Fenced, ReleaseLog
+from streams.serving.served import InForce, Loaded, in_force_of
 from streams.wire.artifacts import PART_BYTES, ArtifactReader
 from streams.wire.connect import kafka_python_options
 from streams.wire.reading import read_topic

@@ -1,0 +1,120 @@
+"""A bundle that is ready to answer, and which of them answers a device under a release."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import orjson
+
+from adaptation.engine.engine import CODE_CONTRACT_VERSION, Engine
+from adaptation.errors import ContractError
+from adaptation.lean.lean_settings import LeanSettings
+from adaptation.model.spec import NetworkSpec
+from registry.bundles.any_bundle import AnyBundle
+from registry.bundles.source_bundle import Bundle
+from registry.releases.release import Release, unit_hash
+from streams.wire.messages import Receipt
+
+__all__ = ["InForce", "Loaded", "Served", "canonical", "config_digest", "in_force_of", "make_receipt", "serve"]
+
+
+def config_digest(mode: str, settings: LeanSettings) -> str:
+    """Return the SHA-256 of everything configured that an answer depends on."""
+    return hashlib.sha256(canonical({"mode": mode, "leantta": asdict(settings)})).hexdigest()
+
+
+@dataclass(frozen=True)
+class Served:
+    """One bundle, ready to answer.
+
+    Args:
+        engine: Self-tested.
+        spec: The network that the engine runs.
+        class_names: One name per class.
+        receipt: What every output names.
+    """
+
+    engine: Engine
+    spec: NetworkSpec
+    class_names: Sequence[str]
+    receipt: Receipt
+
+
+@dataclass(frozen=True)
+class InForce:
+    """Who answers which device: the candidate where a hash of the device lies below the share, else the stable one."""
+
+    stable: Served
+    candidate: Served | None = None
+    salt: str = ""
+    share: float = 0.0
+
+    def served(self, device: str) -> Served:
+        """Return who answers a device."""
+        candidate = self.candidate
+        return candidate if candidate is not None and unit_hash(self.salt, device) < self.share else self.stable
+
+
+def serve(bundle: Bundle, mode: str, epoch: int = 0) -> Served:
+    """Return a bundle ready to answer: its graphs have passed their self-test on this machine.
+
+    Args:
+        bundle: Of kind ``source``.
+        mode: ``observe`` or ``always``.
+        epoch: Of the release that it belongs to; 0 where it was given by hand.
+
+    Raises:
+        ContractError: The graphs do not load, do not fit the manifest or miss the canary's expected outputs.
+    """
+    engine = bundle.engine()
+    return Served(engine, bundle.spec, bundle.manifest.class_names, make_receipt(bundle.digest, engine, mode, epoch))
+
+
+def make_receipt(bundle: str, engine: Engine, mode: str, epoch: int = 0) -> Receipt:
+    """Return the receipt of a worker that serves ``bundle`` (digest) without an adapter."""
+    return Receipt.model_validate(
+        {
+            "bundle": bundle,
+            "adapter": None,
+            "epoch": epoch,
+            "mode": mode,
+            "config": config_digest(mode, engine.settings),
+            "code_contract_version": CODE_CONTRACT_VERSION,
+            "engine": engine.version,
+            "instruction_set": engine.instruction_set,
+        }
+    )
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A release and its bundles, by digest, of the kinds that a receiver uses."""
+
+    release: Release
+    bundles: Mapping[str, AnyBundle]
+
+
+def in_force_of(loaded: Loaded, mode: str) -> InForce:
+    """Return who answers which device under a release.
+
+    Raises:
+        ContractError: A bundle fails its self-test on this machine.
+    """
+    release = loaded.release
+    ready: dict[str, Served] = {}
+    for bundles in (release.stable, release.candidate):
+        for member in (bundles[kind] for kind in bundles if kind == "source"):
+            bundle = loaded.bundles[member.digest]
+            if isinstance(bundle, Bundle) and member.digest not in ready:
+                ready[member.digest] = serve(bundle, mode, release.epoch)
+    if not release.stable:
+        raise ContractError(f"release: epoch {release.epoch} has no stable set")
+    stable = ready[release.stable["source"].digest]
+    if not release.candidate:
+        return InForce(stable)
+    return InForce(stable, ready[release.candidate["source"].digest], release.salt, release.share)
+
+
+def canonical(value: object) -> bytes:
+    """Return JSON that is the same for equal values, whatever the order of their keys."""
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
