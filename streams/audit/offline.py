@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from adaptation.data.dataset import Split
-from adaptation.engine.engine import Engine
 from streams.audit.join import Joined
+from streams.serving.served import Served
 
 __all__ = ["Offline", "compare_offline", "offline_figures"]
 
@@ -33,13 +33,11 @@ class Offline:
     bit_equal: bool
 
 
-def compare_offline(engine: Engine, mode: str, adaptable: bool, split: Split, joined: Joined) -> Offline:
-    """Run ``engine`` on the rows of ``joined`` and compare.
+def compare_offline(served: Served, split: Split, joined: Joined) -> Offline:
+    """Run the bundle that answered on the rows of ``joined`` and compare.
 
     Args:
-        engine: Of the bundle that answered.
-        mode: ``observe`` or ``always``, as the workers had it.
-        adaptable: Whether LeanTTA applies to the network.
+        served: The bundle in the mode that the workers had.
         split: Data that was published.
         joined: What came back; rows must be of ``split``.
     """
@@ -48,12 +46,11 @@ def compare_offline(engine: Engine, mode: str, adaptable: bool, split: Split, jo
     place = {int(row): i for i, row in enumerate(split.rows)}
     rows = np.array([place[int(row)] for row in joined.row])
     windows, truth = split.windows[rows], split.labels[rows]
-    runs = [engine.run(windows[start : start + _BATCH]) for start in range(0, len(windows), _BATCH)]
+    runs = [served.engine.run(windows[start : start + _BATCH]) for start in range(0, len(windows), _BATCH)]
     source = np.concatenate([run.source_probabilities for run in runs])
-    adapted = np.concatenate([run.adapted_probabilities for run in runs]) if adaptable else source
+    adapted = np.concatenate([run.adapted_probabilities for run in runs]) if served.spec.adaptable else source
     magnitude = np.concatenate([run.magnitude for run in runs])
-    by_leantta = (magnitude.astype(np.float64) >= engine.settings.threshold) & (mode == "always") & adaptable
-    answered = np.where(by_leantta[:, None], adapted, source)
+    answered = np.concatenate([served.probabilities(run) for run in runs])
     labels = [probabilities.argmax(axis=1) for probabilities in (source, adapted, answered)]
     returned = [joined.source_label, joined.adapted_label, joined.answered_label]
     differing = np.zeros(len(joined), dtype=np.bool_)

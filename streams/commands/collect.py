@@ -90,6 +90,7 @@ def command(
 def _offline(folder: Path, target: Any, joined: Any) -> dict[str, Any]:
     from registry.bundles.source_bundle import read_bundle
     from streams.audit.offline import compare_offline, offline_figures
+    from streams.serving.served import serve
 
     bundle = read_bundle(folder)
     modes = {receipt.mode for receipt, _ in joined.receipts}
@@ -100,4 +101,4 @@ def _offline(folder: Path, target: Any, joined: Any) -> dict[str, Any]:
             f"{', '.join(sorted(modes))}; one bundle in one mode can be compared"
         )
     mode = next(iter(modes), "observe")
-    return offline_figures(compare_offline(bundle.engine(), mode, bundle.spec.adaptable, target, joined))
+    return offline_figures(compare_offline(serve(bundle, mode), target, joined))

@@ -31,7 +31,7 @@ from streams.device.outbox_producer import reach_broker
 from streams.device.uploads import Chosen, UploadRule, choose
 from streams.device.window_requests import RequestReader
 from streams.releases.receiver import Receiver
-from streams.serving.prediction import answer, prediction
+from streams.serving.prediction import prediction
 from streams.serving.served import InForce, Served, in_force_of, serve
 from streams.wire.codec import FeatureBatch, check_device
 from streams.wire.messages import DeviceStatus, Receipt
@@ -372,12 +372,11 @@ class EdgeClient:
 
 
 def _answers(served: Served, outputs: Outputs) -> Answers:
-    found = [answer(served, outputs, place) for place in range(len(outputs.magnitude))]
-    probabilities = np.stack([row for _, row in found])
+    probabilities = served.probabilities(outputs)
     return Answers(
         labels=probabilities.argmax(axis=1),
         probabilities=probabilities,
-        answered_by=[who for who, _ in found],
+        answered_by=["leantta" if adapted else "source" for adapted in served.adapts(outputs.magnitude)],
         magnitude=outputs.magnitude,
         class_names=served.class_names,
         receipt=served.receipt,

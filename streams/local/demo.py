@@ -27,6 +27,7 @@ from streams.audit.summary import latency_figures, summarise, throughput_windows
 from streams.lab.making.source_model import SourceModel, make_source_bundle
 from streams.local.player import FleetReport, play
 from streams.local.worker_process import WorkerProcess, running_worker
+from streams.serving.served import serve
 from streams.wire.topics import create_topics
 
 __all__ = ["DemoOptions", "DemoResult", "run_demo"]
@@ -143,7 +144,7 @@ def run_demo(
 
     clock.begin("the same model on the same rows, without Kafka")
     bundle = read_bundle(model.folder)
-    offline = compare_offline(bundle.engine(), settings.mode, bundle.spec.adaptable, target, joined)
+    offline = compare_offline(serve(bundle, settings.mode), target, joined)
     clock.end("offline", "equal" if offline.equal else f"{offline.differing} windows differ")
 
     runs = {"warmup": warm, "all": joined} | ({} if slow is None else {"half": slow})

@@ -2,8 +2,6 @@
 
 import hashlib
 
-import numpy as np
-import numpy.typing as npt
 import orjson
 
 from adaptation.engine.engine import Outputs
@@ -11,7 +9,7 @@ from streams.serving.served import Served, canonical
 from streams.wire.codec import FeatureBatch, input_digest
 from streams.wire.messages import SCHEMA_VERSION
 
-__all__ = ["PLAUSIBLE_MS", "answer", "prediction"]
+__all__ = ["PLAUSIBLE_MS", "prediction"]
 
 # 2000-01-01 to 2100-01-01 UTC. A fixed range: "near now" would make the answer depend on a clock.
 PLAUSIBLE_MS = (946_684_800_000, 4_102_444_800_000)
@@ -30,6 +28,7 @@ def prediction(batch: FeatureBatch, served: Served, outputs: Outputs, start: int
     events = batch.event_ids()
     receipt = served.receipt.model_dump()
     identity = hashlib.sha256(canonical([events, digests, receipt])).hexdigest()
+    adapted = served.adapts(outputs.magnitude[start : start + len(events)])
     value = {
         "schema_version": SCHEMA_VERSION,
         "output_id": identity,
@@ -37,7 +36,7 @@ def prediction(batch: FeatureBatch, served: Served, outputs: Outputs, start: int
         "session": batch.session,
         "seq": batch.seq,
         "windows": [
-            _entry(event, time, digest, served, outputs, start + i)
+            _entry(event, time, digest, served, outputs, start + i, adapted=bool(adapted[i]))
             for i, (event, time, digest) in enumerate(zip(events, batch.event_times_ms, digests, strict=True))
         ],
         "receipt": receipt,
@@ -46,28 +45,21 @@ def prediction(batch: FeatureBatch, served: Served, outputs: Outputs, start: int
     return identity, orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def answer(served: Served, outputs: Outputs, i: int) -> tuple[str, npt.NDArray[np.float32]]:
-    """Return who answers window `i`, ``source`` or ``leantta``, and its probabilities (classes,)."""
-    adaptive = served.spec.adaptable and served.receipt.mode != "observe"
-    if adaptive and float(outputs.magnitude[i]) >= served.engine.settings.threshold:
-        return "leantta", outputs.adapted_probabilities[i]
-    return "source", outputs.source_probabilities[i]
-
-
-def _entry(event: str, time_ms: int, digest: str, served: Served, outputs: Outputs, i: int) -> dict[str, object]:
-    source = outputs.source_probabilities[i]
-    adapted = outputs.adapted_probabilities[i] if served.spec.adaptable else None
-    answered_by, probabilities = answer(served, outputs, i)
-    label = int(probabilities.argmax())
+def _entry(
+    event: str, time_ms: int, digest: str, served: Served, outputs: Outputs, i: int, *, adapted: bool
+) -> dict[str, object]:
+    by_source = outputs.source_probabilities[i]
+    by_leantta = outputs.adapted_probabilities[i] if served.spec.adaptable else None
+    label = int((outputs.adapted_probabilities[i] if adapted else by_source).argmax())
     return {
         "event_id": event,
         "event_time_ms": time_ms,
         "input_digest": digest,
-        "answered_by": answered_by,
+        "answered_by": "leantta" if adapted else "source",
         "label": label,
         "class_name": served.class_names[label],
-        "source": {"label": int(source.argmax()), "probabilities": source},
-        "adapted": None if adapted is None else {"label": int(adapted.argmax()), "probabilities": adapted},
+        "source": {"label": int(by_source.argmax()), "probabilities": by_source},
+        "adapted": None if by_leantta is None else {"label": int(by_leantta.argmax()), "probabilities": by_leantta},
         "shift": {
             "magnitude": outputs.magnitude[i],
             "mean": outputs.mean_part[i],
@@ -75,7 +67,7 @@ def _entry(event: str, time_ms: int, digest: str, served: Served, outputs: Outpu
             "layers_mean": outputs.shift_mean[i],
             "layers_variance": outputs.shift_variance[i],
         },
-        "distance": None if adapted is None else outputs.distance[i],
-        "gain": None if adapted is None else outputs.gain[i],
+        "distance": None if by_leantta is None else outputs.distance[i],
+        "gain": None if by_leantta is None else outputs.gain[i],
         "flags": [] if PLAUSIBLE_MS[0] <= time_ms < PLAUSIBLE_MS[1] else ["event_time_implausible"],
     }

@@ -4,9 +4,11 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+import numpy as np
+import numpy.typing as npt
 import orjson
 
-from adaptation.engine.engine import CODE_CONTRACT_VERSION, Engine
+from adaptation.engine.engine import CODE_CONTRACT_VERSION, Engine, Outputs
 from adaptation.errors import ContractError
 from adaptation.lean.lean_settings import LeanSettings
 from adaptation.model.spec import NetworkSpec
@@ -38,6 +40,21 @@ class Served:
     spec: NetworkSpec
     class_names: Sequence[str]
     receipt: Receipt
+
+    def adapts(self, magnitude: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+        """Return (n,) which windows LeanTTA answers: those whose shift magnitude (n,) reaches the threshold.
+
+        The source answers the others, and every window in mode ``observe`` or where LeanTTA does not apply.
+        """
+        if not self.spec.adaptable or self.receipt.mode == "observe":
+            return np.zeros(magnitude.shape, dtype=np.bool_)
+        # In float64, like the threshold: as float32 it could lie on the other side of a magnitude.
+        return magnitude.astype(np.float64) >= self.engine.settings.threshold
+
+    def probabilities(self, outputs: Outputs) -> npt.NDArray[np.float32]:
+        """Return the probabilities (n, classes) that answer the windows."""
+        adapted = self.adapts(outputs.magnitude)[:, None]
+        return np.where(adapted, outputs.adapted_probabilities, outputs.source_probabilities)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ from registry.bundles.any_bundle import AnyBundle
 from registry.bundles.generator_bundle import GeneratorBundle
 from registry.bundles.source_bundle import Bundle
 from registry.gates.answers import Answers
-from streams.serving.prediction import answer
 from streams.serving.served import Served, serve
 
 __all__ = ["Answerer", "make_answerer"]
@@ -83,5 +82,4 @@ def make_answerer(bundle: AnyBundle, source: Bundle) -> Answerer:
 
 def _worker(served: Served, windows: FloatArray) -> Answers:
     outputs = served.engine.run(windows)
-    answered = [answer(served, outputs, i)[1] for i in range(len(windows))]
-    return Answers(np.stack(answered), outputs.source_probabilities)
+    return Answers(served.probabilities(outputs), outputs.source_probabilities)
