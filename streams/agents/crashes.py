@@ -6,23 +6,23 @@ Crashes are counted here and not in a file, because the next worker to meet the 
 from collections.abc import Mapping
 
 from kafka import KafkaConsumer, TopicPartition
-from pydantic import ValidationError
 
 from infra.settings import Settings
 from streams.agents.pipeline import Partition
 from streams.wire.connect import kafka_python_options
-from streams.wire.messages import Crash, WorkerStatus
+from streams.wire.messages import CrashMark, WorkerStatus
 from streams.wire.reading import read_to_end
 from streams.wire.records import Outgoing
+from streams.wire.statuses import Crashed, parse_status
 from streams.wire.topics import topic_name
 
 __all__ = ["crash_record", "read_crashes", "worker_record"]
 
 
-def crash_record(fleet: str, partition: Partition, crash: Crash | None) -> Outgoing:
+def crash_record(fleet: str, partition: Partition, mark: CrashMark | None) -> Outgoing:
     """Return the record that remembers a crash at one partition, or with None forgets it."""
     key = f"crash/{partition[0]}/{partition[1]}".encode()
-    return Outgoing(topic_name(fleet, "status"), key, crash.model_dump_json().encode() if crash else None, ())
+    return Outgoing(topic_name(fleet, "status"), key, mark.model_dump_json().encode() if mark else None, ())
 
 
 def worker_record(fleet: str, worker: str, status: WorkerStatus | None) -> Outgoing:
@@ -31,35 +31,24 @@ def worker_record(fleet: str, worker: str, status: WorkerStatus | None) -> Outgo
     return Outgoing(topic_name(fleet, "status"), f"worker/{worker}".encode(), value, ())
 
 
-def read_crashes(settings: Settings) -> Mapping[Partition, Crash]:
+def read_crashes(settings: Settings) -> Mapping[Partition, CrashMark]:
     """Read ``.status`` without a group up to its present end and return the crashes that are remembered."""
     consumer = KafkaConsumer(
         **kafka_python_options(settings), group_id=None, auto_offset_reset="earliest", enable_auto_commit=False
     )
-    crashes: dict[Partition, Crash] = {}
+    crashes: dict[Partition, CrashMark] = {}
     try:
         tp = TopicPartition(topic_name(settings.fleet, "status"), 0)
         consumer.assign([tp])
         consumer.seek_to_beginning(tp)
         for message in read_to_end(consumer, [tp]):
-            prefix, _, place = (message.key or b"").decode("utf-8", "replace").partition("/")
-            topic, _, partition = place.rpartition("/")
-            if prefix != "crash" or not partition.isdigit():
+            said = parse_status(message.key, message.value)
+            if not isinstance(said, Crashed):
                 continue
-            crash = _parse(message.value)
-            if crash is None:
-                crashes.pop((topic, int(partition)), None)
+            if said.mark is None:
+                crashes.pop((said.topic, said.partition), None)
             else:
-                crashes[topic, int(partition)] = crash
+                crashes[said.topic, said.partition] = said.mark
     finally:
         consumer.close()
     return crashes
-
-
-def _parse(value: bytes | None) -> Crash | None:
-    if value is None:
-        return None
-    try:
-        return Crash.model_validate_json(value)
-    except ValidationError:
-        return None  # not one of ours; counting starts anew, which costs two restarts

@@ -28,7 +28,7 @@ from streams.agents.watchdog import EXIT_STALLED, Watchdog
 from streams.releases.receiver import Receiver
 from streams.serving.served import InForce
 from streams.wire.connect import aiokafka_options, faust_broker, faust_credentials
-from streams.wire.messages import Crash, WorkerStatus
+from streams.wire.messages import CrashMark, WorkerStatus
 from streams.wire.records import Incoming, Outgoing, header
 from streams.wire.topics import topic_name
 
@@ -106,7 +106,7 @@ async def run_worker(settings: Settings, in_force: InForce | None, receiver: Rec
             await (await send(crash_record(settings.fleet, place, None)))
             log.critical("event=parked topic=%s partition=%d offset=%d alarm=1", *place, record.offset)
             return
-        remembered = Crash(schema_version=1, offset=record.offset, count=count, error=repr(crash.error)[:1000])
+        remembered = CrashMark(schema_version=1, offset=record.offset, count=count, error=repr(crash.error)[:1000])
         await (await send(crash_record(settings.fleet, place, remembered)))
         await commit()
         folder.cleanup()

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
-from pydantic import ValidationError
 
 from adaptation.errors import ConfigError
 from infra.settings import Settings
@@ -133,9 +132,8 @@ class _Reading:
             self.arrivals.append(Arrival(message.partition, message.offset, message.timestamp, first))
 
     def _take_answer(self, message: Any) -> None:
-        try:
-            answer = Answer.parse(message.partition, message.offset, message.timestamp, message.value or b"")
-        except ValidationError:
+        answer = Answer.parse(message.partition, message.offset, message.timestamp, message.value or b"")
+        if answer is None:
             self.unreadable += 1
             return
         self.answers.append(answer)

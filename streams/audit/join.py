@@ -18,6 +18,7 @@ import numpy.typing as npt
 from adaptation.errors import ConfigError, DataError
 from streams.wire.dead_letters import DeadLetter
 from streams.wire.messages import PredictionRecord, Receipt, WindowPrediction, event_id
+from streams.wire.predictions import parse_prediction
 
 __all__ = ["Answer", "Arrival", "Event", "Joined", "Published", "dead_windows", "join", "origins", "read_ledger"]
 
@@ -61,10 +62,10 @@ class Answer:
     record: PredictionRecord
 
     @classmethod
-    def parse(cls, partition: int, offset: int, time_ms: int, value: bytes) -> "Answer":
-        """Read a value; pydantic's ValidationError when it is no prediction."""
-        record = PredictionRecord.model_validate_json(value)
-        return cls(partition, offset, time_ms, hashlib.sha256(value).hexdigest(), record)
+    def parse(cls, partition: int, offset: int, time_ms: int, value: bytes) -> "Answer | None":
+        """Read a value; None where it is no prediction."""
+        record = parse_prediction(value)
+        return None if record is None else cls(partition, offset, time_ms, hashlib.sha256(value).hexdigest(), record)
 
     @property
     def first(self) -> Event:

@@ -1,14 +1,12 @@
 """What receivers say that they run, and what devices were answered with: from ``.status`` and ``.predictions``."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import orjson
 
 from infra.settings import Settings
+from streams.wire.predictions import parse_prediction
 from streams.wire.reading import read_topic
+from streams.wire.statuses import Running, parse_status
 
 __all__ = ["DeviceRow", "ReceiverRow", "behind", "device_rows", "receiver_rows"]
 
@@ -59,13 +57,12 @@ def receiver_rows(settings: Settings) -> list[ReceiverRow]:
     Raises:
         KafkaError: The broker does not answer.
     """
-    newest: dict[str, Any] = {}
+    newest: dict[str, ReceiverRow | None] = {}
     for message in read_topic(settings, "status"):
-        key = (message.key or b"").decode("utf-8", "replace")
-        if key.startswith(("worker/", "device/")):
-            newest[key] = message
-    rows = [_receiver_row(name, message) for name, message in sorted(newest.items()) if message.value is not None]
-    return [row for row in rows if row is not None]
+        said = parse_status(message.key, message.value)
+        if isinstance(said, Running):
+            newest[said.name] = _receiver_row(said, message.timestamp)
+    return [row for _, row in sorted(newest.items()) if row is not None]
 
 
 def behind(settings: Settings, epoch: int) -> list[str]:
@@ -89,30 +86,25 @@ def device_rows(settings: Settings, since_ms: int) -> Mapping[str, DeviceRow]:
     """
     rows: dict[str, DeviceRow] = {}
     for message in read_topic(settings, "predictions", since_ms):
-        row = _device_row(message, rows)
-        if row is not None:
-            rows[row.device] = row
+        record = parse_prediction(message.value)
+        if record is not None:
+            before = rows[record.device].windows if record.device in rows else 0
+            receipt, windows = record.receipt, before + len(record.windows)
+            rows[record.device] = DeviceRow(record.device, message.timestamp, receipt.epoch, receipt.bundle, windows)
     return rows
 
 
-def _receiver_row(name: str, message: Any) -> ReceiverRow | None:
-    try:
-        status = json.loads(message.value)
-        receipt = status.get("receipt") or {}
-        epoch, bundle = int(receipt.get("epoch") or 0), receipt.get("bundle")
-        refusals = sum(map(int, (status.get("refusals") or {}).values()))
-    except (ValueError, TypeError, AttributeError):
-        return None  # not one of ours
-    return ReceiverRow(
-        name, message.timestamp, epoch, bundle, refusals, status.get("last_refusal"), bool(status.get("stale"))
-    )
-
-
-def _device_row(message: Any, rows: Mapping[str, DeviceRow]) -> DeviceRow | None:
-    try:
-        value = orjson.loads(message.value)
-        device, receipt, windows = str(value["device"]), value["receipt"], len(value["windows"])
-        before = rows[device].windows if device in rows else 0
-        return DeviceRow(device, message.timestamp, int(receipt["epoch"]), str(receipt["bundle"]), before + windows)
-    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+def _receiver_row(said: Running, at_ms: int) -> ReceiverRow | None:
+    status = said.status
+    if status is None:
         return None
+    receipt = status.receipt
+    return ReceiverRow(
+        said.name,
+        at_ms,
+        receipt.epoch if receipt else 0,
+        receipt.bundle if receipt else None,
+        sum(status.refusals.values()),
+        status.last_refusal,
+        status.stale,
+    )

@@ -3,17 +3,16 @@
 Only records count, never what somebody says of them: a device is in a wave when it has answered real events with it.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
-
 from infra.settings import Settings
 from registry.releases.history import Released
 from registry.releases.rollout import DeviceEvidence
+from streams.wire.predictions import answered_output, parse_prediction
 from streams.wire.reading import committed_reader, partitions_of, read_to_end, seek_to_time
+from streams.wire.statuses import Running, parse_status
 from streams.wire.topics import topic_name
 
 __all__ = ["WaveEvidence"]
@@ -104,7 +103,7 @@ class WaveEvidence:
     def _take(self, topic: str, message: Any) -> None:
         key = (message.key or b"").decode("utf-8", "replace")
         if topic == self._topics["status"]:
-            self._take_status(key, message.value)
+            self._take_status(message)
         elif topic == self._topics["dlq"]:
             sums = self._sums(key, message.timestamp, None)
             if sums is not None:
@@ -113,19 +112,14 @@ class WaveEvidence:
             self._take_prediction(key, message)
 
     def _take_prediction(self, device: str, message: Any) -> None:
-        try:
-            value = orjson.loads(message.value)
-            epoch, windows = int(value["receipt"]["epoch"]), value["windows"]
-            tops = [
-                max((w["adapted"] if w["answered_by"] == "leantta" else w["source"])["probabilities"]) for w in windows
-            ]
-        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+        record = parse_prediction(message.value)
+        if record is None:
             return  # whoever may write the topic may write noise; `acclimate collect` counts it
-        sums = self._sums(device, message.timestamp, epoch)
+        sums = self._sums(device, message.timestamp, record.receipt.epoch)
         if sums is not None:
             sums.records += 1
-            sums.windows += len(tops)
-            sums.confidence += float(sum(tops))
+            sums.windows += len(record.windows)
+            sums.confidence += sum(max(answered_output(window).probabilities) for window in record.windows)
 
     def _sums(self, device: str, at_ms: int, epoch: int | None) -> _Sums | None:
         """Return where a record counts; None where it belongs to neither time."""
@@ -136,15 +130,14 @@ class WaveEvidence:
         known = self._devices.setdefault(device, _Device())
         return known.during if in_wave else known.before
 
-    def _take_status(self, key: str, value: bytes | None) -> None:
-        self._refused.pop(key, None)  # the newest word counts
-        if value is None or not key.startswith(("device/", "worker/")):
+    def _take_status(self, message: Any) -> None:
+        said = parse_status(message.key, message.value)
+        if not isinstance(said, Running):
             return
-        try:
-            status = json.loads(value)
-            refused, why = int(status.get("refused_epoch") or 0), str(status.get("last_refusal"))
-            running = int((status.get("receipt") or {}).get("epoch") or 0)
-        except (ValueError, TypeError, AttributeError):
+        self._refused.pop(said.name, None)  # the newest word counts
+        status = said.status
+        if status is None:
             return
-        if refused >= self._wave.release.epoch > running:
-            self._refused[key] = why[:200]
+        running = status.receipt.epoch if status.receipt else 0
+        if status.refused_epoch >= self._wave.release.epoch > running:
+            self._refused[said.name] = str(status.last_refusal)[:200]

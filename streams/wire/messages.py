@@ -13,7 +13,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "WINDOWS_PER_RECORD_MAX",
     "ControllerStatus",
-    "Crash",
+    "CrashMark",
     "DeviceStatus",
     "EdgeCounts",
     "FeatureRecord",
@@ -266,7 +266,7 @@ class WindowRequest(Message):
     last: Sequence
 
 
-class Crash(Message):
+class CrashMark(Message):
     """Topic ``.status``, key ``crash/TOPIC/PARTITION``: a bug met at one offset; the third one parks the record."""
 
     schema_version: Literal[1]

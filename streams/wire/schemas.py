@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from streams.wire.messages import (
     ControllerStatus,
-    Crash,
+    CrashMark,
     DeviceStatus,
     FeatureRecord,
     PredictionRecord,
@@ -28,7 +28,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "status.device.v1": DeviceStatus,
     "status.worker.v1": WorkerStatus,
     "status.controller.v1": ControllerStatus,
-    "status.crash.v1": Crash,
+    "status.crash.v1": CrashMark,
 }
 
 

@@ -5,8 +5,9 @@ import json
 from typing import Any
 
 from streams.audit.join import Answer, Arrival, Joined, Published, join
+from streams.wire.messages import Receipt
 
-__all__ = ["SESSION", "answer", "two_devices", "window"]
+__all__ = ["SESSION", "answer", "receipt", "two_devices", "window"]
 
 SESSION = "00ff00ff00ff00ff"
 _CLASSES = 3
@@ -29,6 +30,20 @@ def window(source: int, adapted: int | None, answered: int, magnitude: float) ->
     }
 
 
+def receipt(bundle: str, epoch: int = 0) -> Receipt:
+    """Return what a worker with this bundle and release says."""
+    return Receipt(
+        bundle=bundle,
+        adapter=None,
+        epoch=epoch,
+        mode="always",
+        config="c" * 64,
+        code_contract_version=1,
+        engine="onnxruntime 1",
+        instruction_set="test",
+    )
+
+
 def answer(
     partition: int,
     offset: int,
@@ -39,16 +54,6 @@ def answer(
     bundle: str = "a" * 64,
 ) -> Answer:
     """Return a prediction record as it was read from Kafka."""
-    receipt = {
-        "bundle": bundle,
-        "adapter": None,
-        "epoch": 0,
-        "mode": "always",
-        "config": "c" * 64,
-        "code_contract_version": 1,
-        "engine": "onnxruntime 1",
-        "instruction_set": "test",
-    }
     value = {
         "schema_version": 1,
         "output_id": hashlib.sha256(f"{device}/{seq}/{bundle}".encode()).hexdigest(),
@@ -56,9 +61,11 @@ def answer(
         "session": SESSION,
         "seq": seq,
         "windows": [{"event_id": f"{device}/{SESSION}/{seq + i}", **entry} for i, entry in enumerate(windows)],
-        "receipt": receipt,
+        "receipt": receipt(bundle).model_dump(),
     }
-    return Answer.parse(partition, offset, time_ms, json.dumps(value).encode())
+    parsed = Answer.parse(partition, offset, time_ms, json.dumps(value).encode())
+    assert parsed is not None
+    return parsed
 
 
 def two_devices() -> Joined:

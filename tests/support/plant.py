@@ -1,12 +1,10 @@
 """A fleet with a catalogue and a controller, on real Kafka and MLflow, with keys that are the same in every run."""
 
-import json
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-import orjson
 from kafka import KafkaProducer
 
 from infra.settings import Settings
@@ -21,7 +19,9 @@ from registry.trust.key_folder import read_trust_file
 from streams.releases.controller import Controller
 from streams.releases.history import read_history, send_statement
 from streams.wire.connect import kafka_python_options
+from streams.wire.messages import DeviceStatus, Output, PredictionRecord, WindowPrediction, WorkerStatus
 from streams.wire.topics import create_topics, topic_name
+from tests.support.answers import SESSION, receipt, window
 from tests.support.models import tiny_bundle
 from tests.support.signed import key, private, sign_bundle, trust
 
@@ -116,14 +116,29 @@ class Plant:
         return member
 
     def answer(self, device: str, epoch: int, bundle: str, confidence: float = 0.9, windows: int = 25) -> None:
-        """Answer a record of a device as a worker would, as far as a controller looks."""
-        entry = {"answered_by": "source", "source": {"label": 0, "probabilities": [confidence, 1 - confidence]}}
-        value = {"device": device, "receipt": {"epoch": epoch, "bundle": bundle}, "windows": [entry] * windows}
-        self.send("predictions", device, orjson.dumps(value))
+        """Answer a record of a device as a worker would."""
+        source = Output(label=0, probabilities=[confidence, 1 - confidence])
+        entry = WindowPrediction.model_validate({**window(0, None, 0, 0.0), "event_id": "unread", "source": source})
+        record = PredictionRecord(
+            schema_version=1,
+            output_id="0" * 64,
+            device=device,
+            session=SESSION,
+            seq=0,
+            windows=[entry] * windows,
+            receipt=receipt(bundle, epoch),
+        )
+        self.send("predictions", device, record.model_dump_json().encode())
 
     def refuse(self, who: str, epoch: int, running: int, why: str = "the canary misses its outputs") -> None:
-        status = {"receipt": {"epoch": running, "bundle": "0" * 64}, "refused_epoch": epoch, "last_refusal": why}
-        self.send("status", who, json.dumps(status).encode())
+        told = {"receipt": receipt("0" * 64, running), "refused_epoch": epoch, "last_refusal": why}
+        worker = who.startswith("worker/")
+        status = (
+            WorkerStatus(schema_version=1, **told)
+            if worker
+            else DeviceStatus(schema_version=1, session=SESSION, **told)
+        )
+        self.send("status", who, status.model_dump_json().encode())
 
     def send(self, suffix: str, key: str, value: bytes) -> None:
         if self._producer is None:
