@@ -21,15 +21,7 @@ from streams.wire.dead_letters import Stage, dead_letter
 from streams.wire.records import Incoming, Outgoing, cloud_event, header
 from streams.wire.topics import topic_name
 
-__all__ = ["AdaptCore", "Crash"]
-
-
-@dataclass(frozen=True)
-class Crash:
-    """An exception that nobody expected, met while this record was processed."""
-
-    record: Incoming
-    error: Exception
+__all__ = ["AdaptCore"]
 
 
 @dataclass(frozen=True)
@@ -46,21 +38,12 @@ class AdaptCore:
     in_force: InForce
     bytes_max: int
 
-    def process(self, records: Sequence[Incoming]) -> list[Outgoing | Crash]:
-        """Return one output per record, in order: a prediction, a dead letter, or the bug that was met.
+    def process(self, records: Sequence[Incoming]) -> list[list[Outgoing]]:
+        """Return the one output of each record, in order: a prediction or a dead letter.
 
-        All windows that one bundle answers run through its engine together. If anything raises, the records run one by
-        one, so that only the guilty one is a :class:`Crash`.
+        All windows that one bundle answers run through its engine together.
         """
-        try:
-            return self._process_together(records)
-        except Exception as error:
-            if len(records) == 1:
-                return [Crash(records[0], error)]
-            return [output for record in records for output in self.process([record])]
-
-    def _process_together(self, records: Sequence[Incoming]) -> list[Outgoing | Crash]:
-        results: dict[int, Outgoing | Crash] = {}
+        results: dict[int, Outgoing] = {}
         decoded: dict[int, FeatureBatch] = {}
         serves: dict[int, Served] = {}
         for place, record in enumerate(records):
@@ -79,13 +62,13 @@ class AdaptCore:
             for place in places:
                 results[place] = self._prediction(records[place], decoded[place], served, outputs, start)
                 start += len(decoded[place].windows)
-        return [results[place] for place in range(len(records))]
+        return [[results[place]] for place in range(len(records))]
 
-    def park(self, crash: Crash) -> Outgoing:
-        """Return the dead letter of a record that crashed the worker too often."""
+    def park(self, record: Incoming, exception: str) -> Outgoing:
+        """Return the dead letter of a record that crashed the worker too often, with the name of the exception."""
         # The error's text may differ from run to run, and equal ids must mean equal bytes; it is in log and .status.
         text = "a bug in this version, the record is parked; the worker's log has the traceback"
-        return self._letter(crash.record, "adapt", "bug", text, type(crash.error).__name__)
+        return self._letter(record, "adapt", "bug", text, exception)
 
     def _decode(self, record: Incoming, spec: NetworkSpec) -> FeatureBatch | Outgoing:
         channels, length = spec.channels, spec.length

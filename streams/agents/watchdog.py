@@ -56,6 +56,10 @@ class Watchdog:
         """Stop watching; returns at once, the thread closes its connection by itself."""
         self._stop.set()
 
+    def touch(self) -> None:
+        """Note progress that no commit shows, such as state that is being restored."""
+        self._alive = time.monotonic()
+
     def _run(self) -> None:
         consumer: KafkaConsumer | None = None
         while not self._stop.wait(min(self._settings.watchdog_s / 6, 5.0)):

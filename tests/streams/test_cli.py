@@ -69,12 +69,12 @@ def test_dead_letters_can_be_listed_shown_and_written_raw(kafka, fleet, bundle):
     from infra.settings import load_settings
     from streams.wire.records import Incoming
     from streams.wire.topics import create_topics
-    from tests.support.models import core
+    from tests.support.models import core, outputs
     from tests.support.poison import POISON
 
     create_topics(load_settings(bootstrap=kafka, fleet=fleet), partitions=1)
     letters = [
-        core(bundle, fleet).process([Incoming(f"{fleet}.features", 0, i, 0, p.key, p.value, ())])[0]
+        outputs(core(bundle, fleet), [Incoming(f"{fleet}.features", 0, i, 0, p.key, p.value, ())])[0]
         for i, p in enumerate(POISON(3, 64)[1:4])
     ]
     producer = KafkaProducer(bootstrap_servers=kafka)

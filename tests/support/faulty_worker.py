@@ -18,23 +18,23 @@ def install(fault: str) -> None:
     def contains(record: object) -> bool:
         return marker in (record.value or b"")  # type: ignore[attr-defined]
 
-    together = adapt.AdaptCore._process_together
+    process = adapt.AdaptCore.process
     put = pipeline.Pipeline.put
 
-    def process(self, records):
+    def faulty_process(self, records):
         if any(contains(record) for record in records):
             if kind == "slow":
                 time.sleep(float(rest[0]))
             if kind == "bug":
                 raise RuntimeError(f"a bug at {text}")
-        return together(self, records)
+        return process(self, records)
 
     async def frozen_put(self, record):
         if contains(record):
             time.sleep(1e6)
         await put(self, record)
 
-    adapt.AdaptCore._process_together = process
+    adapt.AdaptCore.process = faulty_process
     if kind == "freeze":
         pipeline.Pipeline.put = frozen_put
 

@@ -1,5 +1,6 @@
 """A tiny, untrained model with the input shape of chest_har: delivery does not care how good it is."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from adaptation.model.spec import NetworkSpec
 from registry.bundles.source_bundle import Bundle, build_bundle
 from streams.agents.adapt import AdaptCore
 from streams.serving.served import InForce, serve
+from streams.wire.records import Incoming, Outgoing
 
 CHANNELS, LENGTH = 3, 64
 
@@ -44,3 +46,8 @@ def tiny_bundle(folder: Path, kind: str = "conv1d", data: str = "random numbers"
 
 def core(bundle: Bundle, fleet: str = "plant", mode: str = "always", bytes_max: int = 1_000_000) -> AdaptCore:
     return AdaptCore(fleet, InForce(serve(bundle, mode)), bytes_max)
+
+
+def outputs(core: AdaptCore, records: Sequence[Incoming]) -> list[Outgoing]:
+    """Return what a core makes of records, one after the other: the adapt core has one output for each."""
+    return [output for outputs in core.process(records) for output in outputs]

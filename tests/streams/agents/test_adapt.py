@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from streams.agents.adapt import AdaptCore, Crash
+from streams.agents.adapt import AdaptCore
 from streams.serving.served import InForce, config_digest, serve
 from streams.wire.messages import PredictionRecord
 from streams.wire.records import Incoming, header
 from tests.support.delivery import SESSION, feature_record
-from tests.support.models import CHANNELS, LENGTH, core, tiny_bundle, windows
+from tests.support.models import CHANNELS, LENGTH, core, outputs, tiny_bundle, windows
 from tests.support.poison import POISON
 
 
@@ -29,7 +29,7 @@ def entries(outputs):
 
 
 def test_a_prediction_fits_its_published_schema(bundle):
-    output = core(bundle).process([incoming(feature_record("pump-7", 5, windows(3)))])[0]
+    output = outputs(core(bundle), [incoming(feature_record("pump-7", 5, windows(3)))])[0]
     record = PredictionRecord.model_validate_json(output.value)
     assert output.topic == "plant.predictions"
     assert output.key == b"pump-7"
@@ -40,7 +40,7 @@ def test_a_prediction_fits_its_published_schema(bundle):
 def test_answers_equal_the_engine_on_the_same_windows(bundle):
     x = windows(40, seed=3, scale=2.0)
     expected = bundle.engine().run(x)
-    record = json.loads(core(bundle).process([incoming(feature_record("pump-7", 0, x))])[0].value)
+    record = json.loads(outputs(core(bundle), [incoming(feature_record("pump-7", 0, x))])[0].value)
     for i, entry in enumerate(record["windows"]):
         assert np.float32(entry["source"]["probabilities"]).tolist() == expected.source_probabilities[i].tolist()
         assert np.float32(entry["adapted"]["probabilities"]).tolist() == expected.adapted_probabilities[i].tolist()
@@ -53,8 +53,8 @@ def test_answers_equal_the_engine_on_the_same_windows(bundle):
 
 def test_in_observe_mode_the_source_always_answers_and_adaptation_is_still_logged(bundle):
     x = windows(8, scale=20.0)  # far beyond every threshold
-    observed = json.loads(core(bundle, mode="observe").process([incoming(feature_record("p", 0, x), b"p")])[0].value)
-    adapted = json.loads(core(bundle, mode="always").process([incoming(feature_record("p", 0, x), b"p")])[0].value)
+    observed = json.loads(outputs(core(bundle, mode="observe"), [incoming(feature_record("p", 0, x), b"p")])[0].value)
+    adapted = json.loads(outputs(core(bundle, mode="always"), [incoming(feature_record("p", 0, x), b"p")])[0].value)
     assert {entry["answered_by"] for entry in observed["windows"]} == {"source"}
     assert {entry["answered_by"] for entry in adapted["windows"]} == {"leantta"}
     assert [e["adapted"] for e in observed["windows"]] == [e["adapted"] for e in adapted["windows"]]
@@ -69,20 +69,20 @@ def test_shuffled_batched_and_single_windows_give_byte_equal_entries(bundle):
         "sixteen": [incoming(feature_record("p", i, x[i : i + 16]), b"p") for i in range(0, 1000, 16)],
         "full": [incoming(feature_record("p", i, x[i : i + 250]), b"p") for i in range(0, 1000, 250)],
     }
-    expected = entries(adapt.process(records["single"]))
+    expected = entries(outputs(adapt, records["single"]))
     assert len(expected) == 1000
     rng = np.random.default_rng(0)
     for name, batch in records.items():
         shuffled = [batch[i] for i in rng.permutation(len(batch))]
-        one_by_one = [output for record in shuffled for output in adapt.process([record])]
+        one_by_one = [output for record in shuffled for output in outputs(adapt, [record])]
         assert entries(one_by_one) == expected, name
-        assert entries(adapt.process(shuffled)) == expected, name
+        assert entries(outputs(adapt, shuffled)) == expected, name
 
 
 def test_the_same_record_delivered_twice_gives_the_same_id_and_bytes(bundle):
     value = feature_record("pump-7", 5, windows(2))
-    first = core(bundle).process([incoming(value, offset=10)])[0]
-    again = core(bundle).process([incoming(feature_record("pump-7", 0, windows(9))), incoming(value, offset=99)])[1]
+    first = outputs(core(bundle), [incoming(value, offset=10)])[0]
+    again = outputs(core(bundle), [incoming(feature_record("pump-7", 0, windows(9))), incoming(value, offset=99)])[1]
     assert first == again
 
 
@@ -98,7 +98,7 @@ def test_the_output_id_changes_with_everything_that_the_receipt_names(bundle, ch
     changed = replace(stable, receipt=stable.receipt.model_copy(update=change))
     other = replace(adapt, in_force=InForce(changed))
     record = incoming(feature_record("pump-7", 5, windows(1)))
-    ids = [json.loads(c.process([record])[0].value)["output_id"] for c in (adapt, other)]
+    ids = [json.loads(outputs(c, [record])[0].value)["output_id"] for c in (adapt, other)]
     assert ids[0] != ids[1]
 
 
@@ -108,8 +108,8 @@ def test_during_a_wave_each_device_is_answered_by_its_own_set_as_if_it_were_alon
     keys = [f"pump-{i}" for i in range(12)]
     records = [incoming(feature_record(key, 5, windows(2, seed=i)), key.encode()) for i, key in enumerate(keys)]
     records.insert(3, incoming(b"noise", b"pump-99"))
-    together = both.process(records)
-    assert [output.value for output in together] == [both.process([record])[0].value for record in records]
+    together = outputs(both, records)
+    assert [output.value for output in together] == [outputs(both, [record])[0].value for record in records]
     answers = [json.loads(output.value) for output in together if output.topic == "plant.predictions"]
     assert [answer["device"] for answer in answers] == keys
     by = {answer["device"]: answer["receipt"]["bundle"] for answer in answers}
@@ -120,7 +120,7 @@ def test_during_a_wave_each_device_is_answered_by_its_own_set_as_if_it_were_alon
 @pytest.mark.parametrize("event_time_ms", [0, 946_684_799_999, 4_102_444_800_000])
 def test_an_implausible_event_time_is_flagged_and_served(bundle, event_time_ms):
     value = json.loads(feature_record("pump-7", 5, windows(1))) | {"event_times_ms": [event_time_ms]}
-    output = core(bundle).process([incoming(json.dumps(value).encode())])[0]
+    output = outputs(core(bundle), [incoming(json.dumps(value).encode())])[0]
     entry = json.loads(output.value)["windows"][0]
     assert entry["flags"] == ["event_time_implausible"]
     assert entry["event_time_ms"] == event_time_ms
@@ -129,7 +129,7 @@ def test_an_implausible_event_time_is_flagged_and_served(bundle, event_time_ms):
 def test_tabular_rows_are_answered_by_the_source_and_the_entry_says_so(tmp_path):
     bundle = tiny_bundle(tmp_path / "rows", kind="mlp")
     rows = windows(5, scale=30.0)[:, :, :1]
-    record = json.loads(core(bundle).process([incoming(feature_record("p", 0, rows), b"p")])[0].value)
+    record = json.loads(outputs(core(bundle), [incoming(feature_record("p", 0, rows), b"p")])[0].value)
     for entry in record["windows"]:
         assert entry["answered_by"] == "source"
         assert entry["adapted"] is None
@@ -141,7 +141,7 @@ def test_tabular_rows_are_answered_by_the_source_and_the_entry_says_so(tmp_path)
 def test_poison_becomes_a_dead_letter_and_its_neighbours_are_answered(bundle, poison):
     good = incoming(feature_record("pump-7", 5, windows(2)))
     bad = incoming(poison.value, poison.key, offset=41, headers=(("traceparent", b"00-1-2-01"), ("site", b"north")))
-    before, letter, after = core(bundle).process([good, bad, good])
+    before, letter, after = outputs(core(bundle), [good, bad, good])
     assert before == after
     assert letter.topic == "plant.dlq"
     assert letter.key == poison.key
@@ -156,35 +156,19 @@ def test_poison_becomes_a_dead_letter_and_its_neighbours_are_answered(bundle, po
         assert header(letter.headers, "x-acclimate-sha256") == hashlib.sha256(poison.value).hexdigest().encode()
     else:
         assert letter.value == poison.value
-    assert core(bundle).process([bad])[0] == letter
+    assert outputs(core(bundle), [bad])[0] == letter
 
 
-def test_a_bug_is_pinned_to_its_record_and_the_others_are_answered(bundle, monkeypatch):
-    adapt = core(bundle)
-    engine = adapt.in_force.stable.engine
-    run = engine.run
-
-    def buggy(x):
-        if (x == 42).any():
-            raise ZeroDivisionError("a bug")
-        return run(x)
-
-    monkeypatch.setattr(engine, "run", buggy)
-    bad = windows(1)
-    bad[0, 0, 0] = 42
-    records = [incoming(feature_record("p", i, w), b"p", offset=i) for i, w in enumerate([windows(1), bad, windows(2)])]
-    first, crash, last = adapt.process(records)
-    assert isinstance(crash, Crash)
-    assert crash.record.offset == 1
-    assert {first.topic, last.topic} == {"plant.predictions"}
-    letter = adapt.park(crash)
+def test_a_parked_record_ends_in_the_dead_letters_with_its_own_bytes(bundle):
+    record = incoming(feature_record("p", 0, windows(1)), b"p", offset=1)
+    letter = core(bundle).park(record, "ZeroDivisionError")
     assert header(letter.headers, "x-acclimate-reason") == b"bug"
-    assert letter.value == records[1].value
+    assert letter.value == record.value
 
 
 def test_a_trace_is_handed_on(bundle):
     record = incoming(feature_record("pump-7", 0, windows(1)), headers=(("traceparent", b"00-ab-cd-01"),))
-    assert header(core(bundle).process([record])[0].headers, "traceparent") == b"00-ab-cd-01"
+    assert header(outputs(core(bundle), [record])[0].headers, "traceparent") == b"00-ab-cd-01"
 
 
 def test_the_config_digest_names_mode_and_every_leantta_setting(bundle):

@@ -6,7 +6,6 @@ import threading
 import pytest
 from aiokafka.errors import MessageSizeTooLargeError
 
-from streams.agents.adapt import Crash
 from streams.agents.pipeline import Pipeline
 from streams.wire.records import Incoming, Outgoing
 
@@ -18,18 +17,27 @@ def incoming(offset, value=b"x", partition=0):
 class World:
     """A pipeline whose broker acknowledges what the test lets it."""
 
-    def __init__(self, in_flight_max=256, crash_at=()):
-        self.sent, self.futures, self.crashed = [], [], []
-        self.crash_at = crash_at
+    def __init__(self, in_flight_max=256, crash_at=(), outputs=lambda offset: 1, stateful=False):
+        self.sent, self.futures, self.crashed, self.batches = [], [], [], []
+        self.crash_at, self.outputs = crash_at, outputs
         self.hold = asyncio.Event()
         self.hold.set()
         self.engine_free = threading.Event()
         self.engine_free.set()
-        self.pipeline = Pipeline(self.process, self.send, self.on_crash, in_flight_max)
+        snapshot = self.snapshot if stateful else None
+        self.pipeline = Pipeline(self.process, self.send, self.on_crash, in_flight_max, snapshot)
+        self.pipeline.admit(0, {("f", 0)})
 
     def process(self, records):
         self.engine_free.wait()
-        return [Crash(r, ValueError()) if r.offset in self.crash_at else Outgoing("p", b"k", r, ()) for r in records]
+        self.batches.append([record.offset for record in records])
+        if any(record.offset in self.crash_at for record in records):
+            raise ZeroDivisionError("a bug")
+        return [[Outgoing("p", b"k", record, ())] * self.outputs(record.offset) for record in records]
+
+    def snapshot(self):
+        """The state is the offset of the last record that was processed."""
+        return [Outgoing("s", b"k", incoming(("state", self.batches[-1][-1])), ())] if self.batches else []
 
     async def send(self, output):
         future = asyncio.get_running_loop().create_future()
@@ -105,6 +113,7 @@ def test_completions_from_before_a_rebalance_are_not_acknowledged_after_it():
             await world.pipeline.put(incoming(7))
             await until(lambda: world.sent)
             world.pipeline.reopen()  # the rebalance did not wait
+            world.pipeline.admit(1, {("f", 0)})
             world.futures[0].set_result(None)
             await asyncio.sleep(0.05)
             assert world.pipeline.committable() == {}
@@ -178,5 +187,145 @@ def test_any_other_send_error_ends_the_run():
             with pytest.raises(ExceptionGroup):
                 await asyncio.wait_for(world.task, 5)
             assert world.pipeline.committable() == {}
+
+    asyncio.run(scenario())
+
+
+def test_a_batch_with_a_bug_runs_again_record_by_record_so_that_the_guilty_one_alone_counts():
+    async def scenario():
+        async with World(crash_at={2}) as world:
+            world.engine_free.clear()
+            await world.pipeline.put(incoming(0))
+            await asyncio.sleep(0.1)  # now it is being processed, and the next ones wait for one another
+            for offset in range(1, 5):
+                await world.pipeline.put(incoming(offset))
+            world.engine_free.set()
+            await until(lambda: world.pipeline.committable() == {("f", 0): 5})
+            assert [offset for offset, _ in world.crashed] == [2]
+            assert world.batches == [[0], [1, 2, 3, 4], [1], [2], [3], [4]]
+            assert world.sent == [0, 1, 3, 4]
+
+    asyncio.run(scenario())
+
+
+def test_a_record_without_outputs_is_acknowledged_and_one_with_many_after_the_last_of_them():
+    async def scenario():
+        async with World(outputs=lambda offset: (0, 3, 1)[offset]) as world:
+            world.hold.clear()
+            for offset in range(3):
+                await world.pipeline.put(incoming(offset))
+            await until(lambda: world.sent == [1, 1, 1, 2])
+            await until(lambda: world.pipeline.committable() == {("f", 0): 1})
+            for i in (3, 2, 0):
+                world.futures[i].set_result(None)
+            await asyncio.sleep(0.05)
+            assert world.pipeline.committable() == {("f", 0): 1}
+            world.futures[1].set_result(None)
+            await until(lambda: world.pipeline.committable() == {("f", 0): 3})
+
+    asyncio.run(scenario())
+
+
+def test_outputs_of_another_number_of_records_are_a_bug_and_end_no_worker():
+    async def scenario():
+        async with World() as world:
+            world.pipeline._process = lambda records: [[]] * (len(records) + 1)
+            await world.pipeline.put(incoming(0))
+            await until(lambda: world.pipeline.committable() == {("f", 0): 1})
+            assert [offset for offset, _ in world.crashed] == [0]
+
+    asyncio.run(scenario())
+
+
+def test_a_record_of_a_partition_that_is_not_admitted_waits_and_holds_what_came_behind_it():
+    async def scenario():
+        async with World() as world:
+            world.pipeline.reopen()
+            putting = asyncio.create_task(world.pipeline.put(incoming(4)))
+            world.pipeline.admit(0, {("f", 0)})  # meant for the time before
+            await asyncio.sleep(0.1)
+            assert not putting.done()
+            assert not world.batches
+            world.pipeline.admit(1, {("f", 0)})
+            await until(lambda: world.pipeline.committable() == {("f", 0): 5})
+
+    asyncio.run(scenario())
+
+
+def test_a_record_that_waits_for_its_partition_is_dropped_when_the_partition_goes():
+    async def scenario():
+        async with World() as world:
+            world.pipeline.reopen()
+            putting = asyncio.create_task(world.pipeline.put(incoming(4)))
+            await asyncio.sleep(0.05)
+            await world.pipeline.settle()
+            world.pipeline.reopen()
+            await asyncio.wait_for(putting, 5)
+            world.pipeline.admit(2, {("f", 0)})
+            await asyncio.sleep(0.05)
+            assert not world.batches
+
+    asyncio.run(scenario())
+
+
+def test_with_state_nothing_is_committed_before_outputs_and_then_state_are_in_kafka():
+    async def scenario():
+        async with World(stateful=True) as world:
+            world.hold.clear()
+            for offset in range(3):
+                await world.pipeline.put(incoming(offset))
+            world.pipeline.checkpoint()
+            await world.pipeline.put(incoming(3))
+            await until(lambda: len(world.sent) == 4)
+            assert world.batches == [[0], [1], [2], [3]]  # one at a time
+            assert world.pipeline.committable() == {}
+            for future in list(world.futures):
+                future.set_result(None)
+            await until(lambda: ("state", 2) in world.sent)
+            await asyncio.sleep(0.05)
+            assert world.pipeline.committable() == {}
+            world.futures[-1].set_result(None)
+            await until(lambda: world.pipeline.committable() == {("f", 0): 3})  # record 3 is answered, and not kept yet
+            assert world.sent == [0, 1, 2, 3, ("state", 2)]
+
+    asyncio.run(scenario())
+
+
+def test_settling_with_state_keeps_it_once_more():
+    async def scenario():
+        async with World(stateful=True) as world:
+            await world.pipeline.put(incoming(0))
+            await until(lambda: world.sent)
+            await world.pipeline.settle()
+            assert world.sent[-1] == ("state", 0)
+            assert world.pipeline.committable() == {("f", 0): 1}
+
+    asyncio.run(scenario())
+
+
+def test_a_state_from_before_a_rebalance_is_not_sent_after_it():
+    async def scenario():
+        async with World(stateful=True) as world:
+            world.hold.clear()
+            await world.pipeline.put(incoming(0))
+            world.pipeline.checkpoint()
+            await until(lambda: world.sent == [0])
+            world.pipeline.reopen()  # the rebalance did not wait
+            world.futures[0].set_result(None)
+            await asyncio.sleep(0.1)
+            assert world.sent == [0]
+            assert world.pipeline.committable() == {}
+
+    asyncio.run(scenario())
+
+
+def test_a_bug_with_state_runs_nothing_again():
+    async def scenario():
+        async with World(stateful=True, crash_at={1}) as world:
+            for offset in range(3):
+                await world.pipeline.put(incoming(offset))
+            await until(lambda: world.crashed)
+            await until(lambda: len(world.batches) == 3)
+            assert world.batches == [[0], [1], [2]]  # in a process, the second one would have ended it
 
     asyncio.run(scenario())

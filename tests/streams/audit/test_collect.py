@@ -13,7 +13,6 @@ from adaptation.data.dataset import Split, load
 from adaptation.errors import ConfigError
 from infra.settings import Settings
 from registry.bundles.source_bundle import Bundle
-from streams.agents.adapt import Crash
 from streams.audit.collect import collect, present_ends
 from streams.audit.join import read_ledger
 from streams.cli import main
@@ -22,7 +21,7 @@ from streams.wire.connect import kafka_python_options
 from streams.wire.records import Incoming
 from streams.wire.topics import topic_name
 from tests.support.fleet_topics import new_fleet, read_topic
-from tests.support.models import CHANNELS, LENGTH, core, windows
+from tests.support.models import CHANNELS, LENGTH, core, outputs, windows
 
 pytestmark = pytest.mark.kafka
 
@@ -45,10 +44,8 @@ def answer_all(settings: Settings, bundle: Bundle, leave_out: int | None = None,
     """Do a worker's work without one: answer each record of the fleet but ``leave_out``, and ``twice`` two times."""
     found: Sequence[Any] = read_topic(settings)
     incoming = [Incoming(r.topic, r.partition, r.offset, r.timestamp, r.key, r.value, tuple(r.headers)) for r in found]
-    outputs = core(bundle, settings.fleet).process(incoming)
     producer = KafkaProducer(**kafka_python_options(settings), max_request_size=8_000_000)
-    for number, output in enumerate(outputs):
-        assert not isinstance(output, Crash)
+    for number, output in enumerate(outputs(core(bundle, settings.fleet), incoming)):
         for _ in range(0 if number == leave_out else 2 if number == twice else 1):
             producer.send(output.topic, key=output.key, value=output.value, headers=list(output.headers))
     producer.close()

@@ -29,7 +29,7 @@ from streams.wire.reading import read_topic
 from streams.wire.records import Incoming
 from tests.support.delivery import wait_for
 from tests.support.fleet_topics import NOWHERE, new_fleet
-from tests.support.models import core, windows
+from tests.support.models import core, outputs, windows
 from tests.support.releases import Fleet, Signed, made
 
 ROOT = Path(__file__).parents[3]
@@ -74,7 +74,7 @@ def waiting_predictions(folder: Path) -> list[bytes]:
 def worker_answers(bundle: Bundle, values: list[bytes], mode: str = "always") -> list[bytes]:
     """Return what a worker answers to records of `.features`."""
     records = [Incoming("works.features", 0, i, 0, b"pump-7", value, ()) for i, value in enumerate(values)]
-    return [output.value for output in core(bundle, "works", mode).process(records)]
+    return [output.value for output in outputs(core(bundle, "works", mode), records)]
 
 
 @pytest.mark.parametrize("mode", ["always", "observe"])
