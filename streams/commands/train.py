@@ -25,9 +25,7 @@ if TYPE_CHECKING:  # torch and rich take seconds to import: --help must not wait
 __all__ = ["command"]
 
 
-@click.command(
-    epilog="Example: acclimate train --data chest_har.npz --label y4 --source device=1-5 --augment auto --out out/chest"
-)
+@click.command(epilog="Example: acclimate train --data chest_har.npz --label y4 --source device=1-5 --out out/chest")
 @data_options
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("out/bundle"), show_default=True, help="Bundle folder."
@@ -45,7 +43,7 @@ __all__ = ["command"]
 @click.option(
     "--augment",
     metavar="none|auto|KIND+KIND[:STRENGTH]",
-    default="none",
+    default="auto",
     show_default=True,
     help="Make the model robust by training on shifted windows: auto finds out on the source whether that helps; "
     "kinds are gain, offset, noise and rotation.",
@@ -84,9 +82,9 @@ def command(
     same way on all of the source. The target, if given, is only checked: nothing of it is used. Without --data, the
     source devices of a simulated fleet are trained on.
 
-    --augment auto leaves one device after another out and tries several recipes on it, up to 30 short trainings. A
-    source of one device is judged by simulated shifts, which is weak evidence; give --group another key if its windows
-    were recorded under several conditions.
+    --augment auto, the default, leaves one device after another out and tries several recipes on it, up to 30 short
+    trainings; --augment none skips them. It judges a source of one device by simulated shifts, which is weak evidence:
+    give --group another key if its windows were recorded under several conditions.
     """
     keep_freed_memory()
     dataset = selected_dataset(seed, **selection)

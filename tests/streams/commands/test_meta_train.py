@@ -34,7 +34,7 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 @pytest.fixture(scope="module")
 def source(recording: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("source") / "bundle"
-    assert run("train", *recording, "--epochs", "2", "--out", str(out)) == 0
+    assert run("train", *recording, "--augment", "none", "--epochs", "2", "--out", str(out)) == 0
     return out
 
 

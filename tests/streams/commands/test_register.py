@@ -51,7 +51,9 @@ def made(recordings: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp("registered")
     data = ["--data", str(recordings), "--source", "device=0-3"]
     for name, seed in (("good", "0"), ("better", "1")):
-        assert run("train", *data, "--epochs", "30", "--seed", seed, "--out", str(folder / name)) == 0
+        assert (
+            run("train", *data, "--augment", "none", "--epochs", "30", "--seed", seed, "--out", str(folder / name)) == 0
+        )
     altered(folder / "good", folder / "wrong", recordings, mix_up_two_classes)
     return Made(data, recordings, folder / "good", folder / "better", folder / "wrong")
 
