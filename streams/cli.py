@@ -8,34 +8,46 @@ from collections.abc import Sequence
 
 import click
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["COMMANDS", "GROUPS", "main"]
 
-COMMANDS = {
-    "up": "start Kafka, MLflow and the controller on this machine",
-    "down": "stop them",
-    "broker": "start, stop and look at a local Apache Kafka",
-    "train": "train a source model and write its bundle",
-    "meta-train": "teach a generator that adapts a source model",
-    "align": "align a self-supervised encoder with a source model",
-    "evaluate": "compare methods on recorded and disturbed streams",
-    "continual": "compare ways of learning from delayed labels",
-    "pilot": "find out on your own recordings what adaptation would do",
-    "keys": "make, rotate and revoke the keys of a fleet",
-    "register": "judge a bundle and put it into the catalogue",
-    "gate": "judge a registered version again",
-    "candidates": "what could be released, and what the gates said",
-    "controller": "release what was asked for, judged and approved",
-    "promote": "ask for a version to be released",
-    "rollback": "ask for the return to what was in force before",
-    "history": "who had what, who asked, who approved, and why",
-    "diff": "what differs between two versions",
-    "devices": "what really runs where",
-    "worker": "adapt what devices publish",
-    "fleet": "play a recording as a fleet of devices",
-    "collect": "join predictions with the truth and write a report",
-    "dlq": "list, show and re-drive refused records",
-    "demo": "all of it, end to end, on this machine",
+# By who uses them; each command stands in one group.
+GROUPS = {
+    "On this machine": {
+        "demo": "Run all of it, end to end, and write a report.",
+        "up": "Start Kafka, MLflow and the controller.",
+        "down": "Stop what `up` started.",
+        "broker": "Start, stop and look at a local Apache Kafka.",
+    },
+    "For device engineers": {
+        "fleet": "Play a recording as a fleet of devices.",
+        "dlq": "List, show and send again what was refused.",
+    },
+    "For platform teams": {
+        "pilot": "Find out on your own recordings what adaptation would do.",
+        "train": "Train a source model and write its bundle.",
+        "keys": "Make, rotate and revoke the keys of a fleet.",
+        "register": "Judge a bundle and put it into the catalogue.",
+        "gate": "Judge a registered version again.",
+        "candidates": "Show what could be released and what the gates said.",
+        "promote": "Ask for a version to be released.",
+        "rollback": "Ask for the return to what was in force before.",
+        "controller": "Release what was asked for, judged and approved.",
+        "worker": "Answer what devices publish.",
+        "devices": "Show what really runs where.",
+    },
+    "For analysts": {
+        "collect": "Join predictions with the truth and write a report.",
+        "history": "Show who had what, who asked, who approved, and why.",
+        "diff": "Show what differs between two versions.",
+    },
+    "For research": {
+        "evaluate": "Compare methods on recorded and disturbed streams.",
+        "continual": "Compare ways of learning from delayed labels.",
+        "meta-train": "Teach a generator that adapts a source model.",
+        "align": "Align a self-supervised encoder with a source model.",
+    },
 }
+COMMANDS = tuple(name for group in GROUPS.values() for name in group)
 
 # Import names of the optional parts, and the extra that brings them.
 EXTRAS = {
@@ -83,8 +95,10 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+        width = max(map(len, COMMANDS))  # one column for all groups
+        for title, commands in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), text) for name, text in commands.items()])
 
 
 @click.group(cls=LazyGroup, epilog="Start here: acclimate demo")

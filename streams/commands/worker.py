@@ -1,4 +1,4 @@
-"""``acclimate worker``: adapt what devices publish."""
+"""``acclimate worker``: answer what devices publish."""
 
 import asyncio
 import json

@@ -25,6 +25,10 @@ def run(*arguments, **environment):
     )
 
 
+def run_python(code):
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_every_command_has_help_with_an_example(name, capsys):
     for sub in [[], ["list"], ["show"], ["redrive"]] if name == "dlq" else [[]]:
@@ -32,6 +36,22 @@ def test_every_command_has_help_with_an_example(name, capsys):
         text = capsys.readouterr().out
         if name not in ("dlq", "broker") or sub:
             assert "Example" in text, (name, sub)
+
+
+def test_every_command_file_stands_in_exactly_one_group_of_the_help(capsys):
+    files = sorted(path.stem for path in (ROOT / "streams/commands").glob("*.py") if path.stem != "__init__")
+    assert sorted(name.replace("-", "_") for group in cli.GROUPS.values() for name in group) == files
+    assert cli._run(["--help"]) == 0
+    text = capsys.readouterr().out
+    titles = [text.index(f"\n{title}:\n") for title in cli.GROUPS]
+    assert titles == sorted(titles)
+    for name in cli.COMMANDS:
+        assert text.count(f"\n  {name} ") == 1, name
+
+
+def test_the_list_of_commands_imports_no_command():
+    loaded = run_python("import sys; from streams import cli; cli._run(['--help']); print(*sys.modules)")
+    assert not [name for name in loaded.split() if name.startswith("streams.commands")]
 
 
 def test_an_unknown_command_or_option_ends_with_2(capsys):
