@@ -28,21 +28,23 @@ __all__ = ["command"]
     "--bundle",
     required=True,
     type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="Source bundle of the classifier, which stays as it is.",
+    help="Folder of the source bundle; its classifier stays as it is.",
 )
 @data_options
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="New bundle folder.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of everything random.")
-@click.option("--epochs", type=click.IntRange(1, 1000), help="Of each stage.  [default: 10 to 30, by size]")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write the new bundle to.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed for all random draws.")
+@click.option(
+    "--epochs", type=click.IntRange(1, 1000), help="Passes over the source in each stage.  [default: 10 to 30, by size]"
+)
 @click.option(
     "--task",
     default="contrastive",
     show_default=True,
     type=click.Choice(["contrastive", "masked"]),
-    help="That the encoder teaches itself.",
+    help="Task that the encoder learns without labels.",
 )
-@click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 64), help="Of torch.")
-@click.option("--force", is_flag=True, help="Begin anew where the checkpoint of another training lies.")
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 64), help="Threads of torch.")
+@click.option("--force", is_flag=True, help="Begin anew where another training has left its checkpoint.")
 @json_option
 def command(
     bundle: Path,
@@ -57,12 +59,12 @@ def command(
 ) -> None:
     """Align a second, self-supervised encoder with a classifier, so that it may go on learning without labels.
 
-    Three stages, on the labelled source alone: the encoder learns a task of its own, then to give what the classifier's
-    encoder gives, then a head is fitted to it. A run that is interrupted goes on when the same command is given again:
-    OUT.checkpoint holds its state until the bundle is written.
+    The encoder learns in three stages, on the labelled source alone: first a task of its own, then to give what the
+    classifier's encoder gives; then a head is fitted to it. An interrupted run goes on when you give the same command
+    again: OUT.checkpoint holds its state until the bundle is written.
 
-    Changes of a window that the task forbids are named in the JSON beside the data: "unsafe_augmentations": ["gain"],
-    of jitter, gain, shift, mask, dropout and corruption.
+    The JSON file beside the data names the changes of a window that the task must not use: "unsafe_augmentations":
+    ["gain"], chosen from jitter, gain, shift, mask, dropout and corruption.
     """
     keep_freed_memory()
     dataset = selected_dataset(seed, **selection)

@@ -13,14 +13,14 @@ _DATA_DIR = click.option(
     type=click.Path(file_okay=False, resolve_path=True, path_type=Path),
     default=Path(".acclimate/broker"),
     show_default=True,
-    help="Folder of its records, logs and configuration.",
+    help="Folder of Kafka's records, logs and configuration.",
 )
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
 @click.group(name="broker")
 def command() -> None:
-    """Run a local Apache Kafka: no Java, no Docker, 127.0.0.1 only.
+    """Run a local Apache Kafka on 127.0.0.1; it needs no Java and no Docker.
 
     \b
     Example:
@@ -38,7 +38,7 @@ def command() -> None:
     type=click.IntRange(0, 65_532),
     default=9092,
     show_default=True,
-    help="Port of the first node, the next ones for the others; 0 takes free ones.",
+    help="Port of the first node; the others take the next ports. 0 takes free ones.",
 )
 @click.option("--heap", default="512m", show_default=True, help="Largest Java heap of each node.")
 @click.option(
@@ -46,14 +46,14 @@ def command() -> None:
     type=click.Choice(["trace", "debug", "info", "warn", "error"]),
     default="warn",
     show_default=True,
-    help="What the log files record.",
+    help="Lowest level that the log files record.",
 )
 @click.option("--fresh", is_flag=True, help="Delete the records of earlier runs first.")
 @_JSON
 def start(data_dir: Path, nodes: str, port: int, heap: str, log_level: str, fresh: bool, as_json: bool) -> None:
-    """Start Kafka and return once it serves; records of earlier runs are kept.
+    """Start Kafka and return once it serves; it keeps the records of earlier runs.
 
-    The first start downloads 45 MB of jars, checked against the lock file at every start.
+    The first start downloads 45 MB of jars; every start checks them against the lock file.
 
     \b
     Example:
@@ -99,7 +99,7 @@ def stop(data_dir: Path, as_json: bool) -> None:
 @_DATA_DIR
 @_JSON
 def status(data_dir: Path, as_json: bool) -> None:
-    """Say what runs where.
+    """Show which nodes run, and where.
 
     \b
     Example:

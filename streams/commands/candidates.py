@@ -19,7 +19,7 @@ __all__ = ["command"]
 @connection_options
 @json_option
 def command(bootstrap: str | None, fleet: str | None, as_json: bool) -> None:
-    """Show the versions in MLflow, what the gates said of each, and what to do next.
+    """Show the versions in MLflow, what the gates said about each, and what to do next.
 
     Only signed verdicts of the history count; tags in MLflow are for people.
     """

@@ -23,14 +23,27 @@ __all__ = ["command"]
     "--ledger",
     type=click.Path(path_type=Path),
     required=True,
-    help="What was published, as `acclimate fleet` wrote it.",
+    help="File that `acclimate fleet` wrote: what it published.",
 )
 @data_options
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the simulated fleet.")
-@click.option("--bundle", type=click.Path(path_type=Path), help="Compare with a direct run of this bundle.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("out/report"), show_default=True, help="Folder.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of the simulated fleet.")
 @click.option(
-    "--idle-s", default=30.0, show_default=True, help="Missing answers are lost when nothing came for so long."
+    "--bundle",
+    type=click.Path(path_type=Path),
+    help="Compare the answers with a direct run of the bundle in this folder.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("out/report"),
+    show_default=True,
+    help="Folder to write the report to.",
+)
+@click.option(
+    "--idle-s",
+    default=30.0,
+    show_default=True,
+    help="Seconds without a new answer after which missing answers count as lost.",
 )
 @json_option
 def command(
@@ -46,8 +59,8 @@ def command(
 ) -> int:
     """Join predictions with the truth and write a report.
 
-    Waits until every window of the ledger is answered or in a dead letter. The data options are those that
-    `acclimate fleet` got. Exits with 1 if a window was lost or an answer is not what it should be.
+    The command waits until every window of the ledger is answered or in a dead letter. Give it the data options that
+    `acclimate fleet` got. It exits with 1 if a window was lost or an answer is not what it should be.
     """
     settings = load_settings(bootstrap=bootstrap, fleet=fleet)
     dataset = selected_dataset(seed, **selection)

@@ -31,38 +31,61 @@ _EXIT_BUG, _EXIT_AGAIN = 70, 75  # as the command line documents them; 3 is for 
     "--methods",
     default=_METHODS,
     show_default=True,
-    help="Separated by commas, each of parts joined by +: naive, ftp, ftp-warm, ftp-relative, spd, tpgm, l2sp, ewc, "
-    "lwf, er, iwms, agem, adapters.",
+    help="Ways of learning, separated by commas, each made of parts joined by +: naive, ftp, ftp-warm, ftp-relative, "
+    "spd, tpgm, l2sp, ewc, lwf, er, iwms, agem, adapters.",
 )
-@click.option("--learning-rate", default="0.001", show_default=True, help="Numbers separated by commas.")
-@click.option("--label-fraction", default="0.05", show_default=True, help="Shares of windows that get a label.")
-@click.option("--wrong-labels", default="0", show_default=True, help="Shares of labels that are another class.")
+@click.option("--learning-rate", default="0.001", show_default=True, help="Learning rates, separated by commas.")
+@click.option(
+    "--label-fraction",
+    default="0.05",
+    show_default=True,
+    help="Shares of windows that get a label, separated by commas.",
+)
+@click.option(
+    "--wrong-labels",
+    default="0",
+    show_default=True,
+    help="Shares of labels that name another class, separated by commas.",
+)
 @click.option(
     "--label-delay",
     default=200,
     show_default=True,
     type=click.IntRange(0),
-    help="Windows of a group between a window and its label; what is outstanding comes at the group's end.",
+    help="Number of windows of a group between a window and its label; outstanding labels come at the group's end.",
 )
-@click.option("--seeds", default=3, show_default=True, type=click.IntRange(1, 1000), help="How many: 0, 1, 2, ...")
 @click.option(
-    "--augment", default="none", show_default=True, help="Source models: none, auto, or recipes such as gain+noise:0.5."
+    "--seeds", default=3, show_default=True, type=click.IntRange(1, 1000), help="Number of seeds, counted from 0."
+)
+@click.option(
+    "--augment",
+    default="none",
+    show_default=True,
+    help="How to train the source models: none, auto, or recipes such as gain+noise:0.5.",
 )
 @click.option(
     "--memory",
     default=1024,
     show_default=True,
     type=click.IntRange(1),
-    help="Windows of groups remembered; the source's do not count.",
+    help="Number of windows of groups to remember; windows of the source do not count.",
 )
-@click.option("--steps", default=20, show_default=True, type=click.IntRange(1), help="Of each update.")
+@click.option("--steps", default=20, show_default=True, type=click.IntRange(1), help="Gradient steps of each update.")
 @click.option(
-    "--jobs", default=1, show_default=True, type=click.IntRange(0, 256), help="Processes; 0 works in this one."
+    "--jobs",
+    default=1,
+    show_default=True,
+    type=click.IntRange(0, 256),
+    help="Number of worker processes; 0 works in this one.",
 )
 @click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("out/continual"), show_default=True, help="Folder."
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("out/continual"),
+    show_default=True,
+    help="Folder of the results.",
 )
-@click.option("--force", is_flag=True, help="Delete what --out holds of another configuration.")
+@click.option("--force", is_flag=True, help="Delete results of another configuration in --out.")
 @json_option
 def command(
     methods: str,
@@ -82,10 +105,11 @@ def command(
 ) -> None:
     """Learn the groups of the target one after the other from delayed labels, in several ways.
 
-    Trains one source model per seed and kind of source, on stretches of the source; learns the groups of the target in
-    turn, from the labels of a share of their windows; and judges each model on stretches of all groups that nothing
-    learned from. An interrupted comparison goes on when the same command is given again, and --out may be reused for
-    more methods, rates, shares of labels, seeds and kinds of source. Writes results.json, summary.md and figures/.
+    The command trains one source model per seed and kind of source, on stretches of the source; learns the groups of
+    the target in turn, from the labels of a share of their windows; and judges each model on stretches of all groups
+    that nothing learned from. An interrupted comparison goes on when you give the same command again, and you may reuse
+    --out for more methods, rates, shares of labels, seeds and kinds of source. It writes results.json, summary.md and
+    figures/.
 
     Exit codes besides the usual: 3 or 70 when single runs failed, 75 when a worker process died; the same command goes
     on in both cases.

@@ -18,18 +18,28 @@ __all__ = ["command"]
     epilog="Example: ACCLIMATE_TRUST=keys/trust.json ACCLIMATE_RELEASE_KEY=keys/release.pem acclimate controller"
 )
 @connection_options
-@click.option("--poll", default=2.0, show_default=True, type=click.FloatRange(0.1, 3600), help="Seconds between looks.")
 @click.option(
-    "--partitions", default=6, show_default=True, type=click.IntRange(1, 10_000), help="Of topics to be made."
+    "--poll",
+    default=2.0,
+    show_default=True,
+    type=click.FloatRange(0.1, 3600),
+    help="Seconds between two looks at the history and at MLflow.",
+)
+@click.option(
+    "--partitions",
+    default=6,
+    show_default=True,
+    type=click.IntRange(1, 10_000),
+    help="Number of partitions of topics that do not exist yet.",
 )
 @json_option
 def command(bootstrap: str | None, fleet: str | None, poll: float, partitions: int, as_json: bool) -> None:
     """Release what was asked for, judged and approved, in waves, until SIGTERM.
 
-    Looks at the history in Kafka and at the alias `champion` in MLflow (ACCLIMATE_MLFLOW), and signs releases with
-    ACCLIMATE_RELEASE_KEY. Where trust.json asks for approvals, only `acclimate promote` with an approver's key is a
-    request; else a moved alias is one. Rules of the waves are the table [rollout] of ACCLIMATE_POLICY. Kill it any
-    time: the next one goes on. A second one of the same fleet ends the first.
+    The controller looks at the history in Kafka and at the alias `champion` in MLflow (ACCLIMATE_MLFLOW), and signs
+    releases with ACCLIMATE_RELEASE_KEY. Where trust.json asks for approvals, only `acclimate promote` with an
+    approver's key is a request; else a moved alias is one. The table [rollout] of ACCLIMATE_POLICY has the rules of the
+    waves. You may kill it at any time: the next one goes on. A second one of the same fleet ends the first.
     """
     settings = load_settings(bootstrap=bootstrap, fleet=fleet)
     click.echo(json.dumps({"settings": settings.masked()}), err=not as_json)

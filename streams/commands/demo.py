@@ -1,4 +1,4 @@
-"""``acclimate demo``: train, publish, adapt, collect and report, end to end on this machine."""
+"""``acclimate demo``: train, publish, answer, collect and report, end to end on this machine."""
 
 import json
 import secrets
@@ -22,11 +22,31 @@ __all__ = ["command"]
 )
 @data_options
 @connection_options
-@click.option("--out", type=click.Path(path_type=Path), default=Path("out/demo"), show_default=True, help="Folder.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the simulation and training.")
-@click.option("--mode", type=click.Choice(["observe", "always"]), help="Who answers; default ACCLIMATE_MODE or always.")
-@click.option("--windows-per-record", default=16, show_default=True, type=click.IntRange(1, 256))
-@click.option("--epochs", type=click.IntRange(1, 1000), help="Passes over the source.  [default: by its size]")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("out/demo"),
+    show_default=True,
+    help="Folder of everything that the demo makes.",
+)
+@click.option(
+    "--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of the simulation and of the training."
+)
+@click.option(
+    "--mode",
+    type=click.Choice(["observe", "always"]),
+    help="observe: the source answers; always: LeanTTA answers shifted windows. Default ACCLIMATE_MODE or always.",
+)
+@click.option(
+    "--windows-per-record",
+    default=16,
+    show_default=True,
+    type=click.IntRange(1, 256),
+    help="Number of windows in one record.",
+)
+@click.option(
+    "--epochs", type=click.IntRange(1, 1000), help="Passes over the source in training.  [default: by its size]"
+)
 @json_option
 def command(
     bootstrap: str | None,
@@ -41,9 +61,9 @@ def command(
 ) -> int:
     """Run the whole story on this machine and write a report that opens in a browser.
 
-    Without --data, a fleet of rotating machines is simulated. Without --bootstrap or ACCLIMATE_BOOTSTRAP, an Apache
-    Kafka is started for the time of the demo; on a given one, a fleet of a new name is used and its topics stay. Exits
-    with 1 if a window was lost or Kafka changed an answer.
+    Without --data, the command simulates a fleet of rotating machines. Without --bootstrap or ACCLIMATE_BOOTSTRAP, it
+    starts an Apache Kafka and stops it at the end; on a given one, it uses a fleet of a new name, and that fleet's
+    topics stay. It exits with 1 if a window was lost or if an answer differs from a direct run.
     """
     settings = load_settings(bootstrap=bootstrap, fleet=fleet, mode=mode)
     local = "bootstrap" not in settings.model_fields_set

@@ -14,13 +14,17 @@ __all__ = ["command"]
 
 @click.command(epilog="Example: acclimate devices --since 24 --behind")
 @click.option(
-    "--since", default=1.0, show_default=True, type=click.FloatRange(0.01, 24 * 365), help="Hours to look back."
+    "--since",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(0.01, 24 * 365),
+    help="Number of hours to look back.",
 )
-@click.option("--behind", is_flag=True, help="Only those that run an older epoch than the one in force.")
+@click.option("--behind", is_flag=True, help="Show only those that run an older epoch than the one in force.")
 @connection_options
 @json_option
 def command(since: float, behind: bool, bootstrap: str | None, fleet: str | None, as_json: bool) -> int:
-    """Show what workers and devices run by their own word, and what each device was answered with.
+    """Show what workers and devices say that they run, and which bundle answered each device.
 
     A device counts for a roll-out only by its answers: real events that name the epoch. The exit code is 1 where
     --behind finds any.

@@ -19,15 +19,15 @@ __all__ = ["command"]
     type=click.Choice(KIND_NAMES),
     default="source",
     show_default=True,
-    help="Of which registered model.",
+    help="Registered model whose versions to compare.",
 )
-@click.option("--fleet", metavar="NAME", help="Whose; default ACCLIMATE_FLEET or acclimate.")
+@click.option("--fleet", metavar="NAME", help="Fleet of the registered model; default ACCLIMATE_FLEET or acclimate.")
 @json_option
 def command(before: int, after: int, kind: str, fleet: str | None, as_json: bool) -> None:
     """Show what differs between versions V1 and V2 in MLflow.
 
-    Settings, names and figures of the training one by one; weights by how far they have moved, relative to their
-    norm.
+    The command shows settings, names and figures of the training one by one, and for each weight how far it has moved,
+    relative to its norm.
     """
     settings = load_settings(fleet=fleet)
     from registry.bundles.difference import difference

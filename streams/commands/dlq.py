@@ -20,14 +20,14 @@ __all__ = ["command"]
 def command() -> None:
     """Look at refused records and send them again.
 
-    A record that cannot be served ends in the dead letter topic with its original key and bytes, and the reason.
+    A record that a worker cannot answer goes to the dead letter topic with its original key and bytes, and the reason.
     """
 
 
 @command.command("list", epilog="Example: acclimate dlq list --last 20")
 @connection_options
 @click.option(
-    "--last", default=50, show_default=True, type=click.IntRange(1), help="How many of the newest letters to list."
+    "--last", default=50, show_default=True, type=click.IntRange(1), help="Number of the newest letters to list."
 )
 @json_option
 def list_letters(bootstrap: str | None, fleet: str | None, last: int, as_json: bool) -> None:
@@ -81,12 +81,12 @@ def show(bootstrap: str | None, fleet: str | None, place: str, raw: bool, as_jso
 
 @command.command("redrive", epilog="Example: acclimate dlq redrive --attempts 3")
 @connection_options
-@click.option("--attempts", default=3, show_default=True, help="Records re-driven so often already stay parked.")
+@click.option("--attempts", default=3, show_default=True, help="Number of attempts after which a record stays parked.")
 @json_option
 def redrive_letters(bootstrap: str | None, fleet: str | None, attempts: int, as_json: bool) -> None:
     """Send refused records to their topic again, each letter once.
 
-    Useful after a fix. Equal records give equal outputs, so sending one twice does no harm.
+    Use it after a fix. Equal records give equal outputs, so a record that is sent twice does no harm.
     """
     done = redrive(load_settings(bootstrap=bootstrap, fleet=fleet), attempts)
     if as_json:

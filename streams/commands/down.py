@@ -1,4 +1,4 @@
-"""``acclimate down``: the end of what ``acclimate up`` has started."""
+"""``acclimate down``: stop what ``acclimate up`` has started."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ __all__ = ["command"]
 @stack_folder_option
 @json_option
 def command(folder: Path, as_json: bool) -> None:
-    """Stop the controller, MLflow's server and Kafka, and wait until they have ended; what they keep stays."""
+    """Stop the controller, MLflow's server and Kafka, and wait until they have ended; their data stays."""
     from streams.local.stack import stop_stack
 
     stopped = stop_stack(folder)

@@ -29,31 +29,59 @@ _EXIT_BUG, _EXIT_AGAIN = 70, 75  # as the command line documents them; 3 is for 
     "--methods",
     default="all",
     show_default=True,
-    help="Names separated by commas, all, ablations (of generators), or cta-ablations.",
+    help="Methods to compare: names separated by commas, all, ablations (of generators), or cta-ablations.",
 )
-@click.option("--streams", default="ordered,shuffled", show_default=True, help="Names separated by commas, or all.")
-@click.option("--batch-sizes", default="1,64", show_default=True, help="Windows that a method is given at once.")
-@click.option("--seeds", default=3, show_default=True, type=click.IntRange(1, 1000), help="How many: 0, 1, 2, ...")
+@click.option(
+    "--streams",
+    default="ordered,shuffled",
+    show_default=True,
+    help="Orders of the windows: names separated by commas, or all.",
+)
+@click.option(
+    "--batch-sizes",
+    default="1,64",
+    show_default=True,
+    help="Numbers of windows that a method gets at once, separated by commas.",
+)
+@click.option(
+    "--seeds", default=3, show_default=True, type=click.IntRange(1, 1000), help="Number of seeds, counted from 0."
+)
 @click.option(
     "--augment",
     default="none,auto",
     show_default=True,
-    help="Source models: none, auto, or recipes such as gain+noise:0.5.",
-)
-@click.option("--severity", type=float, help="Of all corrupted streams, above 0 to 5.  [default: each its own]")
-@click.option(
-    "--stride", default=1, show_default=True, type=click.IntRange(1), help="Every N-th window only: a quick look."
-)
-@click.option("--epochs", type=click.IntRange(1, 1000), help="Of source training.  [default: 10 to 30, by size]")
-@click.option(
-    "--jobs", default=1, show_default=True, type=click.IntRange(0, 256), help="Processes; 0 works in this one."
+    help="How to train the source models: none, auto, or recipes such as gain+noise:0.5, separated by commas.",
 )
 @click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("out/evaluation"), show_default=True, help="Folder."
+    "--severity", type=float, help="Severity of all corrupted streams, above 0 to 5.  [default: each its own]"
 )
-@click.option("--force", is_flag=True, help="Delete what --out holds of another configuration.")
-@click.option("--again", metavar="NAME,NAME", help="Of what this command asks for, run these methods again.")
-@click.option("--report-only", is_flag=True, help="Run nothing; write the report of what is finished.")
+@click.option(
+    "--stride",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Use every N-th window only, for a quick look.",
+)
+@click.option(
+    "--epochs", type=click.IntRange(1, 1000), help="Passes over the source in training.  [default: 10 to 30, by size]"
+)
+@click.option(
+    "--jobs",
+    default=1,
+    show_default=True,
+    type=click.IntRange(0, 256),
+    help="Number of worker processes; 0 works in this one.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("out/evaluation"),
+    show_default=True,
+    help="Folder of the results.",
+)
+@click.option("--force", is_flag=True, help="Delete results of another configuration in --out.")
+@click.option("--again", metavar="NAME,NAME", help="Run these of the methods asked for again.")
+@click.option("--report-only", is_flag=True, help="Run nothing, and write the report of what is finished.")
 @json_option
 def command(
     methods: str,
@@ -74,10 +102,10 @@ def command(
 ) -> None:
     """Compare methods on the target, device by device, in time order and otherwise.
 
-    Trains one source model per seed and kind of source, and runs every method over the same streams. An interrupted run
-    goes on when the same command is given again, and --out may be reused for more methods, streams, batch sizes, seeds
-    and kinds of source; the report shows what this command asks for. Writes results.json, summary.md and figures/.
-    Labels of the target are used for scores alone (and for the order of the stream ``skewed``).
+    The command trains one source model per seed and kind of source, and runs every method over the same streams. An
+    interrupted run goes on when you give the same command again, and you may reuse --out for more methods, streams,
+    batch sizes, seeds and kinds of source; the report shows what this command asks for. It writes results.json,
+    summary.md and figures/. It uses labels of the target for scores alone (and for the order of the stream skewed).
 
     Exit codes besides the usual: 3 or 70 when single methods failed (the report shows the others), 75 when a worker
     process died; the same command goes on in both cases.

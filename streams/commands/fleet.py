@@ -22,14 +22,20 @@ __all__ = ["command"]
 )
 @data_options
 @connection_options
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the simulated fleet.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of the simulated fleet.")
 @click.option(
-    "--rate", type=click.FloatRange(0, min_open=True), help="Windows per second of the whole fleet; default: all speed."
+    "--rate",
+    type=click.FloatRange(0, min_open=True),
+    help="Windows per second of the whole fleet; default: as fast as possible.",
 )
 @click.option(
-    "--windows-per-record", default=16, show_default=True, type=click.IntRange(1, 256), help="Windows in one record."
+    "--windows-per-record",
+    default=16,
+    show_default=True,
+    type=click.IntRange(1, 256),
+    help="Number of windows in one record.",
 )
-@click.option("--limit", type=click.IntRange(1), help="Stop after so many windows.")
+@click.option("--limit", type=click.IntRange(1), help="Number of windows after which to stop.")
 @click.option(
     "--ledger",
     type=click.Path(path_type=Path),
@@ -40,14 +46,14 @@ __all__ = ["command"]
 @click.option(
     "--outbox",
     type=click.Path(path_type=Path),
-    help="The devices' buffer on disk; default ACCLIMATE_OUTBOX or .acclimate/outbox-FLEET.sqlite.",
+    help="File of the devices' buffer; default ACCLIMATE_OUTBOX or .acclimate/outbox-FLEET.sqlite.",
 )
 @click.option(
     "--partitions",
     default=6,
     show_default=True,
     type=click.IntRange(1, 10_000),
-    help="Partitions of topics that do not exist yet.",
+    help="Number of partitions of topics that do not exist yet.",
 )
 @json_option
 def command(
@@ -65,9 +71,9 @@ def command(
 ) -> None:
     """Play a recording as a fleet of devices.
 
-    Each group of the target becomes a device; all are live at once, each publishes its windows in their order. Nothing
-    is lost when Kafka is away for a while or when this program is killed: what is in the outbox is sent at the next
-    start. Without --data, the target devices of a simulated fleet are played.
+    Each group of the target becomes a device; all are live at once, and each publishes its windows in their order.
+    Nothing is lost when Kafka is away for a while or when this program is killed: the next start sends what is in the
+    outbox. Without --data, the command plays the target devices of a simulated fleet.
     """
     settings = load_settings(bootstrap=bootstrap, fleet=fleet, outbox=outbox)
     dataset = selected_dataset(seed, **selection)

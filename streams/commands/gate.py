@@ -34,7 +34,7 @@ def command(
 ) -> int:
     """Judge VERSION of KIND against what is in force now, and sign a new verdict.
 
-    Needed when another version was released since, or when `register` was killed before its verdict. The exit code is 3
+    Use it when another version was released since, or when `register` was killed before its verdict. The exit code is 3
     when a gate fails.
     """
     settings = load_settings(bootstrap=bootstrap, fleet=fleet, policy=policy, gate_key=key)

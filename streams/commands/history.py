@@ -32,9 +32,9 @@ class Time(click.ParamType):
 
 
 @click.command(epilog="Example: acclimate history --at 2026-11-29T07:40 --device pump-7")
-@click.option("--at", "at_ms", type=Time(), help="What was in force then, e.g. 2026-11-29T07:40 (UTC).")
-@click.option("--device", metavar="ID", help="Which set this device was on.")
-@click.option("--last", default=30, show_default=True, type=click.IntRange(1), help="How many entries.")
+@click.option("--at", "at_ms", type=Time(), help="Show what was in force at this time, such as 2026-11-29T07:40 (UTC).")
+@click.option("--device", metavar="ID", help="Show which set this device was on; with --at.")
+@click.option("--last", default=30, show_default=True, type=click.IntRange(1), help="Number of entries to show.")
 @connection_options
 @json_option
 def command(
@@ -42,8 +42,8 @@ def command(
 ) -> int:
     """Show what was in force, asked for, judged and approved.
 
-    Only entries that a key of the fleet has signed are shown; others are counted. What a device really answered with is
-    in its predictions: each one names epoch and bundle.
+    The command shows only entries that a key of the fleet has signed, and counts the others. The predictions tell what
+    a device was really answered with: each one names epoch and bundle.
     """
     settings = load_settings(bootstrap=bootstrap, fleet=fleet)
     from streams.releases.history import read_history

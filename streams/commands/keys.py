@@ -1,4 +1,4 @@
-"""``acclimate keys``: whom a fleet believes."""
+"""``acclimate keys``: make, rotate and revoke the keys that a fleet believes."""
 
 import json
 import time
@@ -25,12 +25,12 @@ folder_option = click.option(
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("keys"),
     show_default=True,
-    help="Where the keys and trust.json are.",
+    help="Folder of the keys and of trust.json.",
 )
 root_option = click.option(
     "--root",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="File of the root key, where it is kept apart.  [default: root.pem in the folder]",
+    help="File of the root key, if you keep it elsewhere.  [default: root.pem in the folder]",
 )
 
 
@@ -38,23 +38,28 @@ root_option = click.option(
 def command() -> None:
     """Make, rotate and revoke the keys of a fleet.
 
-    Every release is signed by the controller's key, every bundle and verdict by that of the gates, every approval by an
-    approver's. Receivers believe the keys in trust.json, which the root key signs. Give each file to whom it belongs,
-    and keep the root key off-line: it is needed for `rotate` and `revoke` only. ACCLIMATE_KEY_PASSPHRASE encrypts the
-    files.
+    The controller's key signs every release, the gates' key every bundle and verdict, an approver's key every approval.
+    Receivers believe the keys in trust.json, which the root key signs. Give each file to its owner, and keep the root
+    key off-line: only `add`, `rotate` and `revoke` need it. ACCLIMATE_KEY_PASSPHRASE encrypts the files.
     """
 
 
 @command.command(epilog="Example: acclimate keys init --fleet plant --approver ann --approvals 1")
 @folder_option
-@click.option("--fleet", help="Fleet; default ACCLIMATE_FLEET or acclimate.")
-@click.option("--approver", "approvers", metavar="NAME", multiple=True, help="Who may approve releases; repeat it.")
+@click.option("--fleet", help="Fleet whose keys these are; default ACCLIMATE_FLEET or acclimate.")
+@click.option(
+    "--approver",
+    "approvers",
+    metavar="NAME",
+    multiple=True,
+    help="Name of somebody who may approve releases; repeat the option for more.",
+)
 @click.option(
     "--approvals",
     type=click.IntRange(0, 2),
     default=0,
     show_default=True,
-    help="How many approvers must have signed for each bundle. 0: the controller takes a moved alias as approval.",
+    help="Number of approvers who must sign for each bundle; with 0 the controller takes a moved alias as approval.",
 )
 @json_option
 def init(folder: Path, fleet: str | None, approvers: tuple[str, ...], approvals: int, as_json: bool) -> None:
@@ -76,7 +81,7 @@ def init(folder: Path, fleet: str | None, approvers: tuple[str, ...], approvals:
 @click.argument("role", type=click.Choice(ROLE_NAMES))
 @folder_option
 @root_option
-@click.option("--owner", required=True, help="Who gets it.")
+@click.option("--owner", required=True, help="Name of the person or service that gets the key.")
 @json_option
 def add(role: str, folder: Path, root: Path | None, owner: str, as_json: bool) -> None:
     """Make a key for another owner, such as a new approver."""
@@ -93,18 +98,18 @@ def add(role: str, folder: Path, root: Path | None, owner: str, as_json: bool) -
 @click.argument("role", type=click.Choice(ROLE_NAMES))
 @folder_option
 @root_option
-@click.option("--owner", help="Whose key, where the role has several.")
+@click.option("--owner", help="Owner of the key, where the role has several.")
 @click.option(
     "--window",
     type=click.FloatRange(0, 3650),
     default=14.0,
     show_default=True,
     metavar="DAYS",
-    help="How long the old key is believed as well.",
+    help="Days for which the fleet believes the old key as well.",
 )
 @json_option
 def rotate(role: str, folder: Path, root: Path | None, owner: str | None, window: float, as_json: bool) -> None:
-    """Replace a key; for some days both are believed.
+    """Replace a key; for some days receivers believe both.
 
     The controller spreads the new trust.json with its next release. Start it with the new key within the window.
     """
@@ -125,8 +130,8 @@ def rotate(role: str, folder: Path, root: Path | None, owner: str | None, window
 def revoke(key_id: str, folder: Path, root: Path | None, as_json: bool) -> None:
     """Take a key out for ever, at once; KEY_ID is its id or the beginning of it.
 
-    What it has signed is not newly believed any more; what runs goes on. Bundles that a revoked gate key signed must be
-    registered again before they are released again.
+    Receivers accept nothing more that it has signed; what runs goes on. If it was a gate key, register its bundles
+    again before you release them again.
     """
     from registry.trust.key_folder import revoke_key
 
@@ -140,7 +145,7 @@ def revoke(key_id: str, folder: Path, root: Path | None, as_json: bool) -> None:
 @folder_option
 @json_option
 def show(folder: Path, as_json: bool) -> None:
-    """Show whom the fleet believes."""
+    """Show the keys that the fleet believes."""
     _show(folder, as_json)
 
 

@@ -32,18 +32,26 @@ __all__ = ["command"]
     "--bundle",
     required=True,
     type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="Source bundle of the model that is to be adapted.",
+    help="Folder of the source bundle whose model is to be adapted.",
 )
 @data_options
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="New bundle folder.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of everything random.")
-@click.option("--updates", type=click.IntRange(1, 100_000), help="At most so many.  [default: 32 mgg, 400 others]")
-@click.option("--classifier", is_flag=True, help="generalizeformer: generate the classifier as well.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write the new bundle to.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed for all random draws.")
 @click.option(
-    "--device", default="cpu", show_default=True, type=click.Choice(["cpu", "cuda"]), help="Where torch trains."
+    "--updates",
+    type=click.IntRange(1, 100_000),
+    help="Largest number of updates.  [default: 32 for mgg, 400 for others]",
 )
-@click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 64), help="Of torch.")
-@click.option("--force", is_flag=True, help="Begin anew where the checkpoint of another training lies.")
+@click.option("--classifier", is_flag=True, help="Generate the classifier as well; for generalizeformer only.")
+@click.option(
+    "--device",
+    default="cpu",
+    show_default=True,
+    type=click.Choice(["cpu", "cuda"]),
+    help="Device on which torch trains.",
+)
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 64), help="Threads of torch.")
+@click.option("--force", is_flag=True, help="Begin anew where another training has left its checkpoint.")
 @json_option
 def command(
     kind: str,
@@ -60,9 +68,9 @@ def command(
 ) -> None:
     """Meta-train a generator: mgg learns steps of BatchNorm's parameters, generalizeformer gives them in one pass.
 
-    Learns from the labelled source alone, shifted by the simulator; whole source groups that it is not taught with
-    decide when to stop. A run that is interrupted goes on when the same command is given again: OUT.checkpoint holds
-    its state until the bundle is written. With torchrun several processes share every update.
+    The generator learns from the labelled source alone, shifted by the simulator; whole source groups that it never
+    learns from decide when to stop. An interrupted run goes on when you give the same command again: OUT.checkpoint
+    holds its state until the bundle is written. With torchrun several processes share every update.
     """
     keep_freed_memory()
     dataset = selected_dataset(seed, **selection)

@@ -1,4 +1,4 @@
-"""``acclimate pilot``: find out on one's own recordings what adaptation would do, and with what to start."""
+"""``acclimate pilot``: find out on your own recordings what adaptation would do, and how to start."""
 
 import shlex
 import sys
@@ -26,11 +26,17 @@ __all__ = ["command"]
 )
 @data_options
 @click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("out/pilot"), show_default=True, help="Folder of the pilot."
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("out/pilot"),
+    show_default=True,
+    help="Folder to write the pilot to.",
 )
 @click.option("--force", is_flag=True, help="Replace the pilot in --out.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of everything random.")
-@click.option("--epochs", type=click.IntRange(1, 1000), help="Of source training.  [default: 10 to 30, by size]")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed for all random draws.")
+@click.option(
+    "--epochs", type=click.IntRange(1, 1000), help="Passes over the source in training.  [default: 10 to 30, by size]"
+)
 @click.option(
     "--augment",
     metavar="none|auto|KIND+KIND[:STRENGTH]",
@@ -44,17 +50,21 @@ __all__ = ["command"]
     help="Do not look at labels of the target; what to expect then comes from the source's own devices. Rows without a "
     "label must hold any class of the source: -1 leaves them out.",
 )
-@click.option("--label-cost", type=float, help="To get one window labelled.  [default: 1, a placeholder]")
-@click.option("--error-cost", type=float, help="Of one wrong answer.  [default: 0.01, a placeholder]")
-@click.option("--cpu-hour-cost", type=float, help="Of one core for one hour.  [default: 0.05, a placeholder]")
+@click.option("--label-cost", type=float, help="Cost of a label for one window.  [default: 1, a placeholder]")
+@click.option("--error-cost", type=float, help="Cost of one wrong answer.  [default: 0.01, a placeholder]")
+@click.option("--cpu-hour-cost", type=float, help="Cost of one core for one hour.  [default: 0.05, a placeholder]")
 @click.option(
     "--windows-per-day",
     type=float,
-    help="Of one device.  [default: from the sampling rate, else one a minute]",
+    help="Windows of one device in a day.  [default: from the sampling rate, else one a minute]",
 )
-@click.option("--devices", type=int, help="In the fleet.  [default: as many as in the target]")
+@click.option("--devices", type=int, help="Number of devices in the fleet.  [default: as many as in the target]")
 @click.option(
-    "--jobs", default=2, show_default=True, type=click.IntRange(0, 256), help="Processes; 0 works in this one."
+    "--jobs",
+    default=2,
+    show_default=True,
+    type=click.IntRange(0, 256),
+    help="Number of worker processes; 0 works in this one.",
 )
 @json_option
 def command(
@@ -75,10 +85,10 @@ def command(
 ) -> None:
     """Find out on your own recordings what adaptation would do, before anything is rolled out.
 
-    Trains on --source, then follows the devices of --target in time order, one seed, 32 windows at a time. Writes
-    pilot.html for people, pilot.json for programs, and what to start a worker with: a bundle and acclimate.env. Labels
-    of the target are used for scores alone. Costs share one currency of your choice; without --data, a simulated fleet
-    is piloted. Several minutes.
+    The command trains on --source, then follows the devices of --target in time order, with one seed and 32 windows at
+    a time. It writes pilot.html for people, pilot.json for programs, and a bundle and acclimate.env to start a worker
+    with. It uses labels of the target for scores alone. Give all costs in one currency of your choice. Without --data
+    it pilots a simulated fleet. It takes several minutes.
     """
     from infra.allocator import keep_freed_memory
 

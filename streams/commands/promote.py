@@ -42,9 +42,9 @@ def command(
 ) -> int:
     """Ask for VERSION of KIND to be released.
 
-    Where the fleet asks for approvals this signs one with your key; else it moves the alias `champion` in MLflow, as
-    you might do in its page. The controller then checks the gates' verdicts and rolls out in waves. With --wait, the
-    exit code is 1 when the version was refused, aborted, or is not everywhere when the time is over.
+    Where the fleet asks for approvals, the command signs one with your key; else it moves the alias `champion` in
+    MLflow, as you may do on MLflow's page. The controller then checks the gates' verdicts and rolls out in waves. With
+    --wait, the exit code is 1 when the version was refused or aborted, or is not everywhere when the time is over.
     """
     settings = load_settings(bootstrap=bootstrap, fleet=fleet, approver_key=key)
     from registry.catalogue import Catalogue

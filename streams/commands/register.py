@@ -33,8 +33,8 @@ def command(
 ) -> int:
     """Sign the bundle in FOLDER, judge it against what is in force, and register it in MLflow.
 
-    The signed verdict goes to the fleet's history; one that passes gets the alias `candidate`. A bundle that fails is
-    registered too, with exit code 3. Killed halfway, the same command goes on where it was.
+    The signed verdict goes to the fleet's history; a version that passes gets the alias `candidate`. The command also
+    registers a bundle that fails, and then exits with 3. After a kill, the same command goes on where it was.
     """
     settings = load_settings(bootstrap=bootstrap, fleet=fleet, policy=policy, gate_key=key)
     from streams.releases.judging.register import register

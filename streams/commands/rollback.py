@@ -20,7 +20,7 @@ __all__ = ["command"]
 
 @click.command(epilog="Example: acclimate rollback source --reason 'false alarms on line 3' --wait")
 @kind_argument
-@click.option("--to", "version", type=click.IntRange(1), help="Which version; default the one before.")
+@click.option("--to", "version", type=click.IntRange(1), help="Version to return to; default: the one before.")
 @asking_options
 @connection_options
 @json_option
@@ -37,8 +37,8 @@ def command(
 ) -> int:
     """Ask for the return of KIND to what all devices had before.
 
-    No gate is asked again, and all devices get it at once. During a roll-out this ends it. See `acclimate promote` for
-    who may ask.
+    No gate judges it again, and all devices get it at once. A rollback during a roll-out ends that roll-out.
+    `acclimate promote --help` says who may ask.
     """
     settings = load_settings(bootstrap=bootstrap, fleet=fleet, approver_key=key)
     from registry.catalogue import Catalogue

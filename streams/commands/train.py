@@ -28,17 +28,27 @@ __all__ = ["command"]
 @click.command(epilog="Example: acclimate train --data chest_har.npz --label y4 --source device=1-5 --out out/chest")
 @data_options
 @click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("out/bundle"), show_default=True, help="Bundle folder."
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("out/bundle"),
+    show_default=True,
+    help="Folder to write the bundle to.",
 )
 @click.option("--force", is_flag=True, help="Replace the bundle in --out.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Equal seeds give equal bundles.")
+@click.option(
+    "--seed",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Seed for all random draws; equal seeds give equal bundles.",
+)
 @click.option("--epochs", type=click.IntRange(1, 1000), help="Passes over the source.  [default: 10 to 30, by size]")
 @click.option(
     "--threads",
     default=1,
     show_default=True,
     type=click.IntRange(1, 64),
-    help="Of torch; other numbers round otherwise.",
+    help="Threads of torch; another number rounds differently.",
 )
 @click.option(
     "--augment",
@@ -48,12 +58,17 @@ __all__ = ["command"]
     help="Make the model robust by training on shifted windows: auto finds out on the source whether that helps; "
     "kinds are gain, offset, noise and rotation.",
 )
-@click.option("--tau", type=float, help="LeanTTA: share of the source statistics that always stays, 0 to 1.")
-@click.option("--lambda", "lam", type=float, help="LeanTTA: sharpness, above 0.")
+@click.option("--tau", type=float, help="LeanTTA: share of the source statistics that is always kept, 0 to 1.")
+@click.option(
+    "--lambda",
+    "lam",
+    type=float,
+    help="LeanTTA: sharpness, above 0; with target_on_large, a higher one corrects less at middling distances.",
+)
 @click.option(
     "--direction",
     type=click.Choice(["target_on_large", "source_on_large"]),
-    help="LeanTTA: correct more (target_on_large, default) or less the larger the shift.",
+    help="LeanTTA: correct more where the shift is large (target_on_large, the default), or less.",
 )
 @click.option(
     "--layers", metavar="all|first-half|first|N,N", help="LeanTTA: BatchNorm layers to adapt.  [default: first]"
@@ -77,10 +92,10 @@ def command(
 ) -> None:
     """Train a source model and write its bundle.
 
-    A first model is trained without some whole devices of the source (with fewer than five devices, without the end of
-    each recording), to test it and to calibrate the shift magnitude; the model in the bundle is then trained in the
-    same way on all of the source. The target, if given, is only checked: nothing of it is used. Without --data, the
-    source devices of a simulated fleet are trained on.
+    The command first trains a model without some whole devices of the source (with fewer than five devices, without the
+    end of each recording), tests it on them and calibrates the shift magnitude; then it trains the bundle's model in
+    the same way on all of the source. It checks the target, if you give one, and uses nothing of it. Without --data it
+    trains on the source devices of a simulated fleet.
 
     --augment auto, the default, leaves one device after another out and tries several recipes on it, up to 30 short
     trainings; --augment none skips them. It judges a source of one device by simulated shifts, which is weak evidence:

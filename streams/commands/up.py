@@ -17,22 +17,27 @@ stack_folder_option = click.option(
     type=click.Path(path_type=Path, file_okay=False),
     default=Path(".acclimate"),
     show_default=True,
-    help="Folder of everything that it keeps.",
+    help="Folder of everything that the stack keeps.",
 )
 
 
 @click.command(epilog="Example: acclimate up && . .acclimate/env")
 @stack_folder_option
 @click.option("--fleet", metavar="NAME", help="Prefix of the topics; default ACCLIMATE_FLEET or acclimate.")
-@click.option("--kafka-port", type=click.IntRange(0, 65_532), help="0 takes a free one.  [default: 9092]")
-@click.option("--mlflow-port", type=click.IntRange(0, 65_535), help="0 takes a free one.  [default: 5000]")
+@click.option(
+    "--kafka-port", type=click.IntRange(0, 65_532), help="Port of Kafka; 0 takes a free one.  [default: 9092]"
+)
+@click.option(
+    "--mlflow-port", type=click.IntRange(0, 65_535), help="Port of MLflow; 0 takes a free one.  [default: 5000]"
+)
 @json_option
 def command(folder: Path, fleet: str | None, kafka_port: int | None, mlflow_port: int | None, as_json: bool) -> None:
     """Start Kafka, MLflow's server and the controller here, in the background.
 
-    All listen on 127.0.0.1 only. What runs is left alone, what is dead is started again; `acclimate down` stops it all.
-    Keys of a new fleet are made in the folder `keys`, with no approver: whoever moves an alias in MLflow decides. To
-    work with approvals, set ACCLIMATE_TRUST and ACCLIMATE_RELEASE_KEY to what `acclimate keys init` has made.
+    All listen on 127.0.0.1 only. The command leaves alone what runs and starts again what is dead; `acclimate down`
+    stops all of it. It makes the keys of a new fleet in the folder `keys`, with no approver: anybody who moves an alias
+    in MLflow then decides. To work with approvals, set ACCLIMATE_TRUST and ACCLIMATE_RELEASE_KEY to what
+    `acclimate keys init` has made.
     """
     from streams.local.stack import start_stack
 
@@ -47,7 +52,7 @@ def command(folder: Path, fleet: str | None, kafka_port: int | None, mlflow_port
     if stack.approvals:
         click.echo(f"\nA release needs {stack.approvals} signed approvals.")
     else:
-        click.echo("\nWhoever moves an alias in MLflow decides what is in force.")
+        click.echo("\nAnybody who moves an alias in MLflow decides what is in force.")
     click.echo("Other commands and devices need these variables:\n")
     click.echo("".join(f"  export {name}={value}\n" for name, value in stack.variables.items()))
     here = "" if folder == Path(".acclimate") else f" --data-dir {folder}"

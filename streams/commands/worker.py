@@ -18,27 +18,31 @@ __all__ = ["command"]
 @click.option(
     "--bundle",
     type=click.Path(path_type=Path),
-    help="Serve this folder and follow no releases; default ACCLIMATE_BUNDLE.",
+    help="Serve the bundle in this folder and follow no releases; default ACCLIMATE_BUNDLE.",
 )
-@click.option("--mode", type=click.Choice(["observe", "always"]), help="Who answers; default ACCLIMATE_MODE or always.")
+@click.option(
+    "--mode",
+    type=click.Choice(["observe", "always"]),
+    help="observe: the source answers; always: LeanTTA answers shifted windows. Default ACCLIMATE_MODE or always.",
+)
 @click.option(
     "--partitions",
     default=6,
     show_default=True,
     type=click.IntRange(1, 10_000),
-    help="Partitions of topics that do not exist yet.",
+    help="Number of partitions of topics that do not exist yet.",
 )
 @json_option
 def command(
     bootstrap: str | None, fleet: str | None, bundle: Path | None, mode: str | None, partitions: int, as_json: bool
 ) -> int:
-    """Adapt what devices publish, until SIGTERM.
+    """Answer what devices publish, until SIGTERM.
 
     Start as many workers as you like, up to the number of partitions; they share the work. In mode `observe` the source
-    model answers and adaptation is only computed and logged; in mode `always` LeanTTA answers where the measured shift
-    of a window reaches the bundle's threshold. Without a bundle, the worker follows the fleet's signed releases: it
-    needs ACCLIMATE_TRUST, and keeps what it has received under ACCLIMATE_STATE, one folder per worker. With --json, the
-    settings are printed as one line on standard output.
+    model answers, and the worker only computes and records what LeanTTA would answer; in mode `always` LeanTTA answers
+    where the measured shift of a window reaches the bundle's threshold. Without a bundle, the worker follows the
+    fleet's signed releases: it needs ACCLIMATE_TRUST, and keeps what it has received under ACCLIMATE_STATE, one folder
+    per worker. With --json, it prints its settings as one line on standard output.
     """
     settings = load_settings(bootstrap=bootstrap, fleet=fleet, bundle=bundle, mode=mode)
     text = json.dumps({"settings": settings.masked()})

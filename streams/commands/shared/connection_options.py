@@ -12,7 +12,7 @@ def connection_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add ``--bootstrap`` and ``--fleet``; None means the setting."""
     fleet = click.option("--fleet", metavar="NAME", help="Prefix of the topics; default ACCLIMATE_FLEET or acclimate.")
     bootstrap = click.option(
-        "--bootstrap", metavar="HOST:PORT[,..]", help="Kafka; default ACCLIMATE_BOOTSTRAP or 127.0.0.1:9092."
+        "--bootstrap", metavar="HOST:PORT[,..]", help="Address of Kafka; default ACCLIMATE_BOOTSTRAP or 127.0.0.1:9092."
     )
     return bootstrap(fleet(command))
 

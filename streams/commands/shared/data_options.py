@@ -24,18 +24,23 @@ _OPTIONS = (
         "--source",
         metavar="KEY=VALUES",
         multiple=True,
-        help="Rows to train on: device=0-6,10-14. Give it again, or separate by ';', where several must hold.",
+        help="Rows to train on, such as device=0-6,10-14. Repeat the option, or write ';' between conditions, if "
+        "several must hold.",
     ),
     click.option("--target", metavar="KEY=VALUES", multiple=True, help="Rows to stream, in the same form."),
-    click.option("--group", metavar="KEY", help="Key of the devices; default: the key of --target, else of --source."),
+    click.option(
+        "--group",
+        metavar="KEY",
+        help="Key that tells the devices apart; default: the key of --target, else of --source.",
+    ),
     click.option("--channels", metavar="N,N", help="Channels to use, in this order, from 0; default: all."),
-    click.option("--target-channels", metavar="N,N", help="Channels of the target, when another sensor takes over."),
+    click.option("--target-channels", metavar="N,N", help="Channels of the target, if another sensor takes over."),
     click.option(
         "--transform",
         type=click.Choice(["none", "signedlog"]),
-        help="signedlog: sign(x) log(1+|x|), for values over many decades.  [default: none]",
+        help="Transformation of all values; signedlog: sign(x) log(1+|x|), for values over decades.  [default: none]",
     ),
-    click.option("--order", metavar="KEY[,KEY]", help="Sort each device by these keys; default: the stored order."),
+    click.option("--order", metavar="KEY[,KEY]", help="Keys by which to sort each device; default: the stored order."),
 )
 
 

@@ -23,22 +23,35 @@ _FAILED = 3
 def judging_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the rules, one validation set by hand, ``--force`` and ``--key``."""
     for option in (
-        click.option("--key", metavar="FILE", help="The gates' key; default ACCLIMATE_GATE_KEY."),
+        click.option("--key", metavar="FILE", help="File of the gates' key; default ACCLIMATE_GATE_KEY."),
         click.option(
-            "--force", metavar="REASON", help="Let it be released though gates fail; signed with the verdict."
+            "--force",
+            metavar="REASON",
+            help="Allow the release though gates fail; the reason is signed with the verdict.",
         ),
-        click.option("--group", metavar="KEY", help="Key of the devices in it; default: as in the training."),
         click.option(
-            "--where", metavar="KEY=VALUES", multiple=True, help="Its rows, such as device=7-9; default: all."
+            "--group",
+            metavar="KEY",
+            help="Key that tells the devices of --validation apart; default: as in the training.",
         ),
-        click.option("--label", metavar="NAME", help="Array with the classes in it; default: as in the training."),
+        click.option(
+            "--where",
+            metavar="KEY=VALUES",
+            multiple=True,
+            help="Rows of --validation, such as device=7-9; default: all.",
+        ),
+        click.option(
+            "--label", metavar="NAME", help="Array of --validation with the classes; default: as in the training."
+        ),
         click.option(
             "--validation",
             metavar="FILE.npz",
             type=click.Path(path_type=Path),
-            help="Labelled windows to judge by, instead of those in the rules.",
+            help="File of labelled windows to judge by, instead of those in the rules.",
         ),
-        click.option("--policy", metavar="FILE.toml", help="The rules; default ACCLIMATE_POLICY, else the defaults."),
+        click.option(
+            "--policy", metavar="FILE.toml", help="File of the rules; default ACCLIMATE_POLICY, else built-in rules."
+        ),
     ):
         command = option(command)
     return command

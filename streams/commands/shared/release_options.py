@@ -36,11 +36,11 @@ def asking_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add ``--reason``, ``--key``, ``--wait`` and ``--timeout``."""
     for option in (
         click.option(
-            "--timeout", default=3600.0, show_default=True, metavar="SECONDS", help="How long --wait waits at most."
+            "--timeout", default=3600.0, show_default=True, metavar="SECONDS", help="Longest time that --wait waits."
         ),
         click.option("--wait", is_flag=True, help="Watch the roll-out to its end."),
-        click.option("--key", metavar="FILE", help="An approver's key; default ACCLIMATE_APPROVER_KEY."),
-        click.option("--reason", default="", metavar="TEXT", help="For the history."),
+        click.option("--key", metavar="FILE", help="File of an approver's key; default ACCLIMATE_APPROVER_KEY."),
+        click.option("--reason", default="", metavar="TEXT", help="Reason that the history shows."),
     ):
         command = option(command)
     return command
@@ -54,7 +54,7 @@ def to_kind(name: str) -> "Kind":
 
 
 def fleet_trust(settings: Settings) -> "Trust":
-    """Return whom the fleet believes.
+    """Return the trust file of the fleet: the keys that it believes.
 
     Raises:
         ConfigError: ACCLIMATE_TRUST is not set, or names no such file.
