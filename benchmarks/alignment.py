@@ -1,7 +1,7 @@
 """Cross-task alignment: do its gradients point where labels would, and what do its constants decide?
 
 Run ``python -m benchmarks.alignment --evaluation DIR --evaluation DIR ...`` with folders of `acclimate evaluate` that
-hold the aligned encoder ``cta``. docs/evaluation.md holds a run.
+hold the aligned encoder ``cta``. docs/results/cta.md holds a run.
 
 gradients    while CTA goes along each target in time order, batch by batch of 64: the cosine between the gradient of
              its own task and that of the cross-entropy with the true labels, both of what CTA moves. Mean over the

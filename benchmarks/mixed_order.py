@@ -8,7 +8,7 @@ Prints for each, as a Markdown table,
                  1 where each window is independent of the one before, near 0 where one class goes on for long
 
 in recorded and in shuffled order, and, shuffled, the accuracy of the net and its change by lifetime statistics of all
-layers with the source as 64 and as 256 pseudo-windows. No target is used. docs/evaluation.md draws the conclusion.
+layers with the source as 64 and as 256 pseudo-windows. No target is used. docs/results/policy.md draws the conclusion.
 """
 
 from collections.abc import Iterator

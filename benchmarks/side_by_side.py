@@ -5,7 +5,7 @@ batch size and kind of source it prints a Markdown table, one line per method an
 in points of accuracy against the source of the same kind on the same windows, the mean over groups and seeds, and in
 brackets the share of (group, seed) pairs whose whole 95 % interval lies below zero. Lines named ``source`` give its
 accuracy. A last table gives the CPU time in the method, in microseconds per window. ``--json`` prints the same for
-programs. docs/evaluation.md holds a run.
+programs. docs/results/methods.md holds a run.
 """
 
 import argparse
