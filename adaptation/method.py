@@ -9,15 +9,12 @@ safetensors, compares bit for bit and has a size in bytes. No method writes into
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor, nn
 
-from adaptation.alignment.aligned import Aligned
 from adaptation.errors import ConfigError, NotAdaptable
-from adaptation.generators.generator import Generator
-from adaptation.methods.policy_settings import PolicySettings
 
 __all__ = ["Method", "SourceContext", "State", "Step", "require_adapted", "state_bytes"]
 
@@ -33,22 +30,15 @@ class SourceContext:
         windows: (m, C, L) raw source windows, every class in about equal numbers; a few hundred.
         labels: (m,) their classes.
         seed: Of everything random in a method.
-        policy: What `adaptation.methods.policy_calibration` found out; only the policy needs it.
-        generators: What `adaptation.generators.meta_train` made of this source, by name; the methods of those names
-            need them.
         recorded: (n, C, L) all source windows in stored order, every class as often as it came, which is what
             generators compare features to, here as in meta-training; ``windows`` where not given.
-        alignments: What `adaptation.alignment.align` made of this source, by name; CTA and its relatives need them.
     """
 
     model: nn.Module
     windows: Tensor
     labels: Tensor
     seed: int = 0
-    policy: PolicySettings | None = None
-    generators: Mapping[str, Generator] = field(default_factory=dict)
     recorded: Tensor | None = None
-    alignments: Mapping[str, Aligned] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(self.windows) == 0 or len(self.windows) != len(self.labels):
@@ -61,32 +51,6 @@ class SourceContext:
     def all_windows(self) -> Tensor:
         """All source windows, or those there are."""
         return self.windows if self.recorded is None else self.recorded
-
-    def generator(self, name: str) -> Generator:
-        """Return a generator.
-
-        Raises:
-            ConfigError: There is none of this name.
-        """
-        if name not in self.generators:
-            raise ConfigError(
-                f"{name} needs a generator that was meta-trained on this source; there are: "
-                f"{', '.join(sorted(self.generators)) or 'none'}"
-            )
-        return self.generators[name]
-
-    def alignment(self, name: str) -> Aligned:
-        """Return an aligned encoder.
-
-        Raises:
-            ConfigError: There is none of this name.
-        """
-        if name not in self.alignments:
-            raise ConfigError(
-                f"{name} needs an encoder that was aligned with this source; there are: "
-                f"{', '.join(sorted(self.alignments)) or 'none'}"
-            )
-        return self.alignments[name]
 
 
 @dataclass(frozen=True, eq=False)

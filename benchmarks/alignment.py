@@ -36,7 +36,7 @@ from adaptation.state.optimizers import gradients_of
 from benchmarks.generators import Evaluated, markdown, points, shuffled
 from benchmarks.lean_layers import accuracies, load_data
 from infra.allocator import keep_freed_memory
-from streams.lab.study.prepare import load_source, read_facts
+from streams.lab.study.prepare import PreparedSource, load_source, read_facts
 
 _BATCH = 64
 SETTINGS: Mapping[str, AlignmentSettings] = {
@@ -68,13 +68,13 @@ def main() -> None:
 def load(folder: Path, seeds: int) -> Evaluated:
     """Load an evaluation's recordings and those of its sources that have an aligned encoder."""
     dataset = load_data(folder, None)
-    contexts: dict[str, list[SourceContext]] = {}
+    sources: dict[str, list[PreparedSource]] = {}
     for facts in read_facts(folder):
         if facts["seed"] < seeds:
-            context = load_source(folder, dataset, facts["recipe"], facts["seed"]).context
-            if "cta" in context.alignments:
-                contexts.setdefault(facts["recipe"], []).append(context)
-    return Evaluated(folder.name.rpartition("-")[2], dataset, contexts)
+            source = load_source(folder, dataset, facts["recipe"], facts["seed"])
+            if "cta" in source.prepared.alignments:
+                sources.setdefault(facts["recipe"], []).append(source)
+    return Evaluated(folder.name.rpartition("-")[2], dataset, sources)
 
 
 def gradients(evaluated: Sequence[Evaluated]) -> Iterator[dict[str, str]]:
@@ -82,14 +82,15 @@ def gradients(evaluated: Sequence[Evaluated]) -> Iterator[dict[str, str]]:
     for each in evaluated:
         target = each.dataset.target
         assert target is not None  # an evaluation has one
-        for recipe, contexts in each.contexts.items():
+        for recipe, sources in each.sources.items():
             thirds: list[list[float]] = [[], [], []]
             means, gains = [], []
-            for context in contexts:
+            for source in sources:
                 for _, where in target.streams():
                     windows = torch.from_numpy(target.windows[where])
                     labels = torch.from_numpy(target.labels[where])
-                    cosines, gain = cosines_along(context, context.alignment("cta"), windows, labels)
+                    aligned = source.prepared.alignment("cta")
+                    cosines, gain = cosines_along(source.context, aligned, windows, labels)
                     for place, cosine in enumerate(cosines):
                         thirds[3 * place // len(cosines)].append(cosine)
                     means.append(fmean(cosines))
@@ -162,10 +163,11 @@ def sensitivity(evaluated: Sequence[Evaluated]) -> Iterator[dict[str, str]]:
     for each in evaluated:
         target = each.dataset.target
         assert target is not None
-        context = next(iter(each.contexts.values()))[0]
+        source = next(iter(each.sources.values()))[0]
+        context = source.context
         labels = torch.from_numpy(each.dataset.source.labels)
         epochs, unsafe = default_epochs(len(labels)), each.dataset.unsafe_augmentations
-        cta = context.alignment("cta")
+        cta = source.prepared.alignment("cta")
         methods = [(f"rate {rate:g}", Cta(context, cta, learning_rate=rate), cta) for rate in RATES]
         for name, settings in SETTINGS.items():
             aligned = align(context, labels, settings, epochs, unsafe)

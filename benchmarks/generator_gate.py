@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from adaptation.data.augment import parse_augmentation
 from adaptation.evaluation.run import run_stream
-from adaptation.method import SourceContext
 from adaptation.methods.catalogue import make_method
 from adaptation.methods.policy import Policy
 from adaptation.methods.policy_calibration import calibrate_policy
@@ -26,6 +25,7 @@ from adaptation.methods.policy_settings import PolicySettings
 from adaptation.model.train import default_spec
 from benchmarks.generators import NAMES, Evaluated, load, markdown
 from infra.allocator import keep_freed_memory
+from streams.lab.study.prepare import PreparedSource
 
 _BATCH = 64
 
@@ -47,18 +47,19 @@ def gated(evaluated: Evaluated) -> Iterator[dict[str, str]]:
     source, target = evaluated.dataset.source, evaluated.dataset.target
     assert target is not None
     spec = default_spec(evaluated.dataset)
-    for recipe, contexts in evaluated.contexts.items():
+    for recipe, sources in evaluated.sources.items():
         augmentation = None if recipe == "none" else parse_augmentation(recipe)
-        for context in contexts:
-            settings = calibrate_policy(source.windows, source.labels, source.groups, spec, context.seed, augmentation)
+        for prepared in sources:
+            seed = prepared.context.seed
+            settings = calibrate_policy(source.windows, source.labels, source.groups, spec, seed, augmentation)
             found = [
-                compared(context, settings, target.windows[part], target.labels[part]) for _, part in target.streams()
+                compared(prepared, settings, target.windows[part], target.labels[part]) for _, part in target.streams()
             ]
             means = 100 * np.mean(found, axis=0)
             yield {
                 "recordings": evaluated.name,
                 "source": recipe,
-                "seed": str(context.seed),
+                "seed": str(seed),
                 "rung": settings.rung + (", gated" if settings.gated else ""),
                 "let through": f"{means[0]:.0f} %",
                 "source alone": f"{means[1]:.1f} %",
@@ -67,25 +68,25 @@ def gated(evaluated: Evaluated) -> Iterator[dict[str, str]]:
 
 
 def compared(
-    context: SourceContext, settings: PolicySettings, windows: NDArray[np.float32], labels: NDArray[np.int64]
+    source: PreparedSource, settings: PolicySettings, windows: NDArray[np.float32], labels: NDArray[np.int64]
 ) -> Sequence[float]:
     """Return the share let through, the source's accuracy, and the changes by the rung and each generator, 0 to 1."""
-    policy, through, by_rung = Policy(context, settings), [], []
+    policy, through, by_rung = Policy(source.context, settings), [], []
     state = policy.reset()
     for window in torch.split(torch.from_numpy(windows), 1):  # one receipt each; batches make no difference to it
         state, step = policy.adapt_batch(state, window)
         by_rung.append(step.probabilities.argmax(dim=1).numpy())
         through.append(step.receipts[0]["rung"] != "source")
     mask = np.array(through)
-    source = _answers(context, "source", windows)
-    accuracy = float((source == labels).mean())
-    answers = [np.concatenate(by_rung), *(np.where(mask, _answers(context, name, windows), source) for name in NAMES)]
+    unadapted = _answers(source, "source", windows)
+    accuracy = float((unadapted == labels).mean())
+    answers = [np.concatenate(by_rung), *(np.where(mask, _answers(source, name, windows), unadapted) for name in NAMES)]
     return [float(mask.mean()), accuracy, *(float((each == labels).mean()) - accuracy for each in answers)]
 
 
-def _answers(context: SourceContext, name: str, windows: NDArray[np.float32]) -> NDArray[np.int64]:
+def _answers(source: PreparedSource, name: str, windows: NDArray[np.float32]) -> NDArray[np.int64]:
     answers: NDArray[np.int64] = run_stream(
-        make_method(name, context), windows, _BATCH, lambda: 0.0
+        make_method(name, source.context, source.prepared), windows, _BATCH, lambda: 0.0
     ).probabilities.argmax(axis=1)
     return answers
 

@@ -31,6 +31,7 @@ from adaptation.methods.catalogue import make_method
 from adaptation.methods.policy import Policy
 from adaptation.methods.policy_calibration import LEAST_DEVICES, MOST_HARM, lower_end, trained_on
 from adaptation.methods.policy_settings import PolicySettings, Rung
+from adaptation.methods.prepared import Prepared
 from adaptation.model.robust import folds
 from adaptation.model.spec import NetworkSpec
 from adaptation.model.train import default_spec
@@ -56,7 +57,8 @@ def left_out(
         context = trained_on(rows, source.windows, source.labels, spec, seed, augmentation)
         others = Recordings(source.windows[rows], source.labels[rows], source.groups[rows])
         taught = {name: meta_train(context.model, others, VARIANTS[name], seed).generator for name in NAMES}
-        methods = methods_of(replace(context, generators=taught, recorded=torch.from_numpy(others.windows)))
+        recorded = replace(context, recorded=torch.from_numpy(others.windows))
+        methods = methods_of(recorded, Prepared(generators=taught))
         for device in np.unique(source.groups[test]):
             own = source.groups == device
             windows, labels = source.windows[own], source.labels[own]
@@ -72,12 +74,12 @@ def left_out(
                     yield label, name, without, _accuracy(method, each, labels)
 
 
-def methods_of(context: SourceContext) -> dict[str, Method]:
+def methods_of(context: SourceContext, prepared: Prepared) -> dict[str, Method]:
     """Return the generators, and the policy's rungs as they are when they always answer."""
     rungs: dict[str, Method] = {
         rung: Policy(context, PolicySettings(rung, False, 1.0, 1.0, _PSEUDO_WINDOWS, weak=False)) for rung in _RUNGS
     }
-    return {**{name: make_method(name, context) for name in NAMES}, **rungs}
+    return {**{name: make_method(name, context, prepared) for name in NAMES}, **rungs}
 
 
 def _accuracy(method: Method, windows: NDArray[np.float32], labels: NDArray[np.int64]) -> float:

@@ -25,13 +25,13 @@ from adaptation.data.dataset import Dataset, Split
 from adaptation.generators.compression import PRECISIONS, compressed, stored_bytes
 from adaptation.generators.episodes import STRETCHES, stretches
 from adaptation.generators.generator import Generator
-from adaptation.method import SourceContext
 from adaptation.methods.catalogue import make_method
+from adaptation.methods.prepared import Prepared
 from adaptation.methods.source import Unadapted
 from adaptation.model.train import default_spec
 from benchmarks.lean_layers import accuracies, load_data
 from infra.allocator import keep_freed_memory
-from streams.lab.study.prepare import load_source, read_facts
+from streams.lab.study.prepare import PreparedSource, load_source, read_facts
 
 NAMES = ("mgg", "generalizeformer")
 PLAIN = ("same-loss-sgd", "same-loss-adam")  # what a learned rule is to be held against
@@ -44,7 +44,7 @@ class Evaluated:
 
     name: str
     dataset: Dataset
-    contexts: Mapping[str, Sequence[SourceContext]]  # by recipe
+    sources: Mapping[str, Sequence[PreparedSource]]  # by recipe
 
 
 def main() -> None:
@@ -68,13 +68,13 @@ def main() -> None:
 def load(folder: Path, seeds: int) -> Evaluated:
     """Load an evaluation's recordings and those of its sources that have generators."""
     dataset = load_data(folder, None)
-    contexts: dict[str, list[SourceContext]] = {}
+    sources: dict[str, list[PreparedSource]] = {}
     for facts in read_facts(folder):
         if facts["seed"] < seeds:
-            context = load_source(folder, dataset, facts["recipe"], facts["seed"]).context
-            if set(NAMES) <= set(context.generators):
-                contexts.setdefault(facts["recipe"], []).append(context)
-    return Evaluated(folder.name.rpartition("-")[2], dataset, contexts)
+            source = load_source(folder, dataset, facts["recipe"], facts["seed"])
+            if set(NAMES) <= set(source.prepared.generators):
+                sources.setdefault(facts["recipe"], []).append(source)
+    return Evaluated(folder.name.rpartition("-")[2], dataset, sources)
 
 
 def shuffled(split: Split, seed: int) -> Split:
@@ -95,14 +95,14 @@ def spread(split: Split) -> Split:
 
 
 def change(
-    contexts: Sequence[SourceContext], split: Callable[[int], Split], name: str, batch: int
+    sources: Sequence[PreparedSource], split: Callable[[int], Split], name: str, batch: int
 ) -> tuple[float, float]:
     """Return the change against the source, mean over seeds and groups and of the worst group, in points."""
     found = []
-    for seed, context in enumerate(contexts):
+    for seed, source in enumerate(sources):
         stream = split(seed)
-        with_it = accuracies(make_method(name, context), stream, batch)
-        found.append(np.array(with_it) - np.array(accuracies(Unadapted(context), stream, 256)))
+        with_it = accuracies(make_method(name, source.context, source.prepared), stream, batch)
+        found.append(np.array(with_it) - np.array(accuracies(Unadapted(source.context), stream, 256)))
     changes = 100 * np.array(found)
     return float(changes.mean()), float(changes.mean(axis=0).min())
 
@@ -116,12 +116,12 @@ def unshifted(evaluated: Sequence[Evaluated]) -> Iterator[dict[str, str]]:
     """Yield a row per evaluation, kind of source and method."""
     for each in evaluated:
         own = spread(each.dataset.source)
-        for recipe, contexts in each.contexts.items():
+        for recipe, sources in each.sources.items():
             for name in (*PLAIN, *NAMES):
                 row = {"recordings": each.name, "source": recipe, "method": name}
                 for order, stream in orders(own).items():
                     for batch in (1, 8, 64):
-                        row[f"{order}, {batch}"] = points(*change(contexts, stream, name, batch))
+                        row[f"{order}, {batch}"] = points(*change(sources, stream, name, batch))
                 yield row
 
 
@@ -129,13 +129,13 @@ def compression(evaluated: Sequence[Evaluated]) -> Iterator[dict[str, str]]:
     """Yield a row per evaluation, kind of source, generator and precision."""
     for each in evaluated:
         assert each.dataset.target is not None
-        for recipe, contexts in each.contexts.items():
+        for recipe, sources in each.sources.items():
             for name in NAMES:
                 for precision in PRECISIONS:
-                    whole = [context.generator(name) for context in contexts]
+                    whole = [source.prepared.generator(name) for source in sources]
                     small = [
-                        with_generator(context, name, compressed(generator, precision))
-                        for context, generator in zip(contexts, whole, strict=True)
+                        with_generator(source, name, compressed(generator, precision))
+                        for source, generator in zip(sources, whole, strict=True)
                     ]
                     size = stored_bytes(whole[0], precision)
                     row = {"recordings": each.name, "source": recipe, "generator": name, "weights": precision}
@@ -148,35 +148,35 @@ def compression(evaluated: Sequence[Evaluated]) -> Iterator[dict[str, str]]:
 def transfer(evaluated: Sequence[Evaluated]) -> Iterator[dict[str, str]]:
     """Yield a row per evaluation, kind of source and origin of the MGG."""
     for each in evaluated:
-        for recipe, contexts in each.contexts.items():
+        for recipe, sources in each.sources.items():
             for origin in evaluated:
                 lent = [
-                    with_generator(context, "mgg", other.generator("mgg"))
-                    for context, other in zip(contexts, origin.contexts["none"], strict=True)
+                    with_generator(source, "mgg", other.prepared.generator("mgg"))
+                    for source, other in zip(sources, origin.sources["none"], strict=True)
                 ]
                 yield _target_row(each, recipe, "mgg", origin.name, lent)
             for name in PLAIN:
-                yield _target_row(each, recipe, name, "", contexts)
+                yield _target_row(each, recipe, name, "", sources)
 
 
 def _target_row(
-    each: Evaluated, recipe: str, name: str, taught_on: str, contexts: Sequence[SourceContext]
+    each: Evaluated, recipe: str, name: str, taught_on: str, sources: Sequence[PreparedSource]
 ) -> dict[str, str]:
     spec = default_spec(each.dataset)
     row = {"used on": f"{each.name} ({spec.kind}, {spec.widths})", "source": recipe, "method": name}
     row["taught on"] = taught_on
     assert each.dataset.target is not None
     for order, stream in orders(each.dataset.target).items():
-        row[order] = points(*change(contexts, stream, name, _BATCH))
+        row[order] = points(*change(sources, stream, name, _BATCH))
     return row
 
 
 _TABLES = {"unshifted": unshifted, "compressed": compression, "transfer": transfer}
 
 
-def with_generator(context: SourceContext, name: str, generator: Generator) -> SourceContext:
-    """Return the context with this generator in the place of its own."""
-    return replace(context, generators={**context.generators, name: generator})
+def with_generator(source: PreparedSource, name: str, generator: Generator) -> PreparedSource:
+    """Return the source with this generator in the place of its own."""
+    return replace(source, prepared=Prepared(generators={**source.prepared.generators, name: generator}))
 
 
 def points(mean: float, worst: float) -> str:

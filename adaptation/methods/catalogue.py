@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from adaptation.errors import ConfigError
-from adaptation.generators.generator import VARIANTS
+from adaptation.generators.generator import VARIANTS, Generator
 from adaptation.generators.mgg import MggSettings
 from adaptation.lean.lean_settings import LeanSettings
 from adaptation.method import Method, SourceContext
@@ -35,6 +35,7 @@ from adaptation.methods.lean import Lean, LeanHybrid
 from adaptation.methods.oftta import Oftta
 from adaptation.methods.pbrs import Pbrs
 from adaptation.methods.policy import Policy
+from adaptation.methods.prepared import Prepared
 from adaptation.methods.rotta import Rotta
 from adaptation.methods.sar import Sar
 from adaptation.methods.smoothing import Smoothing
@@ -53,22 +54,10 @@ def _lean_a(context: SourceContext) -> Method:
     return Lean(context, settings)
 
 
-def _generated(name: str) -> Callable[[SourceContext], Method]:
-    """Return the method that uses the generator of this name."""
-
-    def make(context: SourceContext) -> Method:
-        generator = context.generator(name)
-        if isinstance(generator.settings, MggSettings):
-            return AffineDescent(context, MggRule(generator), generator)
-        return GeneratedBatches(context, generator)
-
-    return make
-
-
-def _aligned(method: str) -> Callable[[SourceContext], Method]:
-    """Return the method that uses an aligned encoder in this way."""
-    variant, settings = _CTA[method]
-    return lambda context: Cta(context, context.alignment(variant), **settings)
+def _generated(context: SourceContext, generator: Generator) -> Method:
+    if isinstance(generator.settings, MggSettings):
+        return AffineDescent(context, MggRule(generator), generator)
+    return GeneratedBatches(context, generator)
 
 
 # Each with the alignment that it needs and how it is used. Ten steps an episode: what is dropped after each batch must
@@ -88,7 +77,8 @@ _CTA: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 }
 ALIGNED: Mapping[str, str] = {method: variant for method, (variant, _) in _CTA.items()}
 
-METHODS: Mapping[str, Callable[[SourceContext], Method]] = {
+# They need the source alone.
+_PLAIN: Mapping[str, Callable[[SourceContext], Method]] = {
     "source": Unadapted,
     "smoothing": Smoothing,
     "bn": lambda context: BatchNormPrior(context, prior=0.0),
@@ -112,25 +102,36 @@ METHODS: Mapping[str, Callable[[SourceContext], Method]] = {
     "foa": Foa,
     "same-loss-sgd": lambda context: AffineDescent(context, SgdRule()),
     "same-loss-adam": lambda context: AffineDescent(context, AdamRule()),
-    **{name: _generated(name) for name in VARIANTS},
-    **{name: _aligned(name) for name in _CTA},
-    "policy": Policy,
 }
+METHODS: tuple[str, ...] = (*_PLAIN, *VARIANTS, *_CTA, "policy")
 
 # They explain a method and are none that anybody would use: left out of "all".
 ABLATIONS = tuple(name for name in VARIANTS if name not in ("mgg", "generalizeformer"))
 CTA_ABLATIONS = tuple(name for name in _CTA if name not in ("cta", "cta-episodic"))
 
 
-def make_method(name: str, context: SourceContext) -> Method:
+def make_method(name: str, context: SourceContext, prepared: Prepared | None = None) -> Method:
     """Return a method, configured from a source.
+
+    Args:
+        name: One of `METHODS`.
+        context: The source.
+        prepared: What was prepared for it beforehand; only generators, CTA with its relatives, and the policy need it.
 
     Raises:
         NotAdaptable: The network has nothing that this method could adapt.
-        ConfigError: There is no method of this name, or the policy was not calibrated.
+        ConfigError: There is no method of this name, or what it needs was not prepared.
     """
     if name not in METHODS:
         near = difflib.get_close_matches(name, METHODS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(METHODS)}"
         raise ConfigError(f"no method is called {name!r}; {hint}")
-    return METHODS[name](context)
+    if name in _PLAIN:
+        return _PLAIN[name](context)
+    prepared = prepared or Prepared()
+    if name in VARIANTS:
+        return _generated(context, prepared.generator(name))
+    if name in _CTA:
+        variant, settings = _CTA[name]
+        return Cta(context, prepared.alignment(variant), **settings)
+    return Policy(context, prepared.policy_settings())

@@ -45,7 +45,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from adaptation.errors import ConfigError
 from adaptation.guards.diversity import DiversityGuard, DiversityLimits
 from adaptation.guards.input_sanity import InputSanity
 from adaptation.lean.lean_settings import LeanSettings
@@ -120,21 +119,12 @@ class Policy:
 
     Args:
         context: The source.
-        settings: What its own devices allow; those of the context when not given.
-
-    Raises:
-        ConfigError: There are no settings.
+        settings: What its own devices allow.
     """
 
     stateless = False
 
-    def __init__(self, context: SourceContext, settings: PolicySettings | None = None) -> None:
-        settings = settings or context.policy
-        if settings is None:
-            raise ConfigError(
-                "the policy needs settings of this source model: expected "
-                "adaptation.methods.policy_calibration to have run"
-            )
+    def __init__(self, context: SourceContext, settings: PolicySettings) -> None:
         self.settings = settings
         self.network = Network(context.model)
         self.lean = LeanSettings.for_layers(len(self.network.norms))

@@ -1,14 +1,14 @@
 """The cosine of two gradients, and the lines about it."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 
 from adaptation.data.dataset import Dataset, Split
+from adaptation.methods.prepared import Prepared
 from benchmarks.alignment import cosine_of, cosines_along, gradients
 from benchmarks.generators import Evaluated
+from streams.lab.study.prepare import PreparedSource
 from tests.adaptation.methods.numpy_net import source_for
 from tests.adaptation.tiny_alignments import drawn_alignments
 from tests.adaptation.tiny_nets import CONV, windows_for
@@ -36,11 +36,11 @@ def test_a_stream_gives_a_cosine_per_whole_batch_and_one_gain() -> None:
 
 def test_a_line_tells_thirds_and_signs() -> None:
     context = source_for(CONV)
-    context = replace(context, alignments=drawn_alignments(context))
+    source = PreparedSource(context, {}, prepared=Prepared(alignments=drawn_alignments(context)))
     split = Split(windows_for(CONV, 420), np.arange(420) % 4, np.repeat(["a", "b"], 210), np.arange(420))
     names, classes = tuple("xyz"), tuple("0123")
     dataset = Dataset("tiny", split, split, names, classes, CONV.transform, "device", None, {})
-    (line,) = gradients([Evaluated("tiny", dataset, {"none": [context, context]})])
+    (line,) = gradients([Evaluated("tiny", dataset, {"none": [source, source]})])
     assert set(line) == {
         *("recordings", "source", "first third", "middle", "last", "above zero", "correlation with gain"),
     }

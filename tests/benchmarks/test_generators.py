@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from adaptation.data.dataset import Dataset, Split
+from adaptation.methods.prepared import Prepared
 from adaptation.model.spec import NetworkSpec
 from benchmarks.adaptation_batches import curves, draw, panels
 from benchmarks.generators import Evaluated, compression, markdown, points, shuffled, spread, transfer, unshifted
 from streams.lab.evaluate.task_runner import _pack
+from streams.lab.study.prepare import PreparedSource
 from tests.adaptation.methods.numpy_net import source_for
 from tests.adaptation.tiny_generators import drawn_generators
 from tests.adaptation.tiny_nets import CONV, MLP, windows_for
@@ -23,12 +25,12 @@ def evaluated(spec: NetworkSpec, name: str, size: float = 0.0) -> Evaluated:
     if size == 0.0:
         still = {key: value * 0 for key, value in generators["generalizeformer"].weights.items()}
         generators = {**generators, "generalizeformer": replace(generators["generalizeformer"], weights=still)}
-    context = replace(source_for(spec), generators=generators)
+    source = PreparedSource(source_for(spec), {}, prepared=Prepared(generators=generators))
     split = Split(windows_for(spec, 80), np.arange(80) % spec.classes, np.repeat(["a", "b"], 40), np.arange(80))
     names = tuple(str(i) for i in range(spec.channels))
     classes = tuple(str(i) for i in range(spec.classes))
     dataset = Dataset(name, split, split, names, classes, spec.transform, "device", None, {})
-    return Evaluated(name, dataset, {"none": [context, context]})
+    return Evaluated(name, dataset, {"none": [source, source]})
 
 
 def test_a_generator_that_does_nothing_loses_nothing_on_unshifted_data() -> None:

@@ -14,7 +14,7 @@ import hashlib
 import inspect
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ from adaptation.lean.lean_settings import LeanSettings
 from adaptation.method import Method, SourceContext, State, Step, state_bytes
 from adaptation.methods.catalogue import METHODS, make_method
 from adaptation.methods.policy_settings import PolicySettings
+from adaptation.methods.prepared import Prepared
 from adaptation.model.nets import Classifier
 from adaptation.model.network import Network
 from adaptation.model.spec import NetworkSpec
@@ -95,13 +96,17 @@ def source(spec: NetworkSpec) -> Classifier:
 def context_of(spec: NetworkSpec, model: nn.Module | None = None) -> SourceContext:
     windows = some_windows(spec, 200, seed=1)[:96]
     labels = source(spec)(windows).argmax(dim=1)
-    context = SourceContext(model or source(spec), windows, labels, 3, ALWAYS, drawn_generators(spec))
-    return replace(context, alignments=drawn_alignments(context))
+    return SourceContext(model or source(spec), windows, labels, 3)
+
+
+def made(name: str, spec: NetworkSpec, model: nn.Module | None = None) -> Method:
+    context = context_of(spec, model)
+    return make_method(name, context, Prepared(ALWAYS, drawn_generators(spec), drawn_alignments(context)))
 
 
 @functools.cache
 def method_of(name: str, net: str) -> Method:
-    return make_method(name, context_of(NETS[net]))
+    return made(name, NETS[net])
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
@@ -164,7 +169,7 @@ def check_answers(step: Step, count: int, classes: int) -> None:
 def test_the_catalogue_holds_every_method_that_was_promised_and_names_no_other() -> None:
     assert set(METHODS) >= PROMISED
     with pytest.raises(ConfigError, match="no-such-method"):
-        make_method("no-such-method", context_of(CONV))
+        made("no-such-method", CONV)
 
 
 @every_pair
@@ -189,7 +194,7 @@ def test_answers_are_finite_rows_sum_to_1_and_batches_of_1_and_64_work(name: str
 def test_two_runs_are_equal_and_a_state_saved_and_loaded_half_way_continues_bit_for_bit(name: str, net: str) -> None:
     run = recorded(name, net)
     batches = torch.split(some_windows(NETS[net], sum(BATCHES)), BATCHES)
-    again = make_method(name, context_of(NETS[net]))  # a new process would build a new one
+    again = made(name, NETS[net])  # a new process would build a new one
     fresh = load(save(dict(again.reset())))
     assert digest({key: fresh[key] for key in run.states[0]}) == digest(run.states[0])
     states, steps = follow(again, load(save(dict(run.states[RELOADED_AFTER]))), batches[RELOADED_AFTER:])
@@ -242,14 +247,14 @@ def test_what_it_adapts_are_tensors_of_the_network(name: str, net: str) -> None:
 def test_a_network_without_batch_norm_is_refused(name: str) -> None:
     bare = nn.Sequential(nn.Flatten(), nn.Linear(CONV.channels * CONV.length, CONV.classes)).eval()
     with pytest.raises(NotAdaptable, match="BatchNorm"):
-        make_method(name, context_of(CONV, bare))
+        made(name, CONV, bare)
 
 
 @every_method
 def test_a_network_without_a_linear_layer_is_refused(name: str) -> None:
     headless = nn.Sequential(nn.BatchNorm1d(CONV.channels), nn.AdaptiveAvgPool1d(1), nn.Flatten()).eval()
     with pytest.raises(NotAdaptable, match="Linear"):
-        make_method(name, context_of(CONV, headless))
+        made(name, CONV, headless)
 
 
 @pytest.mark.parametrize(("name", "net"), sorted(NOT_ADAPTABLE))
@@ -257,7 +262,7 @@ def test_a_method_that_could_do_nothing_on_this_network_says_so_instead_of_answe
     name: str, net: str
 ) -> None:
     with pytest.raises(NotAdaptable, match="without a time axis"):
-        make_method(name, context_of(NETS[net]))
+        made(name, NETS[net])
 
 
 @every_method
@@ -276,7 +281,7 @@ def test_an_empty_selection_of_layers_is_refused(name: str) -> None:
 @every_pair
 def test_behind_the_guards_it_keeps_its_promises(name: str, net: str) -> None:
     spec, batches = NETS[net], torch.split(some_windows(NETS[net], 81), [64, 8, 1, 8])
-    guarded, again = (Guarded(make_method(name, context_of(spec)), context_of(spec)) for _ in range(2))
+    guarded, again = (Guarded(made(name, spec), context_of(spec)) for _ in range(2))
     states, steps = follow(guarded, guarded.reset(), batches)
     loaded, later = follow(again, load(save(dict(states[2]))), batches[2:])
     for step, batch in zip(steps, batches, strict=True):
@@ -311,7 +316,7 @@ def check_broken_windows(method: Method, spec: NetworkSpec) -> None:
 
 @every_pair
 def test_behind_the_guards_broken_windows_get_the_source_s_answer_and_leave_no_trace(name: str, net: str) -> None:
-    check_broken_windows(Guarded(make_method(name, context_of(NETS[net])), context_of(NETS[net])), NETS[net])
+    check_broken_windows(Guarded(made(name, NETS[net]), context_of(NETS[net])), NETS[net])
 
 
 @pairs(("policy", "same-loss-sgd", *VARIANTS))
@@ -341,7 +346,7 @@ def test_a_collapsed_model_is_detected_within_3_batches(name: str, net: str) -> 
     spec = NETS[net]
     collapsed = copy.deepcopy(source(spec))
     collapsed.get_parameter(f"blocks.{spec.layers - 1}.norm.weight").zero_()  # every window has the same features
-    method = make_method(name, context_of(spec, collapsed))
+    method = made(name, spec, collapsed)
     assert alarms_within_3_batches(method, method.reset(), spec)
 
 

@@ -181,7 +181,8 @@ class TaskRunner:
         return load_source(self._folder, self._dataset, recipe, seed)
 
     def _make_method(self, name: str, recipe: str, seed: int) -> Method:
-        return make_method(name, self._source(recipe, seed).context)
+        source = self._source(recipe, seed)
+        return make_method(name, source.context, source.prepared)
 
     def _make_stream(self, group: str, kind: str, seed: int) -> Stream:
         members = (group,) if group else tuple(name for name, _ in self._target.streams())

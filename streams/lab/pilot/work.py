@@ -178,7 +178,7 @@ class Worker:
             _augmentation(job.recipe),
             after_epoch,
         )
-        context = self._sample(fitted.model, source.windows[rows], source.labels[rows], None)
+        context = self._sample(fitted.model, source.windows[rows], source.labels[rows])
         found: dict[str, list[DeviceScore]] = {}
         for device in np.unique(source.groups[test]):
             own = source.groups == device
@@ -210,9 +210,9 @@ class Worker:
         assert target is not None  # load_data has checked it
         part = dict(target.streams())[job.device]
         windows, labels = target.windows[part], target.labels[part]
-        context = self._context(job.recipe, job.policy)
+        context = self._context(job.recipe)
         outputs = self._bundle(job.recipe)[1].run(windows, adapted=False)
-        policy = WatchedPolicy(Policy(context))
+        policy = WatchedPolicy(Policy(context, job.policy))
         runs: dict[str, Answers | None] = {}
         names = ("source", *RUNGS)
         for done, name in enumerate(names):
@@ -226,7 +226,7 @@ class Worker:
         assert source is not None  # the source always answers
         plain = source
         if job.recipe != PLAIN:
-            found = _answer("source", self._context(PLAIN, job.policy), windows)
+            found = _answer("source", self._context(PLAIN), windows)
             assert found is not None
             plain = found
         return {
@@ -257,17 +257,15 @@ class Worker:
         bundle = read_bundle(bundle_folder(self._folder, recipe))
         return bundle, bundle.engine()
 
-    def _make_context(self, recipe: str, policy: PolicySettings) -> SourceContext:
+    def _make_context(self, recipe: str) -> SourceContext:
         model = from_tensors(self._spec, self._bundle(recipe)[0].tensors)
-        return self._sample(model, self._dataset.source.windows, self._dataset.source.labels, policy)
+        return self._sample(model, self._dataset.source.windows, self._dataset.source.labels)
 
-    def _sample(
-        self, model: Classifier, windows: NDArray[np.float32], labels: NDArray[np.int64], policy: PolicySettings | None
-    ) -> SourceContext:
+    def _sample(self, model: Classifier, windows: NDArray[np.float32], labels: NDArray[np.int64]) -> SourceContext:
         seed = self._options.seed
         rows = balanced_rows(labels, _SAMPLE, seed)
         recorded = torch.from_numpy(windows)
-        return SourceContext(model, recorded[rows], torch.from_numpy(labels[rows]), seed, policy, recorded=recorded)
+        return SourceContext(model, recorded[rows], torch.from_numpy(labels[rows]), seed, recorded)
 
 
 def _answer(name: str, context: SourceContext, windows: NDArray[np.float32]) -> Answers | None:

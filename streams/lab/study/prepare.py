@@ -14,7 +14,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from adaptation.evaluation.run import balanced_rows
 from adaptation.method import SourceContext
 from adaptation.methods.policy_calibration import calibrate_policy
 from adaptation.methods.policy_settings import PolicySettings, RungScore
+from adaptation.methods.prepared import Prepared
 from adaptation.model.nets import Classifier, from_tensors, to_tensors
 from adaptation.model.spec import expected_tensors
 from adaptation.model.train import check_source, default_epochs, default_spec, fit
@@ -66,11 +67,13 @@ class PreparedSource:
         context: For `adaptation.methods.catalogue.make_method`.
         facts: Plain values about the training, for results and summary.
         digest: Of the stored tensors, to tell models apart; empty where nothing is stored yet.
+        prepared: What else was prepared for it so far.
     """
 
     context: SourceContext
     facts: Mapping[str, Any]
     digest: str = ""
+    prepared: Prepared = field(default_factory=Prepared)
 
 
 def prepare_source(dataset: Dataset, recipe: str, seed: int, epochs: int | None = None) -> PreparedSource:
@@ -96,7 +99,7 @@ def prepare_source(dataset: Dataset, recipe: str, seed: int, epochs: int | None 
         "loss": fitted.losses[-1],
         "code": code_digest(SOURCE_MAKERS),
     }
-    return PreparedSource(_context(dataset, fitted.model, seed, policy=None), facts)  # see `prepare_policy`
+    return PreparedSource(_context(dataset, fitted.model, seed), facts)
 
 
 def save_source(folder: Path, prepared: PreparedSource) -> None:
@@ -120,10 +123,13 @@ def load_source(folder: Path, dataset: Dataset, recipe: str, seed: int) -> Prepa
     spec = default_spec(dataset)
     stored = tensors.read_bytes()
     model = from_tensors(spec, read_tensors(str(tensors), stored, expected_tensors(spec)))
-    context = _context(dataset, model, seed, read_policy(folder, recipe, seed))
-    generators, alignments = read_generators(folder, recipe, seed), read_alignments(folder, recipe, seed)
-    context = replace(context, generators=generators, alignments=alignments)
-    return PreparedSource(context, content["facts"], hashlib.blake2b(stored, digest_size=6).hexdigest())
+    prepared = Prepared(
+        read_policy(folder, recipe, seed),
+        read_generators(folder, recipe, seed),
+        read_alignments(folder, recipe, seed),
+    )
+    digest = hashlib.blake2b(stored, digest_size=6).hexdigest()
+    return PreparedSource(_context(dataset, model, seed), content["facts"], digest, prepared)
 
 
 def is_prepared(folder: Path, recipe: str, seed: int) -> bool:
@@ -222,10 +228,10 @@ def _renamed(content: dict[str, Any]) -> dict[str, Any]:
     return {**content, "recipe": content["recipe"].replace(",", "+")}
 
 
-def _context(dataset: Dataset, model: torch.nn.Module, seed: int, policy: PolicySettings | None) -> SourceContext:
+def _context(dataset: Dataset, model: torch.nn.Module, seed: int) -> SourceContext:
     rows = balanced_rows(dataset.source.labels, _SAMPLE, seed)
     recorded, labels = torch.from_numpy(dataset.source.windows), torch.from_numpy(dataset.source.labels)
-    return SourceContext(model, recorded[rows], labels[rows], seed, policy, recorded=recorded)
+    return SourceContext(model, recorded[rows], labels[rows], seed, recorded)
 
 
 def _paths(folder: Path, seed: int, recipe: str) -> tuple[Path, Path]:

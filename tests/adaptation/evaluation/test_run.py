@@ -15,6 +15,7 @@ from adaptation.evaluation.streams import make_stream
 from adaptation.method import Method, SourceContext, State, Step
 from adaptation.methods.catalogue import METHODS, make_method
 from adaptation.methods.policy_settings import PolicySettings
+from adaptation.methods.prepared import Prepared
 from tests.adaptation.tiny_alignments import drawn_alignments
 from tests.adaptation.tiny_generators import drawn_generators
 from tests.adaptation.tiny_nets import tones, trained_on_tones
@@ -94,14 +95,13 @@ def test_target_labels_never_reach_a_method(name: str) -> None:
     source, source_labels = tones(60, seed=2)
     windows, labels = tones(40, seed=8)
     model = trained_on_tones()[0]
-    generators = drawn_generators(model.spec)
-    context = SourceContext(model, torch.from_numpy(source), torch.from_numpy(source_labels), 1, ALWAYS, generators)
-    context = replace(context, alignments=drawn_alignments(context))
+    context = SourceContext(model, torch.from_numpy(source), torch.from_numpy(source_labels), 1)
+    prepared = Prepared(ALWAYS, drawn_generators(model.spec), drawn_alignments(context))
     answers = []
     for given in (labels, np.random.default_rng(0).permutation(labels), np.zeros_like(labels)):
         split = Split(windows, given, np.full(len(given), "device"), np.arange(len(given)))
         stream = make_stream(split, ("device",), "shuffled", 0, np.zeros(2), np.ones(2))
-        answers.append(run_stream(make_method(name, context), stream.windows, 8, Ticking()).probabilities)
+        answers.append(run_stream(make_method(name, context, prepared), stream.windows, 8, Ticking()).probabilities)
     assert np.array_equal(answers[0], answers[1])
     assert np.array_equal(answers[0], answers[2])
 

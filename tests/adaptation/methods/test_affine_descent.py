@@ -11,6 +11,7 @@ from adaptation.generators.valid_range import LEAST_WINDOWS, ValidRange
 from adaptation.method import SourceContext, State
 from adaptation.methods.affine_descent import AdamRule, AffineDescent, MggRule, Rule, SgdRule
 from adaptation.methods.catalogue import make_method
+from adaptation.methods.prepared import Prepared
 from adaptation.model.network import Network
 from adaptation.model.spec import NetworkSpec
 from tests.adaptation.methods.numpy_net import shifted, source_for
@@ -21,8 +22,8 @@ SPECS = pytest.mark.parametrize("spec", [CONV, ODD, MLP])
 RULES = pytest.mark.parametrize("rule", ["mgg", "mgg-uncorrected", "lstm", "same-loss-sgd", "same-loss-adam"])
 
 
-def context_of(spec: NetworkSpec) -> SourceContext:
-    return replace(source_for(spec), generators=drawn_generators(spec, 0.3))
+def drawn(spec: NetworkSpec) -> Prepared:
+    return Prepared(generators=drawn_generators(spec, 0.3))
 
 
 def affine(context: SourceContext, state: State) -> torch.Tensor:
@@ -37,8 +38,8 @@ def by_source(context: SourceContext, windows: torch.Tensor) -> torch.Tensor:
 @SPECS
 @RULES
 def test_the_first_batch_gets_the_source_s_answer_and_moves_gamma_and_beta_alone(spec: NetworkSpec, rule: str) -> None:
-    context, windows = context_of(spec), shifted(spec, LEAST_WINDOWS)
-    method = make_method(rule, context)
+    context, windows = source_for(spec), shifted(spec, LEAST_WINDOWS)
+    method = make_method(rule, context, drawn(spec))
     state, step = method.adapt_batch(method.reset(), windows)
     torch.testing.assert_close(step.probabilities, by_source(context, windows), atol=1e-5, rtol=0)
     assert step.updates == 1
@@ -52,9 +53,9 @@ def test_the_first_batch_gets_the_source_s_answer_and_moves_gamma_and_beta_alone
 
 @SPECS
 def test_no_coordinate_moves_by_more_than_alpha(spec: NetworkSpec) -> None:
-    context, alpha = context_of(spec), 0.02
+    context, alpha = source_for(spec), 0.02
     for name, bound in (("mgg-uncorrected", alpha), ("mgg", 2 * alpha)):
-        generator = replace(context.generator(name), step_share=alpha / 0.03)
+        generator = replace(drawn(spec).generator(name), step_share=alpha / 0.03)
         method = AffineDescent(context, MggRule(generator), generator)
         state = method.reset()
         for part in torch.split(5 * shifted(spec, 192), 64):
@@ -65,9 +66,9 @@ def test_no_coordinate_moves_by_more_than_alpha(spec: NetworkSpec) -> None:
 
 @SPECS
 def test_with_steps_of_0_nothing_moves_by_a_bit(spec: NetworkSpec) -> None:
-    context, windows = context_of(spec), shifted(spec, 128)
-    drawn = context.generator("mgg")
-    still = replace(drawn, weights={**drawn.weights, "out": torch.zeros_like(drawn.weights["out"])})
+    context, windows = source_for(spec), shifted(spec, 128)
+    generator = drawn(spec).generator("mgg")
+    still = replace(generator, weights={**generator.weights, "out": torch.zeros_like(generator.weights["out"])})
     method = AffineDescent(context, MggRule(still), still)
     state = method.reset()
     for part in torch.split(windows, 64):
@@ -102,8 +103,8 @@ def test_plain_rules_follow_torch_s_own_optimizers(spec: NetworkSpec, rule: Rule
 @SPECS
 @RULES
 def test_small_batches_are_gathered_and_step_as_one(spec: NetworkSpec, rule: str) -> None:
-    context, windows = context_of(spec), shifted(spec, LEAST_WINDOWS)
-    method = make_method(rule, context)
+    context, windows = source_for(spec), shifted(spec, LEAST_WINDOWS)
+    method = make_method(rule, context, drawn(spec))
     whole, _ = method.adapt_batch(method.reset(), windows)
     state, updates = method.reset(), []
     for part in torch.split(windows, [1, 3, 1, 7, 52]):
@@ -116,8 +117,8 @@ def test_small_batches_are_gathered_and_step_as_one(spec: NetworkSpec, rule: str
 
 @SPECS
 def test_beyond_the_range_the_source_answers_nothing_moves_and_it_is_counted(spec: NetworkSpec) -> None:
-    context = context_of(spec)
-    strict = replace(context.generator("mgg"), valid_range=ValidRange(1e-6, 1e-6))
+    context = source_for(spec)
+    strict = replace(drawn(spec).generator("mgg"), valid_range=ValidRange(1e-6, 1e-6))
     method = AffineDescent(context, MggRule(strict), strict)
     windows = shifted(spec, 72)
     state, step = method.adapt_batch(method.reset(), windows[:64])
@@ -130,8 +131,8 @@ def test_beyond_the_range_the_source_answers_nothing_moves_and_it_is_counted(spe
 
 
 def test_inside_the_range_again_it_answers_again() -> None:
-    context = context_of(CONV)
-    generator = replace(context.generator("mgg"), valid_range=ValidRange(5.0, 5.0))
+    context = source_for(CONV)
+    generator = replace(drawn(CONV).generator("mgg"), valid_range=ValidRange(5.0, 5.0))
     method = AffineDescent(context, MggRule(generator), generator)
     near, far = context.windows.repeat(2, 1, 1), 40 * context.windows.repeat(2, 1, 1)
     state, first = method.adapt_batch(method.reset(), far)
@@ -142,8 +143,8 @@ def test_inside_the_range_again_it_answers_again() -> None:
 
 @RULES
 def test_a_batch_of_nothing_sane_is_answered_and_leaves_no_trace(rule: str) -> None:
-    context = context_of(CONV)
-    method = make_method(rule, context)
+    context = source_for(CONV)
+    method = make_method(rule, context, drawn(CONV))
     state = method.reset()
     after, step = method.adapt_batch(state, torch.full((20, CONV.channels, CONV.length), torch.nan))
     assert torch.isfinite(step.probabilities).all()

@@ -10,6 +10,7 @@ from adaptation.generators.valid_range import ValidRange
 from adaptation.method import SourceContext
 from adaptation.methods.catalogue import make_method
 from adaptation.methods.generalizeformer import GeneratedBatches
+from adaptation.methods.prepared import Prepared
 from adaptation.model.network import Network
 from adaptation.model.spec import NetworkSpec
 from tests.adaptation.methods.numpy_net import shifted, source_for
@@ -20,8 +21,8 @@ SPECS = pytest.mark.parametrize("spec", [CONV, ODD, MLP])
 NAMES = pytest.mark.parametrize("name", ["generalizeformer", "generalizeformer-classifier"])
 
 
-def context_of(spec: NetworkSpec) -> SourceContext:
-    return replace(source_for(spec), generators=drawn_generators(spec, 0.1))
+def drawn(spec: NetworkSpec) -> Prepared:
+    return Prepared(generators=drawn_generators(spec, 0.1))
 
 
 def by_source(context: SourceContext, windows: torch.Tensor) -> torch.Tensor:
@@ -32,20 +33,20 @@ def by_source(context: SourceContext, windows: torch.Tensor) -> torch.Tensor:
 @SPECS
 @NAMES
 def test_an_answer_depends_on_its_batch_and_on_no_other(spec: NetworkSpec, name: str) -> None:
-    method, windows = make_method(name, context_of(spec)), shifted(spec, 192)
+    method, windows = make_method(name, source_for(spec), drawn(spec)), shifted(spec, 192)
     _, alone = method.adapt_batch({}, windows[64:128])
     state, _ = method.adapt_batch(method.reset(), windows[:64])
     state, after = method.adapt_batch(state, windows[64:128])
     method.adapt_batch(state, windows[128:])
     assert state == {}
     assert torch.equal(alone.probabilities, after.probabilities)
-    assert not torch.allclose(alone.probabilities, by_source(context_of(spec), windows[64:128]), atol=1e-4)
+    assert not torch.allclose(alone.probabilities, by_source(source_for(spec), windows[64:128]), atol=1e-4)
 
 
 @SPECS
 @NAMES
 def test_the_order_of_windows_does_not_matter_but_the_neighbours_do(spec: NetworkSpec, name: str) -> None:
-    method, windows = make_method(name, context_of(spec)), shifted(spec, 64)
+    method, windows = make_method(name, source_for(spec), drawn(spec)), shifted(spec, 64)
     _, given = method.adapt_batch({}, windows)
     _, turned = method.adapt_batch({}, windows.flip(0))
     torch.testing.assert_close(turned.probabilities.flip(0), given.probabilities, atol=1e-5, rtol=0)
@@ -58,15 +59,15 @@ def test_the_order_of_windows_does_not_matter_but_the_neighbours_do(spec: Networ
 @SPECS
 def test_only_gamma_and_beta_are_generated_and_the_head_where_asked(spec: NetworkSpec) -> None:
     affine = Network(source_for(spec).model).affine
-    assert make_method("generalizeformer", context_of(spec)).adapts == affine
-    assert make_method("generalizeformer-classifier", context_of(spec)).adapts == (*affine, "head.weight")
+    assert make_method("generalizeformer", source_for(spec), drawn(spec)).adapts == affine
+    assert make_method("generalizeformer-classifier", source_for(spec), drawn(spec)).adapts == (*affine, "head.weight")
 
 
 @SPECS
 @NAMES
 def test_too_few_windows_are_the_source_s(spec: NetworkSpec, name: str) -> None:
-    context = context_of(spec)
-    method = make_method(name, context)
+    context = source_for(spec)
+    method = make_method(name, context, drawn(spec))
     for count in (1, 63):
         windows = shifted(spec, count)
         _, step = method.adapt_batch({}, windows)
@@ -76,8 +77,8 @@ def test_too_few_windows_are_the_source_s(spec: NetworkSpec, name: str) -> None:
 
 @SPECS
 def test_beyond_the_range_the_source_answers_and_it_is_counted(spec: NetworkSpec) -> None:
-    context, windows = context_of(spec), shifted(spec, 64)
-    strict = replace(context.generator("generalizeformer"), valid_range=ValidRange(1e-6, 1e-6))
+    context, windows = source_for(spec), shifted(spec, 64)
+    strict = replace(drawn(spec).generator("generalizeformer"), valid_range=ValidRange(1e-6, 1e-6))
     _, step = GeneratedBatches(context, strict).adapt_batch({}, windows)
     assert torch.equal(step.probabilities, by_source(context, windows))
     assert step.receipts == ({"windows": 64, "rung": "source", "verdict": "outside the range"},)
@@ -86,8 +87,8 @@ def test_beyond_the_range_the_source_answers_and_it_is_counted(spec: NetworkSpec
 
 @NAMES
 def test_constant_windows_are_refused_by_the_range_of_a_trained_generator(name: str) -> None:
-    context = context_of(CONV)
-    generator = replace(context.generator(name), valid_range=ValidRange(30.0, 30.0))
+    context = source_for(CONV)
+    generator = replace(drawn(CONV).generator(name), valid_range=ValidRange(30.0, 30.0))
     windows = torch.linspace(-1, 1, 3)[:, None].expand(64, 3, CONV.length).contiguous()
     _, step = GeneratedBatches(context, generator).adapt_batch({}, windows)
     assert [receipt["rung"] for receipt in step.receipts] == ["source"]
@@ -95,7 +96,7 @@ def test_constant_windows_are_refused_by_the_range_of_a_trained_generator(name: 
 
 @NAMES
 def test_broken_windows_get_the_source_s_answer_and_do_not_touch_their_neighbours(name: str) -> None:
-    method, windows = make_method(name, context_of(CONV)), shifted(CONV, 66)
+    method, windows = make_method(name, source_for(CONV), drawn(CONV)), shifted(CONV, 66)
     broken = windows.clone()
     broken[5] = torch.nan
     broken[11, 0, 0] = torch.inf
@@ -111,8 +112,8 @@ def test_broken_windows_get_the_source_s_answer_and_do_not_touch_their_neighbour
 
 
 def test_parameters_that_give_nothing_finite_are_not_used() -> None:
-    context, windows = context_of(CONV), shifted(CONV, 64)
-    generator = context.generator("generalizeformer")
+    context, windows = source_for(CONV), shifted(CONV, 64)
+    generator = drawn(CONV).generator("generalizeformer")
     weights = {**generator.weights, "head.bias": torch.full_like(generator.weights["head.bias"], torch.inf)}
     _, step = GeneratedBatches(context, replace(generator, weights=weights)).adapt_batch({}, windows)
     assert torch.equal(step.probabilities, by_source(context, windows))

@@ -12,6 +12,7 @@ from adaptation.engine.export import export_adapted, export_source
 from adaptation.errors import ConfigError
 from adaptation.lean.lean_settings import LeanSettings
 from adaptation.method import State, state_bytes
+from adaptation.methods.catalogue import make_method
 from adaptation.methods.policy import PERIOD, Policy, answer
 from adaptation.methods.policy_settings import RUNGS, PolicySettings, Rung
 from adaptation.model.nets import to_tensors
@@ -199,7 +200,7 @@ def test_windows_that_no_sensor_sends_get_the_sources_answer_and_leave_no_trace(
 
 def test_a_policy_without_settings_and_settings_out_of_range_are_refused() -> None:
     with pytest.raises(ConfigError, match="policy_calibration"):
-        Policy(source_for(CONV))
+        make_method("policy", source_for(CONV))
     for wrong in ({"rung": "magic"}, {"mean_limit": 0.0}, {"agreement_limits": (0.5,)}, {"pseudo_windows": 0.0}):
         with pytest.raises(ConfigError, match="expected"):
             replace(ALWAYS, **wrong)  # type: ignore[arg-type]

@@ -263,10 +263,10 @@ def test_a_method_that_fails_does_not_take_the_others_along(
 ) -> None:
     make = catalogue.make_method
 
-    def broken(name: str, context: Any) -> Any:
+    def broken(name: str, *given: Any) -> Any:
         if name == "tent":
             raise ArithmeticError("no step")
-        return make(name, context)
+        return make(name, *given)
 
     with monkeypatch.context() as patched:
         patched.setattr("streams.lab.evaluate.task_runner.make_method", broken)
@@ -292,10 +292,10 @@ def test_only_a_network_without_anything_to_adapt_is_a_finding(
 ) -> None:
     make = catalogue.make_method
 
-    def broken(name: str, context: Any) -> Any:
+    def broken(name: str, *given: Any) -> Any:
         if name == "tent":
             raise error
-        return make(name, context)
+        return make(name, *given)
 
     monkeypatch.setattr("streams.lab.evaluate.task_runner.make_method", broken)
     assert run(recordings, tmp_path, *QUICK, "--streams", "ordered") == code

@@ -10,6 +10,7 @@ from adaptation.generators.valid_range import ValidRange
 from adaptation.method import SourceContext
 from adaptation.methods.catalogue import METHODS, make_method
 from adaptation.methods.policy_settings import PolicySettings
+from adaptation.methods.prepared import Prepared
 from adaptation.model.spec import NetworkSpec
 from streams.lab.evaluate.reading_guide import SEES_ITS_BATCH, reading_guide
 from tests.adaptation.tiny_alignments import drawn_alignments
@@ -31,8 +32,8 @@ def test_a_method_is_listed_if_later_windows_of_a_batch_change_the_answer_to_its
     windows, labels = tones(60, seed=2)
     given = 1.7 * torch.from_numpy(tones(384, seed=8)[0]) + 0.3
     model = trained_on_tones()[0]
-    context = SourceContext(model, torch.from_numpy(windows), torch.from_numpy(labels), 1, ALWAYS, narrow(model.spec))
-    method = make_method(name, replace(context, alignments=drawn_alignments(context)))
+    context = SourceContext(model, torch.from_numpy(windows), torch.from_numpy(labels), 1)
+    method = make_method(name, context, Prepared(ALWAYS, narrow(model.spec), drawn_alignments(context)))
     state, ahead = method.reset(), False
     for start in range(0, 256, 64):
         batch = given[start : start + 64]

@@ -1,0 +1,66 @@
+"""What was prepared for one source model beforehand; most methods need none of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from adaptation.alignment.aligned import Aligned
+from adaptation.errors import ConfigError
+from adaptation.generators.generator import Generator
+from adaptation.methods.policy_settings import PolicySettings
+
+__all__ = ["Prepared"]
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Hold what `adaptation.methods.catalogue.make_method` hands to the methods that need more than the source.
+
+    Attributes:
+        policy: What `adaptation.methods.policy_calibration` found out; the policy needs it.
+        generators: What `adaptation.generators.meta_train` made for this source, by name; the methods of those names
+            need them.
+        alignments: What `adaptation.alignment.align` made for this source, by name; CTA and its relatives need them.
+    """
+
+    policy: PolicySettings | None = None
+    generators: Mapping[str, Generator] = field(default_factory=dict)
+    alignments: Mapping[str, Aligned] = field(default_factory=dict)
+
+    def policy_settings(self) -> PolicySettings:
+        """Return the settings of the policy.
+
+        Raises:
+            ConfigError: The policy was not calibrated.
+        """
+        if self.policy is None:
+            raise ConfigError(
+                "the policy needs settings of this source model: expected "
+                "adaptation.methods.policy_calibration to have run"
+            )
+        return self.policy
+
+    def generator(self, name: str) -> Generator:
+        """Return the generator of this name.
+
+        Raises:
+            ConfigError: No generator has this name.
+        """
+        if name not in self.generators:
+            raise ConfigError(
+                f"{name} needs a generator that was meta-trained on this source; there are: "
+                f"{', '.join(sorted(self.generators)) or 'none'}"
+            )
+        return self.generators[name]
+
+    def alignment(self, name: str) -> Aligned:
+        """Return the aligned encoder of this name.
+
+        Raises:
+            ConfigError: No aligned encoder has this name.
+        """
+        if name not in self.alignments:
+            raise ConfigError(
+                f"{name} needs an encoder that was aligned with this source; there are: "
+                f"{', '.join(sorted(self.alignments)) or 'none'}"
+            )
+        return self.alignments[name]
