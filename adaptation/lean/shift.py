@@ -15,7 +15,7 @@ looks *closer* to the source by its mean. Without a time axis (tabular rows) a w
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +28,9 @@ from adaptation.lean.leantta import window_statistics
 from adaptation.lean.shift_calibration import ShiftCalibration
 from adaptation.model.batch_norms import at_batch_norms, batch_norms, source_statistics
 from adaptation.model.nets import Classifier
+from adaptation.model.train import Trained
 
-__all__ = ["ShiftMeasure", "calibrate", "measure"]
+__all__ = ["ShiftMeasure", "calibrate", "calibrate_trained", "measure"]
 
 _QUANTILE = 0.99
 # RECONSTRUCTED. Floors keep near-constant channels (always silent after a ReLU-fed map) from dominating the variance
@@ -83,6 +84,25 @@ def calibrate(model: Classifier, training_windows: FloatArray, held_out_windows:
         layer_variance_quantile=quantile(variances),
         mean_quantile=quantile(means.mean(axis=1)),
         variance_quantile=quantile(variances.mean(axis=1)),
+    )
+
+
+def calibrate_trained(trained: Trained, windows: FloatArray) -> ShiftCalibration:
+    """Return the constants of the shift magnitude of a trained source; ``windows`` are those it was trained on.
+
+    The quantiles are the measured model's, on windows that it never saw: on its own training windows the returned model
+    would look closer to its source than any new device is. What they are quantiles of, the distance from the typical
+    log-variance, is taken from the returned model.
+    """
+    held_out = windows[trained.held_out]
+    measured = calibrate(trained.measured_model, windows[~trained.held_out], held_out)
+    if not trained.refitted:
+        return measured
+    final = calibrate(trained.model, windows, held_out)
+    return replace(
+        measured,
+        log_variance_mean=final.log_variance_mean,
+        log_variance_variance=final.log_variance_variance,
     )
 
 

@@ -14,7 +14,7 @@ threads are left alone.
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -24,8 +24,6 @@ from torch import nn
 from adaptation.data.augment import Augmentation, augment
 from adaptation.data.dataset import Dataset
 from adaptation.errors import ConfigError, DataError
-from adaptation.lean.shift import calibrate
-from adaptation.lean.shift_calibration import ShiftCalibration
 from adaptation.model.batch_norms import settle_statistics
 from adaptation.model.nets import Classifier, build
 from adaptation.model.spec import NetworkSpec, compact_spec
@@ -34,7 +32,6 @@ __all__ = [
     "Fitted",
     "Progress",
     "Trained",
-    "calibrate_trained",
     "check_source",
     "default_epochs",
     "default_spec",
@@ -308,25 +305,6 @@ def fit(
     with _augmented(model, augmentation, generator):
         settle_statistics(model, x, rng)
     return Fitted(model, tuple(losses))
-
-
-def calibrate_trained(trained: Trained, windows: NDArray[np.float32]) -> ShiftCalibration:
-    """Return the constants of the shift magnitude of a trained source; ``windows`` are those it was trained on.
-
-    The quantiles are the measured model's, on windows that it never saw: on its own training windows the returned model
-    would look closer to its source than any new device is. What they are quantiles of, the distance from the typical
-    log-variance, is taken from the returned model.
-    """
-    held_out = windows[trained.held_out]
-    measured = calibrate(trained.measured_model, windows[~trained.held_out], held_out)
-    if not trained.refitted:
-        return measured
-    final = calibrate(trained.model, windows, held_out)
-    return replace(
-        measured,
-        log_variance_mean=final.log_variance_mean,
-        log_variance_variance=final.log_variance_variance,
-    )
 
 
 def predict(model: Classifier, windows: NDArray[np.float32], chunk: int = 256) -> NDArray[np.float32]:

@@ -16,10 +16,11 @@ from adaptation.data.dataset import Dataset
 from adaptation.data.selectors import parse_integers
 from adaptation.errors import ConfigError
 from adaptation.lean.lean_settings import Direction, LeanSettings
+from adaptation.lean.shift import calibrate_trained
 from adaptation.lean.shift_calibration import ShiftCalibration
 from adaptation.model.robust import Choice, choose_augmentation
 from adaptation.model.robust import Progress as ChoiceProgress
-from adaptation.model.train import Progress, Trained, calibrate_trained, default_spec, train_source
+from adaptation.model.train import Progress, Trained, default_spec, train_source
 from registry.bundles.manifest import PART_FILES
 from registry.bundles.source_bundle import build_bundle
 

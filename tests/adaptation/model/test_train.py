@@ -9,10 +9,10 @@ from adaptation.data.augment import Augmentation
 from adaptation.data.dataset import load
 from adaptation.data.simulate import FleetPlan, simulate_fleet
 from adaptation.errors import ConfigError, DataError
-from adaptation.lean.shift import calibrate, measure
+from adaptation.lean.shift import calibrate, calibrate_trained, measure
 from adaptation.model.nets import to_tensors
 from adaptation.model.spec import NetworkSpec
-from adaptation.model.train import calibrate_trained, default_spec, fit, hold_out, predict, train_source
+from adaptation.model.train import default_spec, fit, hold_out, predict, train_source
 
 TINY = NetworkSpec("conv1d", channels=2, length=16, classes=3, widths=(8, 8), kernels=(5, 3))
 
