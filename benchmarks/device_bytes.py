@@ -34,8 +34,9 @@ from adaptation.model.spec import compact_spec
 from infra.broker import LocalKafka
 from infra.settings import Settings
 from registry.bundles.any_bundle import made_for, manifest_signature, read_any_bundle
+from registry.bundles.member import Member
 from registry.bundles.source_bundle import build_bundle
-from registry.releases.release import Member, Place, Release, record_bytes, release_digest, sign_release
+from registry.releases.release import Place, Release, record_bytes, release_digest, sign_release
 from registry.trust.key_folder import TRUST_FILE, init_keys, read_trust_file
 from registry.trust.keys import read_key
 from streams.releases.release_log import ReleaseLog

@@ -16,8 +16,8 @@ from typing import Any, Literal
 from adaptation.errors import ContractError
 from infra.errors import CatalogueError, NoSuchVersion
 from registry.bundles.any_bundle import AnyBundle, read_any_bundle
+from registry.bundles.member import KINDS, Kind
 from registry.folder import read_file
-from registry.releases.release import KINDS, Kind
 
 __all__ = ["ALIASES", "Alias", "Catalogue", "CatalogueVersion", "Stored", "model_name"]
 

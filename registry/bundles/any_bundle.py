@@ -11,9 +11,9 @@ from adaptation.errors import ContractError
 from registry.bundles.aligned_bundle import AlignedBundle, read_aligned_bundle
 from registry.bundles.generator_bundle import GeneratorBundle, read_generator_bundle
 from registry.bundles.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, SIGNATURE_FILE
+from registry.bundles.member import KINDS, Kind, Member
 from registry.bundles.source_bundle import Bundle, read_bundle
 from registry.folder import read_file
-from registry.releases.release import KINDS, Kind, Member
 from registry.trust.envelope import detached_signers, sign_detached
 from registry.trust.trust import Trust
 

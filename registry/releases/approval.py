@@ -6,8 +6,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import Field
 
 from adaptation.errors import ContractError
+from registry.bundles.member import Kind
 from registry.canonical import Digest, Name, canonical_bytes
-from registry.releases.release import Kind
 from registry.trust.envelope import Envelope, sign, signers
 from registry.trust.trust import Statement, Trust, read_statement
 

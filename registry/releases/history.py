@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from adaptation.errors import ContractError
+from registry.bundles.member import Kind, Member
 from registry.canonical import parse_canonical
 from registry.releases.approval import APPROVAL_TYPE, Approval, read_approval
-from registry.releases.release import RELEASE_TYPE, Kind, Member, Release, read_release, release_digest
+from registry.releases.release import RELEASE_TYPE, Release, read_release, release_digest
 from registry.releases.remark import REPORT_TYPE, Report
 from registry.releases.verdict import VERDICT_TYPE, Verdict, read_verdict
 from registry.trust.envelope import Envelope, signers

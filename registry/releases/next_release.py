@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from adaptation.errors import ContractError
+from registry.bundles.member import BundleSet, Kind, Member
 from registry.releases.history import History
-from registry.releases.release import BundleSet, Kind, Member, Place, Release
+from registry.releases.release import Place, Release
 from registry.releases.rollout import RolloutPolicy
 from registry.trust.envelope import Envelope
 

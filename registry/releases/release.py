@@ -14,17 +14,13 @@ from pydantic import Field, ValidationError, model_validator
 
 from adaptation.engine.engine import CODE_CONTRACT_VERSION
 from adaptation.errors import ContractError
-from registry.bundles.manifest import MANIFEST_FILE
+from registry.bundles.member import BundleSet, Kind, Member
 from registry.canonical import Digest, Name, Strict, canonical_bytes, first_problem, parse_canonical
 from registry.trust.envelope import Envelope, sign
 from registry.trust.trust import FleetName, Milliseconds
 
 __all__ = [
-    "KINDS",
     "RELEASE_TYPE",
-    "BundleSet",
-    "Kind",
-    "Member",
     "Place",
     "Release",
     "ReleaseRecord",
@@ -39,42 +35,7 @@ __all__ = [
 
 RELEASE_TYPE = "application/vnd.acclimate.release+json"
 
-Kind = Literal["source", "mgg", "generalizeformer", "cta"]
-KINDS: tuple[Kind, ...] = ("source", "mgg", "generalizeformer", "cta")
 Step = Literal["start", "wave", "complete", "abort", "rollback", "renew"]
-# One name in one folder: no separator, no leading dot.
-FileName = Annotated[str, Field(pattern=r"^[a-z_]{1,40}\.(json|sig|safetensors|onnx)$")]
-
-
-class Member(Strict):
-    """One bundle of a set.
-
-    Attributes:
-        name, version: Of the registered model.
-        files: SHA-256 of every file; that of the manifest is the bundle's digest.
-        network_sha256: Of the network's description; None where the weights fit any.
-        source_sha256: Digest of the source bundle that it was made for; None for a source.
-    """
-
-    name: Name
-    version: Annotated[int, Field(ge=1)]
-    files: Annotated[dict[FileName, Digest], Field(min_length=2, max_length=16)]
-    network_sha256: Digest | None
-    source_sha256: Digest | None
-
-    @property
-    def digest(self) -> str:
-        """The bundle's digest."""
-        return self.files[MANIFEST_FILE]
-
-    @model_validator(mode="after")
-    def _has_a_manifest(self) -> "Member":
-        if MANIFEST_FILE not in self.files:
-            raise ValueError(f"a bundle without {MANIFEST_FILE}")
-        return self
-
-
-BundleSet = dict[Kind, Member]
 
 
 class Place(Strict):

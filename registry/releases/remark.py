@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import Field
 
+from registry.bundles.member import Kind
 from registry.canonical import Digest, canonical_bytes
-from registry.releases.release import Kind
 from registry.trust.envelope import Envelope, sign
 from registry.trust.trust import Statement
 

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from adaptation.errors import ContractError
+from registry.bundles.member import Kind, Member
 from registry.releases.approval import approvers
 from registry.releases.history import History
 from registry.releases.next_release import Request, set_with
-from registry.releases.release import Kind, Member
 from registry.releases.verdict import Verdict
 from registry.trust.trust import Trust
 

@@ -11,8 +11,8 @@ from streams.commands.shared.connection_options import connection_options, json_
 from streams.commands.shared.release_options import fleet_trust, shown_time
 
 if TYPE_CHECKING:
+    from registry.bundles.member import BundleSet
     from registry.releases.history import History, Released
-    from registry.releases.release import BundleSet
     from registry.trust.trust import Trust
 
 __all__ = ["command"]

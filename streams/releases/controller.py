@@ -21,19 +21,11 @@ from kafka.errors import KafkaError
 from adaptation.errors import ConfigError, ContractError
 from infra.errors import CatalogueError
 from infra.settings import Settings
+from registry.bundles.member import Kind, Member
 from registry.releases.acceptance import Refused, Seen, consider
 from registry.releases.history import History
 from registry.releases.next_release import Request, aborted, begun, finished, renewed, widened
-from registry.releases.release import (
-    Kind,
-    Member,
-    Place,
-    Release,
-    parse_record,
-    read_release,
-    record_bytes,
-    sign_release,
-)
+from registry.releases.release import Place, Release, parse_record, read_release, record_bytes, sign_release
 from registry.releases.remark import Report, Topic, sign_report
 from registry.releases.requests import Held, judge
 from registry.releases.rollout import RolloutPolicy, assess

@@ -8,9 +8,9 @@ from infra.errors import NoSuchVersion
 from infra.settings import Settings
 from registry.bundles.any_bundle import check_manifest_signature, member_of
 from registry.bundles.manifest import MANIFEST_FILE, SIGNATURE_FILE
+from registry.bundles.member import Kind, Member
 from registry.catalogue import Catalogue, model_name
 from registry.releases.history import History
-from registry.releases.release import Kind, Member
 from registry.trust.trust import Trust
 
 __all__ = ["Offer", "Offers"]

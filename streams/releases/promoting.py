@@ -12,10 +12,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from adaptation.errors import ConfigError, ContractError
 from infra.settings import Settings
+from registry.bundles.member import Kind, Member
 from registry.catalogue import Catalogue, model_name
 from registry.releases.approval import Action, Approval, sign_approval
 from registry.releases.history import History
-from registry.releases.release import Kind, Member
 from registry.trust.envelope import key_id, public_hex
 from registry.trust.trust import Trust
 from streams.releases.history import HistoryReader, read_history, send_statement

@@ -19,10 +19,11 @@ from kafka.errors import KafkaError
 
 from adaptation.errors import ConfigError, ContractError
 from infra.settings import Settings
+from registry.bundles.member import Kind
 from registry.bundles.store import install_bundle, prune_bundles
 from registry.releases.acceptance import Offer, Refused, Seen, check_fresh, consider
 from registry.releases.receiver_state import ReceiverState, read_state, write_state
-from registry.releases.release import Kind, Release, read_release
+from registry.releases.release import Release, read_release
 from registry.trust.envelope import parse_envelope
 from registry.trust.trust import Trust, read_trust
 from streams.serving.served import Loaded

@@ -9,10 +9,10 @@ from kafka import KafkaProducer
 
 from infra.settings import Settings
 from registry.bundles.any_bundle import member_of, read_any_bundle
+from registry.bundles.member import Member
 from registry.catalogue import Catalogue, model_name
 from registry.releases.approval import Approval, sign_approval
 from registry.releases.history import History
-from registry.releases.release import Member
 from registry.releases.rollout import RolloutPolicy
 from registry.releases.verdict import Finding, Verdict, sign_verdict
 from registry.trust.key_folder import read_trust_file

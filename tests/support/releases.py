@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from infra.settings import Settings
-from registry.releases.release import Member, Place, Release, sign_release
+from registry.bundles.member import Member
+from registry.releases.release import Place, Release, sign_release
 from registry.trust.envelope import Envelope
 from streams.releases.release_log import ReleaseLog
 from tests.support.models import tiny_bundle

@@ -13,7 +13,7 @@ from infra.settings import Settings
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-    from registry.releases.release import Kind
+    from registry.bundles.member import Kind
     from registry.trust.trust import Trust
 
 __all__ = [
@@ -48,7 +48,7 @@ def asking_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def to_kind(name: str) -> "Kind":
     """Return the kind with this name."""
-    from registry.releases.release import KINDS
+    from registry.bundles.member import KINDS
 
     return next(kind for kind in KINDS if kind == name)
 

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from registry.bundles.member import KINDS, Kind
 from registry.catalogue import Catalogue
 from registry.releases.history import History
-from registry.releases.release import KINDS, Kind
 from registry.releases.verdict import Verdict
 
 __all__ = ["Candidate", "list_candidates"]

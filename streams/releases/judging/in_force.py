@@ -2,10 +2,10 @@
 
 from adaptation.errors import ContractError
 from registry.bundles.any_bundle import AnyBundle, member_of
+from registry.bundles.member import Kind, Member
 from registry.bundles.source_bundle import Bundle
 from registry.catalogue import Catalogue
 from registry.releases.history import History
-from registry.releases.release import Kind, Member
 
 __all__ = ["candidate_source", "source_in_force", "stable_member", "stored_bundle"]
 

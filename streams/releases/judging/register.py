@@ -18,10 +18,10 @@ from adaptation.errors import ConfigError
 from infra.settings import Settings
 from registry.bundles.any_bundle import AnyBundle, bundle_kind, manifest_signature, read_any_bundle
 from registry.bundles.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, SIGNATURE_FILE, Card
+from registry.bundles.member import Kind
 from registry.catalogue import Catalogue, model_name
 from registry.folder import read_file, replace_file
 from registry.gates.rules import GatePolicy, gates_digest
-from registry.releases.release import Kind
 from registry.releases.verdict import Verdict, sign_verdict
 from registry.trust.envelope import key_id, public_hex
 from registry.trust.trust import Trust

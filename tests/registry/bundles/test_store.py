@@ -19,8 +19,8 @@ from safetensors.numpy import load, save
 
 from adaptation.errors import ContractError
 from registry.bundles.manifest import PART_FILES, FileEntry, Manifest, sealed, unsealed
+from registry.bundles.member import Member
 from registry.bundles.store import install_bundle, prune_bundles
-from registry.releases.release import Member
 from registry.trust.trust import Trust, read_trust
 from tests.registry.bundles.test_source_bundle import parts
 from tests.support.signed import digest, key, sign_bundle, trust

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from registry.releases.release import Member
+from registry.bundles.member import Member
 from tests.support.delivery import wait_for
 from tests.support.plant import Plant
 from tests.support.signed import private

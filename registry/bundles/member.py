@@ -1,0 +1,46 @@
+"""What a release says of one bundle, and the set of bundles that serve together."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from registry.bundles.manifest import MANIFEST_FILE
+from registry.canonical import Digest, Name, Strict
+
+__all__ = ["KINDS", "BundleSet", "FileName", "Kind", "Member"]
+
+Kind = Literal["source", "mgg", "generalizeformer", "cta"]
+KINDS: tuple[Kind, ...] = ("source", "mgg", "generalizeformer", "cta")
+# One name in one folder: no separator, no leading dot.
+FileName = Annotated[str, Field(pattern=r"^[a-z_]{1,40}\.(json|sig|safetensors|onnx)$")]
+
+
+class Member(Strict):
+    """One bundle of a set.
+
+    Attributes:
+        name, version: Of the registered model.
+        files: SHA-256 of every file; that of the manifest is the bundle's digest.
+        network_sha256: Of the network's description; None where the weights fit any.
+        source_sha256: Digest of the source bundle that it was made for; None for a source.
+    """
+
+    name: Name
+    version: Annotated[int, Field(ge=1)]
+    files: Annotated[dict[FileName, Digest], Field(min_length=2, max_length=16)]
+    network_sha256: Digest | None
+    source_sha256: Digest | None
+
+    @property
+    def digest(self) -> str:
+        """The bundle's digest."""
+        return self.files[MANIFEST_FILE]
+
+    @model_validator(mode="after")
+    def _has_a_manifest(self) -> "Member":
+        if MANIFEST_FILE not in self.files:
+            raise ValueError(f"a bundle without {MANIFEST_FILE}")
+        return self
+
+
+BundleSet = dict[Kind, Member]
