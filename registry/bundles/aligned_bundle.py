@@ -8,7 +8,6 @@
 The continual agent runs it with torch, because it learns on; no graphs are needed.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +20,6 @@ from pydantic import Field, ValidationError
 from adaptation.errors import ContractError
 from adaptation.model.spec import NetworkSpec, expected_tensors
 from registry.bundles.manifest import (
-    MANIFEST_FILE,
-    MAX_MANIFEST_BYTES,
-    SIGNATURE_FILE,
     Card,
     FileEntry,
     Sealed,
@@ -32,9 +28,8 @@ from registry.bundles.manifest import (
     sealed,
     unsealed,
 )
-from registry.bundles.tensor_file import read_tensors
+from registry.bundles.parts import read_parts, write_parts
 from registry.canonical import Digest, Name, Strict, first_problem
-from registry.folder import check_names, read_file, read_part, write_folder
 
 __all__ = [
     "ALIGNED_FILES",
@@ -118,17 +113,14 @@ def read_aligned_bundle(folder: Path) -> AlignedBundle:
     Raises:
         ContractError: Anything is missing, unknown, a link, too large, damaged, inconsistent or newer than this code.
     """
-    check_names(folder, required={MANIFEST_FILE, *ALIGNED_FILES}, optional={SIGNATURE_FILE})
-    raw = read_file(folder, MANIFEST_FILE, MAX_MANIFEST_BYTES)
-    manifest = _parsed(raw)
-    parts = {name: read_part(folder, name, **manifest.files[name].model_dump()) for name in ALIGNED_FILES}
-    classes = manifest.tensors["head/bias"][0]
+    parts = read_parts(folder, ALIGNED_FILES, _parsed)
+    classes = parts.manifest.tensors["head/bias"][0]
     canary: dict[str, tuple[int | None, ...]] = {"windows": (None, None, None), "probabilities": (None, classes)}
     return AlignedBundle(
-        manifest=manifest,
-        digest=hashlib.sha256(raw).hexdigest(),
-        tensors=read_tensors("aligned.safetensors", parts["aligned.safetensors"], manifest.tensors),
-        canary=read_tensors("canary.safetensors", parts["canary.safetensors"], canary),
+        manifest=parts.manifest,
+        digest=parts.digest,
+        tensors=parts.tensors("aligned.safetensors", parts.manifest.tensors),
+        canary=parts.tensors("canary.safetensors", canary),
     )
 
 
@@ -138,8 +130,7 @@ def write_aligned_bundle(folder: Path, manifest: bytes, parts: Mapping[AlignedFi
     Raises:
         ContractError: The folder exists, or the parts would be refused on reading.
     """
-    contents = {MANIFEST_FILE: manifest, **{str(name): content for name, content in parts.items()}}
-    write_folder(folder, contents, check=read_aligned_bundle)
+    write_parts(folder, manifest, parts, check=read_aligned_bundle)
     return read_aligned_bundle(folder)
 
 

@@ -12,7 +12,6 @@ The graphs hold the source's weights, so a bundle serves the source bundle that 
 MGG alone fit any network (``network_sha256`` is then ``any``), by exporting it anew.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +26,6 @@ from adaptation.generators.engine import GeneralizeFormerEngine, Kind, MggEngine
 from adaptation.generators.valid_range import ValidRange
 from adaptation.model.spec import NetworkSpec
 from registry.bundles.manifest import (
-    MANIFEST_FILE,
-    MAX_MANIFEST_BYTES,
-    SIGNATURE_FILE,
     Card,
     FileEntry,
     Sealed,
@@ -38,9 +34,8 @@ from registry.bundles.manifest import (
     sealed,
     unsealed,
 )
-from registry.bundles.tensor_file import read_tensors
+from registry.bundles.parts import read_parts, write_parts
 from registry.canonical import Digest, Name, Strict, first_problem
-from registry.folder import check_names, read_file, read_part, write_folder
 
 __all__ = [
     "GENERATOR_FILES",
@@ -164,10 +159,8 @@ def read_generator_bundle(folder: Path) -> GeneratorBundle:
     Raises:
         ContractError: Anything is missing, unknown, a link, too large, damaged, inconsistent or newer than this code.
     """
-    check_names(folder, required={MANIFEST_FILE, *GENERATOR_FILES}, optional={SIGNATURE_FILE})
-    raw = read_file(folder, MANIFEST_FILE, MAX_MANIFEST_BYTES)
-    manifest = _parsed(raw)
-    parts = {name: read_part(folder, name, **manifest.files[name].model_dump()) for name in GENERATOR_FILES}
+    parts = read_parts(folder, GENERATOR_FILES, _parsed)
+    manifest = parts.manifest
     head, p = manifest.start["head_weight"], manifest.start["coordinates"]
     canary: dict[str, tuple[int | None, ...]] = {
         "windows": (None, None, None),
@@ -177,12 +170,12 @@ def read_generator_bundle(folder: Path) -> GeneratorBundle:
     }
     return GeneratorBundle(
         manifest=manifest,
-        digest=hashlib.sha256(raw).hexdigest(),
-        weights=read_tensors("generator.safetensors", parts["generator.safetensors"], manifest.weights),
-        start=read_tensors("start.safetensors", parts["start.safetensors"], manifest.start),
-        canary=read_tensors("canary.safetensors", parts["canary.safetensors"], canary),
-        gradient_graph=parts["gradient.onnx"],
-        generator_graph=parts["generator.onnx"],
+        digest=parts.digest,
+        weights=parts.tensors("generator.safetensors", manifest.weights),
+        start=parts.tensors("start.safetensors", manifest.start),
+        canary=parts.tensors("canary.safetensors", canary),
+        gradient_graph=parts.contents["gradient.onnx"],
+        generator_graph=parts.contents["generator.onnx"],
     )
 
 
@@ -192,8 +185,7 @@ def write_generator_bundle(folder: Path, manifest: bytes, parts: Mapping[Generat
     Raises:
         ContractError: The folder exists, or the parts would be refused on reading.
     """
-    contents = {MANIFEST_FILE: manifest, **{str(name): content for name, content in parts.items()}}
-    write_folder(folder, contents, check=lambda written: read_generator_bundle(written).engine())
+    write_parts(folder, manifest, parts, check=lambda written: read_generator_bundle(written).engine())
     return read_generator_bundle(folder)
 
 

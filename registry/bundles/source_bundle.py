@@ -27,20 +27,9 @@ from adaptation.errors import ConfigError, ContractError
 from adaptation.lean.lean_settings import LeanSettings
 from adaptation.lean.shift_calibration import ShiftCalibration
 from adaptation.model.spec import NetworkSpec, expected_tensors
-from registry.bundles.manifest import (
-    MANIFEST_FILE,
-    MAX_MANIFEST_BYTES,
-    PART_FILES,
-    SIGNATURE_FILE,
-    Card,
-    FileEntry,
-    Manifest,
-    PartFile,
-    manifest_bytes,
-    parse_manifest,
-)
-from registry.bundles.tensor_file import read_tensors, write_tensors
-from registry.folder import check_names, read_file, read_part, write_folder
+from registry.bundles.manifest import PART_FILES, Card, Manifest, PartFile, manifest_bytes, parse_manifest
+from registry.bundles.parts import file_entries, read_parts, write_parts
+from registry.bundles.tensor_file import write_tensors
 
 if TYPE_CHECKING:
     from adaptation.model.nets import Classifier
@@ -109,26 +98,23 @@ def read_bundle(folder: Path) -> Bundle:
         ContractError: Anything is missing, unknown, a link, too large, damaged, inconsistent or newer than this code;
             the message names file, expected and found.
     """
-    check_names(folder, required={MANIFEST_FILE, *PART_FILES}, optional={SIGNATURE_FILE})
-    raw = read_file(folder, MANIFEST_FILE, MAX_MANIFEST_BYTES)
-    manifest = parse_manifest(raw)
-    parts = {name: read_part(folder, name, **manifest.files[name].model_dump()) for name in PART_FILES}
-    spec = manifest.spec
-    tensors = read_tensors("weights.safetensors", parts["weights.safetensors"], expected_tensors(spec))
-    reference = read_tensors("reference.safetensors", parts["reference.safetensors"], _reference_shapes(spec))
-    canary = read_tensors("canary.safetensors", parts["canary.safetensors"], _canary_shapes(spec))
+    parts = read_parts(folder, PART_FILES, parse_manifest)
+    spec = parts.manifest.spec
+    tensors = parts.tensors("weights.safetensors", expected_tensors(spec))
+    reference = parts.tensors("reference.safetensors", _reference_shapes(spec))
+    canary = parts.tensors("canary.safetensors", _canary_shapes(spec))
     _check_signs("weights.safetensors", tensors)
     _check_signs("reference.safetensors", reference)
     if len({len(values) for values in canary.values()}) != 1:
         raise ContractError("canary.safetensors: expected as many outputs as windows, found different numbers")
     return Bundle(
-        manifest=manifest,
-        digest=hashlib.sha256(raw).hexdigest(),
+        manifest=parts.manifest,
+        digest=parts.digest,
         tensors=tensors,
         reference=reference,
         canary=canary,
-        source_graph=parts["source.onnx"],
-        adapted_graph=parts["adapted.onnx"],
+        source_graph=parts.contents["source.onnx"],
+        adapted_graph=parts.contents["adapted.onnx"],
     )
 
 
@@ -148,9 +134,7 @@ def write_bundle(folder: Path, manifest: bytes, parts: Mapping[PartFile, bytes])
         if _holds(folder, digest):
             return digest
         raise ContractError(f"{folder}: expected a new folder or bundle {digest}, found something else; choose another")
-    contents: dict[str, bytes] = {MANIFEST_FILE: manifest}
-    contents |= {str(name): content for name, content in parts.items()}
-    write_folder(folder, contents, check=read_bundle)
+    write_parts(folder, manifest, parts, check=read_bundle)
     return digest
 
 
@@ -194,11 +178,8 @@ def build_bundle(
         "source.onnx": export_source(tensors, spec, calibration),
         "adapted.onnx": export_adapted(tensors, spec, settings),
     }
-    files = {
-        name: FileEntry(sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content))
-        for name, content in parts.items()
-    }
-    write_bundle(folder, manifest_bytes(spec, settings, channel_names, class_names, training, files), parts)
+    manifest = manifest_bytes(spec, settings, channel_names, class_names, training, file_entries(parts))
+    write_bundle(folder, manifest, parts)
     bundle = read_bundle(folder)
     bundle.engine()
     return bundle

@@ -1,6 +1,5 @@
 """From a source bundle and recordings to a bundle of kind ``cta``, and from that back to what adapts."""
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -26,7 +25,8 @@ from registry.bundles.aligned_bundle import (
     aligned_manifest_bytes,
     write_aligned_bundle,
 )
-from registry.bundles.manifest import Card, FileEntry
+from registry.bundles.manifest import Card
+from registry.bundles.parts import file_entries
 from registry.bundles.source_bundle import Bundle
 from registry.bundles.tensor_file import write_tensors
 from streams.lab.making.bundle_fit import check_fit
@@ -122,10 +122,7 @@ def make_aligned_bundle(
         AlignedCompatibility(source_sha256=source.digest, network_sha256=source.manifest.compatibility.network_sha256),
         card,
         {name: value.shape for name, value in tensors.items()},
-        {
-            name: FileEntry(sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content))
-            for name, content in parts.items()
-        },
+        file_entries(parts),
     )
     written = write_aligned_bundle(folder, manifest, parts)
     path.unlink(missing_ok=True)

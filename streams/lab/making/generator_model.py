@@ -1,6 +1,5 @@
 """From a source bundle and recordings to a generator bundle, in a way that a kill does not undo (`checkpoint`)."""
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -41,7 +40,8 @@ from registry.bundles.generator_bundle import (
     generator_manifest_bytes,
     write_generator_bundle,
 )
-from registry.bundles.manifest import Card, FileEntry
+from registry.bundles.manifest import Card
+from registry.bundles.parts import file_entries
 from registry.bundles.source_bundle import Bundle
 from registry.bundles.tensor_file import write_tensors
 from streams.lab.making.bundle_fit import check_fit
@@ -194,10 +194,7 @@ def _write(
             "weights": {name: value.shape for name, value in weights.items()},
             "start": {name: value.shape for name, value in start.items()},
         },
-        {
-            name: FileEntry(sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content))
-            for name, content in parts.items()
-        },
+        file_entries(parts),
     )
     return write_generator_bundle(folder, manifest, parts)
 
