@@ -7,7 +7,6 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -16,7 +15,7 @@ import numpy.typing as npt
 
 from adaptation.errors import ConfigError, DataError
 from infra.settings import Settings
-from streams.device.outbox import DeliveryReport, Outbox, OutboxRecord
+from streams.device.outbox import DeliveryReport, Outbox, OutboxRecord, open_outbox
 from streams.wire.codec import FeatureBatch, check_device, encode_features
 from streams.wire.messages import WINDOWS_PER_RECORD_MAX, event_id
 from streams.wire.records import cloud_event
@@ -99,10 +98,7 @@ class DeviceClient:
         self._clock = clock
         self._seq = 0
         self._owns_outbox = outbox is None
-        if outbox is None:
-            path = settings.outbox or Path(".acclimate") / f"outbox-{settings.fleet}-{device}.sqlite"
-            outbox = Outbox(path, settings, on_delivery=on_delivery)
-        self.outbox = outbox
+        self.outbox = outbox or open_outbox(device, settings, on_delivery=on_delivery)
 
     @property
     def next_seq(self) -> int:

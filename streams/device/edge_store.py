@@ -15,7 +15,7 @@ from adaptation.errors import ConfigError
 from infra.settings import Settings
 from streams.device.client import features_fitting
 from streams.device.edge_memo import EdgeMemo, Wanted, read_memo
-from streams.device.outbox import DeliveryReport, DiskFull, Outbox, OutboxFull, OutboxRecord, record_bytes
+from streams.device.outbox import DeliveryReport, DiskFull, OutboxFull, OutboxRecord, open_outbox, record_bytes
 from streams.device.ring import Replaced, WindowRing
 from streams.device.upload_budget import UploadBudget
 from streams.device.uploads import Chosen, UploadRule, upload_record
@@ -65,8 +65,7 @@ class EdgeStore:
         self._now_ms = now_ms
         self._on_change = on_change
         self.ring_error: str | None = None
-        path = settings.outbox or Path(".acclimate") / f"outbox-{settings.fleet}-{device}.sqlite"
-        self.outbox = Outbox(path, settings, on_delivery=on_delivery, record_bytes_max=_PREDICTION_BYTES_MAX)
+        self.outbox = open_outbox(device, settings, on_delivery=on_delivery, record_bytes_max=_PREDICTION_BYTES_MAX)
         try:
             self.memo = read_memo(self.outbox.memo(), rule.bytes_per_day, now_ms())
             self.ring = WindowRing(ring, f"{settings.fleet}/{device}", ring_bytes)

@@ -28,6 +28,7 @@ __all__ = [
     "OutboxRecord",
     "OutboxStats",
     "RefusedRecord",
+    "open_outbox",
     "record_bytes",
 ]
 
@@ -188,3 +189,25 @@ class Outbox:
                 f"the sending thread of outbox {self.path} has ended: {self._sender.crash!r}; what waits is safe on "
                 "disk and is sent after a restart"
             ) from self._sender.crash
+
+
+def open_outbox(
+    device: str,
+    settings: Settings,
+    *,
+    on_delivery: Callable[[DeliveryReport], None] | None = None,
+    record_bytes_max: int | None = None,
+) -> Outbox:
+    """Open a device's own outbox: the file of the settings, or `.acclimate/outbox-FLEET-DEVICE.sqlite`.
+
+    Args:
+        device: Its id.
+        settings: See `Outbox`.
+        on_delivery: See `Outbox`.
+        record_bytes_max: See `Outbox`.
+
+    Raises:
+        ConfigError: The outbox cannot be used.
+    """
+    path = settings.outbox or Path(".acclimate") / f"outbox-{settings.fleet}-{device}.sqlite"
+    return Outbox(path, settings, on_delivery=on_delivery, record_bytes_max=record_bytes_max)
