@@ -30,7 +30,7 @@ from adaptation.evaluation.streams import every
 from adaptation.lean.lean_settings import Direction, LeanSettings
 from adaptation.method import Method, SourceContext
 from adaptation.methods.layer_choice import first_half
-from adaptation.methods.lean import Lean, LeanHybrid
+from adaptation.methods.leantta import Lean, LeanHybrid
 from adaptation.methods.source import Unadapted
 from adaptation.model.batch_norms import batch_norms
 from infra.allocator import keep_freed_memory

@@ -31,7 +31,7 @@ from adaptation.methods.generalizeformer import GeneratedBatches
 from adaptation.methods.iabn import Iabn
 from adaptation.methods.lame import Lame
 from adaptation.methods.layer_choice import first_half
-from adaptation.methods.lean import Lean, LeanHybrid
+from adaptation.methods.leantta import Lean, LeanHybrid
 from adaptation.methods.oftta import Oftta
 from adaptation.methods.pbrs import Pbrs
 from adaptation.methods.policy import Policy

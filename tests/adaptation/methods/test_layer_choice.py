@@ -9,7 +9,7 @@ from adaptation.lean.lean_settings import LeanSettings
 from adaptation.method import SourceContext
 from adaptation.methods.iabn import Iabn
 from adaptation.methods.layer_choice import chosen_layers, first_half, layers_with_time
-from adaptation.methods.lean import Lean
+from adaptation.methods.leantta import Lean
 from adaptation.model.network import Network
 
 

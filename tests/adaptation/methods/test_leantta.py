@@ -6,7 +6,7 @@ import torch
 
 from adaptation.errors import ConfigError, NotAdaptable
 from adaptation.lean.leantta import adapt_batch
-from adaptation.methods.lean import Lean, LeanHybrid
+from adaptation.methods.leantta import Lean, LeanHybrid
 from adaptation.model.spec import BATCH_NORM_EPS, NetworkSpec
 from tests.adaptation.methods.numpy_net import Array, axes, run, shifted, softmax, source_for
 from tests.adaptation.tiny_nets import CONV, MLP, ODD, lean, settled
