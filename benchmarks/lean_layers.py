@@ -30,7 +30,7 @@ from adaptation.evaluation.streams import every
 from adaptation.lean.lean_settings import Direction, LeanSettings
 from adaptation.method import Method, SourceContext
 from adaptation.methods.layer_choice import first_half
-from adaptation.methods.leantta import Lean, LeanHybrid
+from adaptation.methods.leantta import Leantta, LeanttaHybrid
 from adaptation.methods.source import Unadapted
 from adaptation.model.batch_norms import batch_norms
 from infra.allocator import keep_freed_memory
@@ -143,8 +143,8 @@ def make(variant: Variant, context: SourceContext) -> Method:
     """Configure a variant."""
     settings = replace(LeanSettings.for_layers(len(variant.flags)), layers=variant.flags)
     if variant.period is not None and variant.momentum is not None:
-        return LeanHybrid(context, settings, variant.period, variant.momentum)
-    return Lean(context, replace(settings, direction=_DIRECTIONS[variant.method]))
+        return LeanttaHybrid(context, settings, variant.period, variant.momentum)
+    return Leantta(context, replace(settings, direction=_DIRECTIONS[variant.method]))
 
 
 def study(recipe: str, contexts: Sequence[SourceContext], target: Split) -> list[Row]:

@@ -31,7 +31,7 @@ from adaptation.methods.generalizeformer import GeneratedBatches
 from adaptation.methods.iabn import Iabn
 from adaptation.methods.lame import Lame
 from adaptation.methods.layer_choice import first_half
-from adaptation.methods.leantta import Lean, LeanHybrid
+from adaptation.methods.leantta import Leantta, LeanttaHybrid
 from adaptation.methods.oftta import Oftta
 from adaptation.methods.pbrs import Pbrs
 from adaptation.methods.policy import Policy
@@ -47,11 +47,11 @@ from adaptation.model.batch_norms import batch_norms
 __all__ = ["ABLATIONS", "ALIGNED", "CTA_ABLATIONS", "METHODS", "make_method"]
 
 
-def _lean_a(context: SourceContext) -> Method:
+def _leantta_a(context: SourceContext) -> Method:
     """Direction A where our methods page starts from: the paper's own numbers were not obtainable."""
     layers = first_half(len(batch_norms(context.model)))
     settings = LeanSettings(tau=0.8, lam=1.0, layers=layers, direction="source_on_large", normalize_by_channels=False)
-    return Lean(context, settings)
+    return Leantta(context, settings)
 
 
 def _generated(context: SourceContext, generator: Generator) -> Method:
@@ -87,9 +87,9 @@ _PLAIN: Mapping[str, Callable[[SourceContext], Method]] = {
     "cum-bn": CumBatchNorm,
     "oftta": Oftta,
     "iabn": Iabn,
-    "lean-a": _lean_a,
-    "lean-b": Lean,
-    "lean-hybrid": LeanHybrid,
+    "lean-a": _leantta_a,
+    "lean-b": Leantta,
+    "lean-hybrid": LeanttaHybrid,
     "tent": Tent,
     "eata": Eata,
     "sar": Sar,

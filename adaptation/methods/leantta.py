@@ -1,9 +1,9 @@
 """LeanTTA as a method, and its hybrid with a periodic light recalibration.
 
-`Lean` is `adaptation.lean.leantta`, stateless: directions A and B are its settings. Rows without a time axis have no
-statistics of their own, so there `Lean` is refused: it would be the source under another name. `LeanHybrid` pairs it
-with a recalibration: every window is still corrected by itself, but from reference statistics mu_r, var_r in the place
-of the source's, and these move a little, once per period:
+`Leantta` is `adaptation.lean.leantta`, stateless: directions A and B are its settings. Rows without a time axis have no
+statistics of their own, so there `Leantta` is refused: it would be the source under another name. `LeanttaHybrid`
+pairs it with a recalibration: every window is still corrected by itself, but from reference statistics mu_r, var_r in
+the place of the source's, and these move a little, once per period:
 
     (1) mu_p, var_p    over all windows of the period, on the layer's input in the adapted pass
     (2) mu_r <- mu_r + momentum (mu_p - mu_r),  var_r alike;  a new period begins
@@ -29,7 +29,7 @@ from adaptation.methods.layer_choice import chosen_layers, layers_with_time
 from adaptation.model.moments import blend, moments, normalise_by
 from adaptation.model.network import Layer, Network, has_time
 
-__all__ = ["Lean", "LeanHybrid", "normalise_lean"]
+__all__ = ["Leantta", "LeanttaHybrid", "normalise_leantta"]
 
 
 def _fitting(settings: LeanSettings | None, network: Network) -> LeanSettings:
@@ -45,7 +45,7 @@ def _fitting(settings: LeanSettings | None, network: Network) -> LeanSettings:
     return settings
 
 
-def normalise_lean(settings: LeanSettings, layer: Layer, x: Tensor, mean: Tensor, var: Tensor) -> Tensor:
+def normalise_leantta(settings: LeanSettings, layer: Layer, x: Tensor, mean: Tensor, var: Tensor) -> Tensor:
     """Correct each window of x from reference statistics (C,), where the layer is on and a window has its own."""
     if not settings.layers[layer.index] or not has_time(x):
         return normalise_by(layer, x, mean, var)
@@ -64,7 +64,7 @@ def normalise_lean(settings: LeanSettings, layer: Layer, x: Tensor, mean: Tensor
     return y
 
 
-class Lean:
+class Leantta:
     """Configure LeanTTA.
 
     Args:
@@ -94,19 +94,19 @@ class Lean:
         """Answer each window by itself."""
 
         def normalise(layer: Layer, x: Tensor) -> Tensor:
-            return normalise_lean(self._settings, layer, x, layer.mean, layer.var)
+            return normalise_leantta(self._settings, layer, x, layer.mean, layer.var)
 
         return state, Step(torch.softmax(self._network.forward(windows, normalise=normalise).logits, dim=1))
 
 
-class LeanHybrid:
+class LeanttaHybrid:
     """Configure LeanTTA with recalibration.
 
     Args:
         context: The source; its model, and one window for its shape.
-        settings: As for `Lean`.
+        settings: As for `Leantta`.
         period: Windows between recalibrations, at least 1. Raising it recalibrates more rarely, on more windows.
-        momentum: Share of a period, 0 to 1. Raising it follows the device further; 0 is `Lean`.
+        momentum: Share of a period, 0 to 1. Raising it follows the device further; 0 is `Leantta`.
 
     Raises:
         NotAdaptable: The momentum is 0 and no chosen layer sees a time axis.
@@ -166,7 +166,7 @@ class LeanHybrid:
             names = self._network.statistics[2 * layer.index : 2 * layer.index + 2]
             kept = [f"period/{name}" for name in names]
             new.update(zip(kept, blend(state[kept[0]], state[kept[1]], *moments(x), share), strict=True))  # (1)
-            return normalise_lean(self._settings, layer, x, state[names[0]], state[names[1]])
+            return normalise_leantta(self._settings, layer, x, state[names[0]], state[names[1]])
 
         return new, self._network.forward(windows, normalise=normalise).logits
 

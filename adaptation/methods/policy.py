@@ -50,7 +50,7 @@ from adaptation.guards.input_sanity import InputSanity
 from adaptation.lean.lean_settings import LeanSettings
 from adaptation.method import SourceContext, State, Step
 from adaptation.methods.layer_choice import first_half
-from adaptation.methods.leantta import normalise_lean
+from adaptation.methods.leantta import normalise_leantta
 from adaptation.methods.policy_settings import PolicySettings, Rung
 from adaptation.methods.prototypes import admit, start_supports, templates
 from adaptation.model.moments import blend, moments, normalise_by
@@ -293,4 +293,4 @@ class Policy:
 
 
 def _lean_rule(settings: LeanSettings) -> Normalise:
-    return lambda layer, x: normalise_lean(settings, layer, x, layer.mean, layer.var)
+    return lambda layer, x: normalise_leantta(settings, layer, x, layer.mean, layer.var)

@@ -9,7 +9,7 @@ import torch
 
 from adaptation.data.dataset import Split
 from adaptation.errors import ConfigError
-from adaptation.methods.leantta import Lean, LeanHybrid
+from adaptation.methods.leantta import Leantta, LeanttaHybrid
 from benchmarks.lean_layers import MOMENTA, PERIODS, Variant, load_data, make, markdown, study, summarise, variants
 from tests.adaptation.methods.numpy_net import source_for
 from tests.adaptation.tiny_nets import CONV, MLP, settled, windows_for
@@ -37,10 +37,10 @@ def test_every_choice_of_layers_is_there_in_both_directions_and_every_period_wit
 
 def test_variants_are_configured_with_their_layers() -> None:
     last = make(Variant("lean-a", "2 alone", (False, True)), source_for(CONV))
-    assert isinstance(last, Lean)
+    assert isinstance(last, Leantta)
     assert last.adapts == ("blocks.1.norm.running_mean", "blocks.1.norm.running_var")
     hybrid = make(Variant("lean-hybrid", "default", (True, False), 32, 0.5), source_for(CONV))
-    assert isinstance(hybrid, LeanHybrid)
+    assert isinstance(hybrid, LeanttaHybrid)
 
 
 def test_changes_are_paired_by_group_and_a_loss_of_half_a_point_is_no_harm_yet() -> None:

@@ -9,7 +9,7 @@ from adaptation.lean.lean_settings import LeanSettings
 from adaptation.method import SourceContext
 from adaptation.methods.iabn import Iabn
 from adaptation.methods.layer_choice import chosen_layers, first_half, layers_with_time
-from adaptation.methods.leantta import Lean
+from adaptation.methods.leantta import Leantta
 from adaptation.model.network import Network
 
 
@@ -49,7 +49,7 @@ def test_only_layers_that_see_time_count_as_adapted_window_by_window() -> None:
     with pytest.raises(ConfigError, match="expected 2 flags"):
         layers_with_time(network, windows, (True,))
     both = LeanSettings(tau=0.5, lam=1.0, layers=(True, True))
-    for method in (Iabn(context), Lean(context, both)):
+    for method in (Iabn(context), Leantta(context, both)):
         assert method.adapts == ("early.running_mean", "early.running_var")
 
 

@@ -6,7 +6,7 @@ import torch
 
 from adaptation.errors import ConfigError, NotAdaptable
 from adaptation.lean.leantta import adapt_batch
-from adaptation.methods.leantta import Lean, LeanHybrid
+from adaptation.methods.leantta import Leantta, LeanttaHybrid
 from adaptation.model.spec import BATCH_NORM_EPS, NetworkSpec
 from tests.adaptation.methods.numpy_net import Array, axes, run, shifted, softmax, source_for
 from tests.adaptation.tiny_nets import CONV, MLP, ODD, lean, settled
@@ -16,25 +16,25 @@ from tests.adaptation.tiny_nets import CONV, MLP, ODD, lean, settled
 @pytest.mark.parametrize("direction", ["target_on_large", "source_on_large"])
 def test_the_method_gives_what_leantta_gives(spec: NetworkSpec, direction: str) -> None:
     settings, windows = lean(spec, direction=direction), shifted(spec, 7)
-    method = Lean(source_for(spec), settings)
+    method = Leantta(source_for(spec), settings)
     expected = torch.softmax(adapt_batch(settled(spec)[0], windows, settings).logits, dim=1)
     torch.testing.assert_close(method.adapt_batch({}, windows)[1].probabilities, expected)
     assert method.stateless
 
 
 def test_without_settings_the_first_layer_alone_is_adapted() -> None:
-    assert Lean(source_for(ODD)).adapts == ("blocks.0.norm.running_mean", "blocks.0.norm.running_var")
+    assert Leantta(source_for(ODD)).adapts == ("blocks.0.norm.running_mean", "blocks.0.norm.running_var")
 
 
 def test_on_rows_without_time_it_is_refused_and_so_is_a_hybrid_that_never_recalibrates() -> None:
     with pytest.raises(NotAdaptable, match="without a time axis"):
-        Lean(source_for(MLP), lean(MLP))
+        Leantta(source_for(MLP), lean(MLP))
     with pytest.raises(NotAdaptable, match="without a time axis"):
-        LeanHybrid(source_for(MLP), lean(MLP), momentum=0.0)
+        LeanttaHybrid(source_for(MLP), lean(MLP), momentum=0.0)
 
 
 def test_a_hybrid_on_rows_without_time_is_the_source_until_its_first_recalibration() -> None:
-    windows, hybrid = shifted(MLP, 9), LeanHybrid(source_for(MLP), period=6, momentum=0.5)
+    windows, hybrid = shifted(MLP, 9), LeanttaHybrid(source_for(MLP), period=6, momentum=0.5)
     found = hybrid.adapt_batch(hybrid.reset(), windows)[1].probabilities
     expected = torch.softmax(settled(MLP)[0](windows), dim=1)
     torch.testing.assert_close(found[:6], expected[:6])
@@ -44,16 +44,16 @@ def test_a_hybrid_on_rows_without_time_is_the_source_until_its_first_recalibrati
 @pytest.mark.parametrize("spec", [CONV, ODD])
 def test_a_hybrid_before_its_first_recalibration_or_without_momentum_is_lean(spec: NetworkSpec) -> None:
     settings, windows = lean(spec), shifted(spec, 9)
-    expected = Lean(source_for(spec), settings).adapt_batch({}, windows)[1].probabilities
+    expected = Leantta(source_for(spec), settings).adapt_batch({}, windows)[1].probabilities
     for period, momentum in ((10, 0.5), (4, 0.0)):
-        hybrid = LeanHybrid(source_for(spec), settings, period, momentum)
+        hybrid = LeanttaHybrid(source_for(spec), settings, period, momentum)
         torch.testing.assert_close(hybrid.adapt_batch(hybrid.reset(), windows)[1].probabilities, expected)
 
 
 @pytest.mark.parametrize("spec", [CONV, MLP])
 def test_after_a_period_the_reference_has_moved_by_the_momentum_towards_it(spec: NetworkSpec) -> None:
     settings, model = lean(spec, tau=0.4, lam=2.0), settled(spec)[0]
-    hybrid = LeanHybrid(source_for(spec), settings, period=6, momentum=0.25)
+    hybrid = LeanttaHybrid(source_for(spec), settings, period=6, momentum=0.25)
     reference: dict[int, tuple[Array, Array]] = {}
     seen: dict[int, Array] = {}
 
@@ -88,10 +88,10 @@ def test_after_a_period_the_reference_has_moved_by_the_momentum_towards_it(spec:
 
 def test_settings_that_cannot_be_kept_are_refused() -> None:
     with pytest.raises(ConfigError, match="threshold"):
-        Lean(source_for(CONV), lean(CONV, threshold=1.0))
+        Leantta(source_for(CONV), lean(CONV, threshold=1.0))
     with pytest.raises(ConfigError, match="expected 2 flags"):
-        Lean(source_for(CONV), lean(ODD))
+        Leantta(source_for(CONV), lean(ODD))
     with pytest.raises(ConfigError, match="period"):
-        LeanHybrid(source_for(CONV), period=0)
+        LeanttaHybrid(source_for(CONV), period=0)
     with pytest.raises(ConfigError, match="momentum"):
-        LeanHybrid(source_for(CONV), momentum=1.5)
+        LeanttaHybrid(source_for(CONV), momentum=1.5)
