@@ -43,7 +43,7 @@ DATA = Path(__file__).parents[2] / "shared" / "data"
 PERIODS = (32, 128, 512, 2048)
 MOMENTA = (0.1, 0.5)
 HARM_POINTS = 0.5
-_DIRECTIONS: dict[str, Direction] = {"lean-b": "target_on_large", "lean-a": "source_on_large"}
+_DIRECTIONS: dict[str, Direction] = {"leantta": "target_on_large", "leantta-a": "source_on_large"}
 _STATELESS_BATCH, _HYBRID_BATCH = 256, 64  # neither changes an answer, only the time that it takes
 
 
@@ -135,7 +135,7 @@ def variants(layers: int) -> list[Variant]:
     default = LeanSettings.for_layers(layers).layers
     return [
         *(Variant(method, name, flags) for method in _DIRECTIONS for name, flags in choices.items()),
-        *(Variant("lean-hybrid", "default", default, period, share) for period in PERIODS for share in MOMENTA),
+        *(Variant("leantta-hybrid", "default", default, period, share) for period in PERIODS for share in MOMENTA),
     ]
 
 

@@ -19,6 +19,7 @@ from streams.lab.evaluate.lines import Line, grouped
 from streams.lab.evaluate.options import PLAIN
 from streams.lab.evaluate.results import SOURCE, Row
 from streams.lab.evaluate.summary import points, table
+from streams.lab.evaluate.tasks import current_name
 
 AS_PLAIN = "as plain"
 Setting = tuple[str, int, str]  # stream, batch size, kind of source
@@ -27,7 +28,7 @@ Setting = tuple[str, int, str]  # stream, batch size, kind of source
 def read_lines(path: Path) -> dict[tuple[Setting, str], Line]:
     """Return the lines of a ``results.json`` by setting and method."""
     results = json.loads(path.read_text())
-    rows = [Row(**row) for row in results["rows"]]
+    rows = [Row(**{**row, "method": current_name(row["method"])}) for row in results["rows"]]
     return {
         ((stream, size, augment), method): Line(part, len(part))
         for (stream, size, augment, method), part in grouped(

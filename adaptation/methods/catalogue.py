@@ -2,11 +2,11 @@
 
 Settings are the papers' own where a paper gives them, rescaled to few classes where `docs/evaluation.md` says so. Three
 have no paper to take them from and are our guesses, never tuned: the half-life of ``smoothing``, the pseudo-windows of
-``cum-bn``, period and momentum of ``lean-hybrid``. LeanTTA's own in direction B were chosen on held-out source windows
-(docs/decisions/0007); in direction A they are a guess that was never tuned. What ``policy`` does on a data set is
-calibrated on that set's source alone; but which rungs it has, and its fixed numbers, were settled while figures of one
-seed on the targets of our recordings were known. So those targets are no blind test of it; docs/evaluation.md says
-more.
+``cum-bn``, period and momentum of ``leantta-hybrid``. The settings of ``leantta`` (direction B) were chosen on held-out
+source windows (docs/decisions/0007); those of ``leantta-a`` (direction A) are a guess that was never tuned. What
+``policy`` does on a data set is calibrated on that set's source alone; but which rungs it has, and its fixed numbers,
+were settled while figures of one seed on the targets of our recordings were known. So those targets are no blind test
+of it; docs/evaluation.md says more.
 """
 
 import difflib
@@ -87,9 +87,9 @@ _PLAIN: Mapping[str, Callable[[SourceContext], Method]] = {
     "cum-bn": CumBatchNorm,
     "oftta": Oftta,
     "iabn": Iabn,
-    "lean-a": _leantta_a,
-    "lean-b": Leantta,
-    "lean-hybrid": LeanttaHybrid,
+    "leantta-a": _leantta_a,
+    "leantta": Leantta,
+    "leantta-hybrid": LeanttaHybrid,
     "tent": Tent,
     "eata": Eata,
     "sar": Sar,

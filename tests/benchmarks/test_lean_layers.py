@@ -24,22 +24,22 @@ def split_of(count: int) -> Split:
 
 def test_every_choice_of_layers_is_there_in_both_directions_and_every_period_with_every_momentum() -> None:
     found = variants(4)
-    assert [v.flags for v in found if v.method == "lean-a"] == [
+    assert [v.flags for v in found if v.method == "leantta-a"] == [
         *(tuple(index == layer for index in range(4)) for layer in range(4)),
         (True, True, False, False),
         (False, False, True, True),
         (True, True, True, True),
     ]
-    assert [v.flags for v in found if v.method == "lean-b"] == [v.flags for v in found if v.method == "lean-a"]
-    hybrids = [(v.period, v.momentum) for v in found if v.method == "lean-hybrid"]
+    assert [v.flags for v in found if v.method == "leantta"] == [v.flags for v in found if v.method == "leantta-a"]
+    hybrids = [(v.period, v.momentum) for v in found if v.method == "leantta-hybrid"]
     assert hybrids == [(period, momentum) for period in PERIODS for momentum in MOMENTA]
 
 
 def test_variants_are_configured_with_their_layers() -> None:
-    last = make(Variant("lean-a", "2 alone", (False, True)), source_for(CONV))
+    last = make(Variant("leantta-a", "2 alone", (False, True)), source_for(CONV))
     assert isinstance(last, Leantta)
     assert last.adapts == ("blocks.1.norm.running_mean", "blocks.1.norm.running_var")
-    hybrid = make(Variant("lean-hybrid", "default", (True, False), 32, 0.5), source_for(CONV))
+    hybrid = make(Variant("leantta-hybrid", "default", (True, False), 32, 0.5), source_for(CONV))
     assert isinstance(hybrid, LeanttaHybrid)
 
 
@@ -73,7 +73,7 @@ def test_on_rows_without_time_only_the_hybrid_is_left() -> None:
         [source_for(MLP)],
         Split(windows, np.zeros(40, dtype=np.int64), np.repeat(["a"], 40), np.arange(40), 0),
     )
-    assert {row.variant.method for row in rows} == {"lean-hybrid"}
+    assert {row.variant.method for row in rows} == {"leantta-hybrid"}
 
 
 def test_recordings_other_than_those_of_the_evaluation_are_refused(tmp_path: Path) -> None:

@@ -68,3 +68,11 @@ def test_a_folder_without_results_is_refused_with_what_was_expected(
     with pytest.raises(SystemExit):
         main([f"one={tmp_path}"])
     assert "expected NAME=DIR" in capsys.readouterr().err
+
+
+def test_a_method_of_an_older_run_stands_under_its_name_of_today(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, lean = row("source", "a", 0.5, 0.0, False, 1e-6), row("lean-b", "a", 0.6, 0.1, False, 1e-6)
+    main([f"one={folder(tmp_path / 'one', source, lean)}"])
+    assert "| leantta | +10.0 (0 %) |" in capsys.readouterr().out

@@ -44,21 +44,22 @@ NETS = {"conv1d": CONV, "mlp": MLP}
 BATCHES = [1, 64, 8, 1, 200, 8]  # a hybrid recalibrates every 256 windows
 RELOADED_AFTER = 3  # batches
 PROMISED = {
-    *("source", "smoothing", "bn", "bn-prior", "ema-bn", "cum-bn", "oftta", "iabn", "lean-a", "lean-b", "lean-hybrid"),
+    *("source", "smoothing", "bn", "bn-prior", "ema-bn", "cum-bn", "oftta", "iabn"),
+    *("leantta", "leantta-a", "leantta-hybrid"),
     *("tent", "eata", "sar", "cotta", "rotta", "pbrs", "t3a", "lame", "accup", "foa", "policy"),
     *("same-loss-sgd", "same-loss-adam", "mgg", "lstm", "generalizeformer", "generalizeformer-classifier"),
     *("cta", "cta-episodic", "cta-frozen", "ttt-y", "rec-ttt"),
 }
 # They rightly differ from the source on random windows in random order: they expect time order, or real signals.
-DIFFERENT = {"smoothing", "lame", "lean-a"}
+DIFFERENT = {"smoothing", "lame", "leantta-a"}
 # Half of their logits are the frozen source's: an encoder that collapsed does not silence them.
 AVERAGED = {name for name in METHODS if name.startswith(("cta", "rec-ttt"))} - {"cta-refit"}
-STATELESS = {"source", "iabn", "lean-a", "lean-b"}
+STATELESS = {"source", "iabn", "leantta-a", "leantta"}
 # The policy with all that it can do, and nothing that holds it back.
 ALWAYS = PolicySettings("statistics+prototypes", False, 1.0, 1.0, 256.0, weak=False)
 
-# Rows without a time axis have no statistics of their own; lean-hybrid has those of a period.
-NOT_ADAPTABLE = {("lean-a", "mlp"), ("lean-b", "mlp"), ("iabn", "mlp")}
+# Rows without a time axis have no statistics of their own; leantta-hybrid has those of a period.
+NOT_ADAPTABLE = {("leantta-a", "mlp"), ("leantta", "mlp"), ("iabn", "mlp")}
 
 
 def pairs(names: Iterable[str]) -> pytest.MarkDecorator:

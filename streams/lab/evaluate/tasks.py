@@ -15,10 +15,20 @@ from typing import Any, BinaryIO
 
 from adaptation.errors import ContractError
 
-__all__ = ["FINISHED_FILE", "Task", "append_finished", "forget_tasks", "open_finished", "read_finished"]
+__all__ = [
+    "FINISHED_FILE",
+    "Task",
+    "append_finished",
+    "current_name",
+    "forget_tasks",
+    "open_finished",
+    "read_finished",
+]
 
 FINISHED_FILE = "finished.jsonl"
 
+# Names of methods in folders from before, and what they are called now.
+_FORMER_NAMES = {"lean-a": "leantta-a", "lean-b": "leantta", "lean-hybrid": "leantta-hybrid"}
 _NEEDED = {"data", "recorded", "label_run"}  # of each group; an older format had none of them
 
 
@@ -47,6 +57,15 @@ class Task:
         return f"{self.method}, {self.stream}, batch {self.batch_size}, {where}, seed {self.seed}, source {self.source}"
 
 
+def current_name(method: str) -> str:
+    """Return what a method is called now; results from before may have its former name.
+
+    >>> current_name("lean-b"), current_name("tent")
+    ('leantta', 'tent')
+    """
+    return _FORMER_NAMES.get(method, method)
+
+
 def read_finished(path: Path) -> tuple[dict[Task, dict[str, Any]], int]:
     """Return what each finished task gave, the latest where one was run again, and the length of the sound part.
 
@@ -62,7 +81,8 @@ def read_finished(path: Path) -> tuple[dict[Task, dict[str, Any]], int]:
         try:
             entry = json.loads(line)
             fields = entry["task"]
-            task = Task(**{**fields, "source": fields["source"].replace(",", "+")})  # once joined by commas
+            source = fields["source"].replace(",", "+")  # once joined by commas
+            task = Task(**{**fields, "source": source, "method": current_name(fields["method"])})
             if all(group.keys() >= _NEEDED for group in entry["groups"]):
                 found[task] = entry
         except (ValueError, TypeError, KeyError, AttributeError) as error:

@@ -32,8 +32,8 @@ _SHORT = 200  # windows of a device
 def choose_mode(findings: Json) -> tuple[str, list[str]]:
     """Return ``observe`` or ``always``, and the reasons as sentences."""
     against = []
-    expected = findings["expected"].get("lean-b")
-    measured = (findings["measured"] or {}).get("lean-b")
+    expected = findings["expected"].get("leantta")
+    measured = (findings["measured"] or {}).get("leantta")
     if not findings["adaptable"]:
         return "observe", ["LeanTTA does not apply: a row without a time axis has no statistics of its own."]
     if findings["expected_by"] != "left-out source devices" or expected is None:

@@ -19,7 +19,7 @@ def complete_report(findings: Json, costs: Costs) -> dict[str, Any]:
     """Add to the findings what follows from them: years, thresholds, the mode to start with, risks."""
     mode, reasons = choose_mode(findings)
     years = _years(findings, costs)
-    start = [year for year in years if year["rung"] == "robust" or (year["rung"] == "lean-b" and mode == "always")]
+    start = [year for year in years if year["rung"] == "robust" or (year["rung"] == "leantta" and mode == "always")]
     return {
         **findings,
         "costs": asdict(costs) | {"windows_per_year": costs.windows_per_year},

@@ -17,7 +17,7 @@ __all__ = ["RUNGS", "DeviceScore", "Gain", "gain_of", "simulated_scores"]
 
 # Names in the catalogue, and in words. The source is what they are compared with.
 RUNGS: Mapping[str, str] = {
-    "lean-b": "LeanTTA",
+    "leantta": "LeanTTA",
     "cum-bn": "device statistics",
     "t3a": "prototypes",
     "policy": "policy",
@@ -111,7 +111,7 @@ def simulated_scores(table: Sequence[Mapping[str, Any]]) -> dict[str, list[Devic
     Args:
         table: Rows as `adaptation.methods.policy_settings.RungScore` has them.
     """
-    names = {"leantta": "lean-b", "statistics": "cum-bn", "prototypes": "t3a"}
+    names = {"leantta": "leantta", "statistics": "cum-bn", "prototypes": "t3a"}
     found: dict[str, list[DeviceScore]] = {}
     for row in table:
         if row["rung"] in names:

@@ -23,7 +23,7 @@ from streams.lab.study.processes import Failure
 from tests.adaptation.model.test_train import waves
 
 HOSTILE = "<script>alert(1)</script>&$x_1$\n"
-RUNGS = ["lean-b", "cum-bn", "t3a", "policy"]
+RUNGS = ["leantta", "cum-bn", "t3a", "policy"]
 
 
 @pytest.fixture(scope="module")
@@ -125,10 +125,10 @@ def test_gains_are_paired_with_the_source_and_costs_are_measured(report: dict[st
             assert score["source_accuracy"] == device["scores"]["robust"]["accuracy"]
     for name in ["source", *RUNGS]:
         assert report["cost"][name]["seconds_per_window"] > 0
-    assert report["cost"]["source"]["state_bytes"] == report["cost"]["lean-b"]["state_bytes"] == 0
+    assert report["cost"]["source"]["state_bytes"] == report["cost"]["leantta"]["state_bytes"] == 0
     assert report["cost"]["cum-bn"]["state_bytes"] > 0
     # every source device was left out once, by every rung that runs there
-    assert {score["device"] for score in report["expected_devices"]["lean-b"]} == {"0", "1", "2", "3", "4"}
+    assert {score["device"] for score in report["expected_devices"]["leantta"]} == {"0", "1", "2", "3", "4"}
     assert report["expected_by"] == "left-out source devices"
 
 
@@ -191,7 +191,7 @@ def test_rows_without_a_time_axis_and_a_device_of_one_window_are_piloted_too(tmp
     selection = ["--data", tmp_path / "rows.npz", "--source", "device=0-4", "--target", "device=5-6"]
     assert run(*selection, "--epochs", 1, "--jobs", 0, "--augment", "none", "--out", tmp_path / "p") == 0
     found = json.loads((tmp_path / "p/pilot.json").read_text(), parse_constant=pytest.fail)
-    assert found["cost"]["lean-b"] is None
+    assert found["cost"]["leantta"] is None
     assert (found["mode"], found["devices"][1]["windows"]) == ("observe", 1)
     assert found["devices"][1]["scores"]["cum-bn"]["harmed"] is None  # one window decides nothing
     assert "does not apply to these windows" in (tmp_path / "p/pilot.html").read_text()

@@ -65,7 +65,12 @@ def test_lines_of_an_older_format_are_not_finished_and_older_names_are_known(tmp
     with open_finished(path) as file:
         append_finished(file, TASK, {"groups": [{"n": 1, "right": "gA=="}]})
         append_finished(file, replace(OTHER, source="gain,noise:1"), {"groups": [group(1)]})
-    assert set(read_finished(path)[0]) == {replace(OTHER, source="gain+noise:1")}
+        for former in ("lean-a", "lean-b", "lean-hybrid"):
+            append_finished(file, replace(OTHER, method=former), {"groups": [group(1)]})
+    assert set(read_finished(path)[0]) == {
+        replace(OTHER, source="gain+noise:1"),
+        *(replace(OTHER, method=name) for name in ("leantta-a", "leantta", "leantta-hybrid")),
+    }
 
 
 def test_tasks_can_be_forgotten_and_the_others_stay(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def gain(mean: float, devices: int = 5, harmed: tuple[str, ...] = (), worst: flo
 
 
 def device(name: str, **changes: Any) -> dict[str, Any]:
-    scores = {rung: score(0.01) for rung in ("robust", "lean-b", "cum-bn", "t3a", "policy")}
+    scores = {rung: score(0.01) for rung in ("robust", "leantta", "cum-bn", "t3a", "policy")}
     return {
         "device": name,
         "windows": 1000,
@@ -37,7 +37,7 @@ def device(name: str, **changes: Any) -> dict[str, Any]:
 
 
 def findings(**changes: Any) -> dict[str, Any]:
-    names = ("lean-b", "cum-bn", "t3a", "policy", "robust")
+    names = ("leantta", "cum-bn", "t3a", "policy", "robust")
     return {
         "adaptable": True,
         "recipe": "none",
@@ -59,7 +59,7 @@ def test_always_needs_leantta_to_help_source_devices_that_were_left_out_and_harm
     assert "harmed none of 5 source devices" in reasons[0]
     assert choose_mode(findings(measured=None))[0] == "always"
     # alike source devices leave nothing to gain; the target's labels then show it
-    assert choose_mode(findings(expected={"lean-b": gain(-0.001)}))[0] == "always"
+    assert choose_mode(findings(expected={"leantta": gain(-0.001)}))[0] == "always"
 
 
 @pytest.mark.parametrize(
@@ -68,13 +68,13 @@ def test_always_needs_leantta_to_help_source_devices_that_were_left_out_and_harm
         ({"adaptable": False}, "does not apply"),
         ({"expected_by": "simulated shifts"}, "No source device could be left out"),
         ({"expected": {}}, "No source device could be left out"),
-        ({"expected": {"lean-b": gain(0.05, devices=3)}}, "Only 3 source devices"),
-        ({"expected": {"lean-b": gain(0.05, harmed=("s1",))}}, "harmed source devices that were left out: s1"),
-        ({"expected": {"lean-b": gain(0.0)}, "measured": None}, "gained nothing on source devices"),
-        ({"expected": {"lean-b": gain(-0.006)}}, "gained nothing on source devices"),
-        ({"expected": {"lean-b": gain(0.05, worst=-0.03)}}, "cost a source device that was left out"),
-        ({"measured": {"lean-b": gain(0.05, harmed=("t1",))}}, "harmed devices of the target: t1"),
-        ({"measured": {"lean-b": gain(-0.01)}}, "gained nothing on the target"),
+        ({"expected": {"leantta": gain(0.05, devices=3)}}, "Only 3 source devices"),
+        ({"expected": {"leantta": gain(0.05, harmed=("s1",))}}, "harmed source devices that were left out: s1"),
+        ({"expected": {"leantta": gain(0.0)}, "measured": None}, "gained nothing on source devices"),
+        ({"expected": {"leantta": gain(-0.006)}}, "gained nothing on source devices"),
+        ({"expected": {"leantta": gain(0.05, worst=-0.03)}}, "cost a source device that was left out"),
+        ({"measured": {"leantta": gain(0.05, harmed=("t1",))}}, "harmed devices of the target: t1"),
+        ({"measured": {"leantta": gain(-0.01)}}, "gained nothing on the target"),
     ],
 )
 def test_any_doubt_means_observe_and_is_named(changes: dict[str, Any], reason: str) -> None:

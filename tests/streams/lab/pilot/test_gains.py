@@ -61,8 +61,8 @@ def test_without_an_interval_a_loss_of_more_than_a_point_counts_as_harm() -> Non
         },
     ]
     found = simulated_scores(table)
-    assert set(found) == {"lean-b"}
-    assert [score.harmed for score in found["lean-b"]] == [True, False]
+    assert set(found) == {"leantta"}
+    assert [score.harmed for score in found["leantta"]] == [True, False]
 
 
 def test_a_year_pays_for_compute_beyond_the_sources_alone() -> None:
