@@ -12,12 +12,12 @@ from registry.bundles.member import Kind, Member
 from registry.canonical import parse_canonical
 from registry.releases.approval import APPROVAL_TYPE, Approval, read_approval
 from registry.releases.release import RELEASE_TYPE, Release, read_release, release_digest
-from registry.releases.remark import REPORT_TYPE, Report
+from registry.releases.remark import REMARK_TYPE, Remark
 from registry.releases.verdict import VERDICT_TYPE, Verdict, read_verdict
 from registry.trust.envelope import Envelope, signers
 from registry.trust.trust import Trust
 
-__all__ = ["Approved", "Entry", "History", "Judged", "Released", "Reported", "read_entries"]
+__all__ = ["Approved", "Entry", "History", "Judged", "Released", "Remarked", "read_entries"]
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,11 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Reported:
+class Remarked:
     """A remark of the controller."""
 
     at_ms: int
-    report: Report
+    remark: Remark
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class History:
     releases: tuple[Released, ...] = ()
     approvals: tuple[Approved, ...] = ()
     verdicts: tuple[Judged, ...] = ()
-    reports: tuple[Reported, ...] = ()
+    remarks: tuple[Remarked, ...] = ()
     passed_over: int = 0
 
     @property
@@ -146,7 +146,7 @@ class _Reading:
     signed: set[str] = field(default_factory=set)
     approvals: list[Approved] = field(default_factory=list)
     verdicts: list[Judged] = field(default_factory=list)
-    reports: list[Reported] = field(default_factory=list)
+    remarks: list[Remarked] = field(default_factory=list)
     passed_over: int = 0
 
 
@@ -168,7 +168,7 @@ def read_entries(entries: Iterable[Entry], trust: Trust) -> History:
         releases=tuple(each for digest, each in reading.releases.items() if digest in believed),
         approvals=tuple(reading.approvals),
         verdicts=tuple(reading.verdicts),
-        reports=tuple(reading.reports),
+        remarks=tuple(reading.remarks),
         passed_over=reading.passed_over + len(reading.releases) - len(believed),
     )
 
@@ -191,12 +191,12 @@ def _read(entry: Entry, trust: Trust, reading: _Reading) -> None:
             reading.approvals.append(Approved(entry.offset, at_ms, envelope, read_approval(envelope, trust)))
     elif envelope.payloadType == VERDICT_TYPE:
         reading.verdicts.append(Judged(at_ms, read_verdict(envelope, trust)))
-    elif envelope.payloadType == REPORT_TYPE:
-        report = parse_canonical(Report, envelope.content(), "report")
-        signed = signers(envelope, REPORT_TYPE, trust.keys_of("release", report.at_ms), "report")
-        if report.fleet != trust.fleet or not signed:
-            raise ContractError("report: expected the signature of this fleet's controller, found none")
-        reading.reports.append(Reported(at_ms, report))
+    elif envelope.payloadType == REMARK_TYPE:
+        remark = parse_canonical(Remark, envelope.content(), "remark")
+        signed = signers(envelope, REMARK_TYPE, trust.keys_of("release", remark.at_ms), "remark")
+        if remark.fleet != trust.fleet or not signed:
+            raise ContractError("remark: expected the signature of this fleet's controller, found none")
+        reading.remarks.append(Remarked(at_ms, remark))
     else:
         raise ContractError(f"history: a statement of unknown type {envelope.payloadType[:100]!r}")
 

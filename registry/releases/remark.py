@@ -10,15 +10,16 @@ from registry.canonical import Digest, canonical_bytes
 from registry.trust.envelope import Envelope, sign
 from registry.trust.trust import Statement
 
-__all__ = ["REPORT_TYPE", "Report", "Topic", "sign_report"]
+__all__ = ["REMARK_TYPE", "Remark", "Topic", "sign_remark"]
 
-REPORT_TYPE = "application/vnd.acclimate.report+json"
+# Its name on the wire from the first day on; a history outlives names in the code.
+REMARK_TYPE = "application/vnd.acclimate.report+json"
 
 Topic = Literal["alias_differs", "alias_reset", "waits", "refused", "stale"]
 
 
-class Report(Statement):
-    """One remark.
+class Remark(Statement):
+    """Something that the controller noticed.
 
     Attributes:
         about: ``alias_differs``: MLflow names another version than what is in force; ``alias_reset``: the controller
@@ -36,6 +37,6 @@ class Report(Statement):
     message: Annotated[str, Field(min_length=1, max_length=2000)]
 
 
-def sign_report(report: Report, key: Ed25519PrivateKey) -> Envelope:
+def sign_remark(remark: Remark, key: Ed25519PrivateKey) -> Envelope:
     """Return the signed statement."""
-    return sign(REPORT_TYPE, canonical_bytes(report), [key])
+    return sign(REMARK_TYPE, canonical_bytes(remark), [key])

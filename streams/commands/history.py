@@ -112,10 +112,10 @@ def _entries(history: "History", trust: "Trust") -> list[dict[str, Any]]:
         text += f"; forced: {verdict.forced}" if verdict.forced else ""
         what = "passed" if verdict.passed else "failed"
         found.append((judged.at_ms, {"what": what, "text": text, "verdict": verdict.model_dump(mode="json")}))
-    for reported in history.reports:
-        report = reported.report
-        about = report.model_dump(mode="json")
-        found.append((reported.at_ms, {"what": report.about, "text": report.message, "report": about}))
+    for remarked in history.remarks:
+        remark = remarked.remark
+        about = remark.model_dump(mode="json")
+        found.append((remarked.at_ms, {"what": remark.about, "text": remark.message, "report": about}))
     return [{"time": shown_time(at_ms), "at_ms": at_ms, **entry} for at_ms, entry in sorted(found, key=lambda e: e[0])]
 
 

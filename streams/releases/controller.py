@@ -26,7 +26,7 @@ from registry.releases.acceptance import Refused, Seen, consider
 from registry.releases.history import History
 from registry.releases.next_release import Request, aborted, begun, finished, renewed, widened
 from registry.releases.release import Place, Release, parse_record, read_release, record_bytes, sign_release
-from registry.releases.remark import Report, Topic, sign_report
+from registry.releases.remark import Remark, Topic, sign_remark
 from registry.releases.requests import Held, judge
 from registry.releases.rollout import RolloutPolicy, assess
 from registry.trust.envelope import Envelope, key_id, public_hex
@@ -132,7 +132,7 @@ class Controller:
         done = self._renew(history) or self._judge_wave(history) or self._approved(history)
         if done is not None:
             return done
-        self._report_stale(history)
+        self._remark_stale(history)
         if self._aliases_due:
             self._offers.show(history, champion=self._trust.approvals > 0)
             self._clean_up(history)
@@ -206,7 +206,7 @@ class Controller:
         except Refused as refused:
             if refused.reason != "unapproved":
                 raise
-            self._report(history, "waits", None, None, None, str(refused))
+            self._remark(history, "waits", None, None, None, str(refused))
             return None
         self._log.append(self._trust_envelope, envelope)
         self._told = self._trust_envelope
@@ -301,7 +301,7 @@ class Controller:
             if stable is not None and gone is not None and gone.version == version and not _was_reset(history, gone):
                 self._offers.reset(kind, stable.version)
                 text = f"{kind} version {version}: its roll-out was aborted; the alias names {stable.version} again"
-                self._report(history, "alias_reset", kind, version, gone.digest, text)
+                self._remark(history, "alias_reset", kind, version, gone.digest, text)
                 continue
             asked_by, reason = self._offers.said_by(kind, version)
             done = self._request(history, kind, version, None, asked_by, reason)
@@ -315,16 +315,16 @@ class Controller:
         try:
             offer = self._offers.fetch(kind, version, self._trust)
         except ContractError as error:
-            self._report(history, "refused", kind, version, digest, f"{kind} version {version}: {error}")
+            self._remark(history, "refused", kind, version, digest, f"{kind} version {version}: {error}")
             return None
         found = offer.member.digest
         if digest is not None and found != digest:
             text = f"{kind} version {version}: approved was bundle {digest[:12]}, MLflow has {found[:12]}"
-            self._report(history, "refused", kind, version, digest, text)
+            self._remark(history, "refused", kind, version, digest, text)
             return None
         answer = judge(history, self._trust, kind, offer.member, asked_by, reason)
         if isinstance(answer, Held):
-            self._report(history, answer.about, kind, version, found, answer.message)
+            self._remark(history, answer.about, kind, version, found, answer.message)
             return None
         return self._begin(history, answer, offer)
 
@@ -346,20 +346,20 @@ class Controller:
             f"{kind}: the alias champion names version {version}, in force is {holds}; releases of this fleet need "
             f"{self._trust.approvals} signed approvals: `acclimate promote {kind} {version}`"
         )
-        self._report(history, "alias_differs", kind, version, None, text)
+        self._remark(history, "alias_differs", kind, version, None, text)
 
-    # Reports
+    # Remarks
 
-    def _report(
+    def _remark(
         self, history: History, about: Topic, kind: Kind | None, version: int | None, digest: str | None, text: str
     ) -> None:
         """Remember a remark, once until the next release."""
         said = (about, kind, version, text[:2000])
         since = history.newest.at_ms if history.newest else 0
-        earlier = [each.report for each in history.reports if each.at_ms >= since]
+        earlier = [each.remark for each in history.remarks if each.at_ms >= since]
         if any((each.about, each.kind, each.version, each.message) == said for each in earlier):
             return
-        report = Report(
+        remark = Remark(
             fleet=self._settings.fleet,
             at_ms=self._now_ms(),
             about=about,
@@ -368,15 +368,15 @@ class Controller:
             digest=digest,
             message=text[:2000],
         )
-        self._log.note(sign_report(report, self._key))
+        self._log.note(sign_remark(remark, self._key))
         log.warning("event=%s kind=%s version=%s %s", about, kind, version, text)
 
-    def _report_stale(self, history: History) -> None:
+    def _remark_stale(self, history: History) -> None:
         newest = history.newest
         if newest is None or time.monotonic() < self._stale_at:
             return
         self._stale_at = time.monotonic() + _STALE_EVERY_S
-        told = any(each.report.about == "stale" and each.at_ms >= newest.at_ms for each in history.reports)
+        told = any(each.remark.about == "stale" and each.at_ms >= newest.at_ms for each in history.remarks)
         if told or self._now_ms() - newest.at_ms < 1000 * self._policy.stale_after_s:
             return
         epoch = newest.release.epoch
@@ -384,7 +384,7 @@ class Controller:
         if names:
             first = ", ".join(names[:3])
             text = f"{len(names)} receivers are behind epoch {epoch}, first: {first}; see `acclimate devices`"
-            self._report(history, "stale", None, None, None, text)
+            self._remark(history, "stale", None, None, None, text)
 
     def _owners(self, envelope: Envelope) -> list[str]:
         return sorted(self._trust.owner(signature.keyid) for signature in envelope.signatures)
@@ -405,6 +405,6 @@ def _was_reset(history: History, member: Member) -> bool:
     """Say whether the alias of an aborted version was moved back already: naming it again is a new wish."""
     since = history.newest.at_ms if history.newest else 0
     return any(
-        each.report.about == "alias_reset" and each.report.digest == member.digest and each.at_ms >= since
-        for each in history.reports
+        each.remark.about == "alias_reset" and each.remark.digest == member.digest and each.at_ms >= since
+        for each in history.remarks
     )

@@ -145,9 +145,9 @@ def watch(settings: Settings, trust: Trust, asked: Asked, limit_s: float) -> Ite
 def _progress(history: History, asked: Asked, since_ms: int) -> Progress | None:
     newest = history.newest
     said = [
-        each.report
-        for each in history.reports
-        if (each.report.kind, each.report.version) == (asked.kind, asked.version) and each.at_ms >= since_ms
+        each.remark
+        for each in history.remarks
+        if (each.remark.kind, each.remark.version) == (asked.kind, asked.version) and each.at_ms >= since_ms
     ]
     if newest is not None:
         release = newest.release

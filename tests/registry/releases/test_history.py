@@ -4,7 +4,7 @@ from typing import Any
 
 from registry.releases.history import Entry, History, read_entries
 from registry.releases.release import Release, release_digest, sign_release
-from registry.releases.remark import Report, sign_report
+from registry.releases.remark import Remark, sign_remark
 from registry.trust.envelope import Envelope
 from registry.trust.trust import read_trust
 from tests.support.signed import FLEET, NOW_MS, approval, key, member, private, release, trust
@@ -120,6 +120,6 @@ def test_the_candidate_of_an_aborted_roll_out_is_known_until_something_else_is_b
 
 
 def test_a_report_counts_only_by_the_controllers_key():
-    remark = Report(fleet=FLEET, at_ms=NOW_MS, about="waits", message="no verdict")
-    assert len(read(sign_report(remark, private("release"))).reports) == 1
-    assert read(sign_report(remark, private("approver"))).passed_over == 1
+    remark = Remark(fleet=FLEET, at_ms=NOW_MS, about="waits", message="no verdict")
+    assert len(read(sign_remark(remark, private("release"))).remarks) == 1
+    assert read(sign_remark(remark, private("approver"))).passed_over == 1

@@ -162,7 +162,7 @@ def test_a_registered_bundle_is_released_after_the_alias_moves_and_a_worse_one_i
     assert "allowed" in finding(third, "evaluation")["message"]
     assert desk.plant.catalogue.aliased("candidate") == {"source": 2}
     assert desk.release(controller, 3) == []
-    assert [(each.report.about, each.report.version) for each in desk.plant.history().reports] == [("refused", 3)]
+    assert [(each.remark.about, each.remark.version) for each in desk.plant.history().remarks] == [("refused", 3)]
 
 
 def test_figures_are_those_of_a_count_by_hand(desk: Desk, made: Made):

@@ -57,7 +57,7 @@ def in_force(plant: Plant) -> Release:
 
 
 def remarks(plant: Plant) -> list[tuple[str, int | None]]:
-    return [(each.report.about, each.report.version) for each in plant.history().reports]
+    return [(each.remark.about, each.remark.version) for each in plant.history().remarks]
 
 
 def test_an_alias_is_the_request_and_its_version_reaches_a_receiver(plant: Plant, controller: Controller):

@@ -117,7 +117,7 @@ def test_where_approvals_are_asked_for_the_page_changes_nothing_and_the_signatur
         wait_for(lambda: follower.digest == first.digest, 60, "the first")
         second = plant.made("second")
         move_alias(server.address, plant, second)
-        wait_for(lambda: [each.report.about for each in plant.history().reports] == ["alias_differs"], 60, "a report")
+        wait_for(lambda: [each.remark.about for each in plant.history().remarks] == ["alias_differs"], 60, "a report")
         time.sleep(10.0)
         assert follower.digest == first.digest
         assert len(plant.history().releases) == 1
