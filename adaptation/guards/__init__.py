@@ -1,5 +1,5 @@
 """What keeps an adapting device from doing harm: one rule per file, and the transaction that applies them all.
 
 State of a guard is a flat mapping of tensors or a frozen dataclass, given and returned, never kept. Nothing here reads
-a clock, draws at random or sees a label of a target; the risk monitor alone takes labels, and sits outside of methods.
+a clock, draws at random or sees a label of a target.
 """
