@@ -29,7 +29,7 @@ from adaptation.data.corruptions import (
     centre_and_scale,
     corrupt,
 )
-from adaptation.data.dataset import load
+from adaptation.data.load import load
 from adaptation.data.simulate import simulate_fleet
 
 ROOT = Path(__file__).parents[1]

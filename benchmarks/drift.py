@@ -27,7 +27,8 @@ import torch
 from numpy.typing import NDArray
 
 from adaptation.data.corruptions import centre_and_scale, corrupt
-from adaptation.data.dataset import Dataset, load
+from adaptation.data.dataset import Dataset
+from adaptation.data.load import load
 from adaptation.drift.bootstrap import BLOCK, fit_threshold
 from adaptation.drift.cusum import Cusum, fit_scores
 from adaptation.drift.mahalanobis import fit_features, log_scores

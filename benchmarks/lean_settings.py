@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from adaptation.data.dataset import Dataset, load
+from adaptation.data.dataset import Dataset
+from adaptation.data.load import load
 from adaptation.data.simulate import simulate_fleet
 from adaptation.lean.lean_settings import Direction, LeanSettings
 from adaptation.lean.leantta import adapt_batch

@@ -30,7 +30,8 @@ import torch
 from numpy.typing import NDArray
 
 from adaptation.data.corruptions import CORRUPTIONS, SEVERITIES, TUNING, applicable, centre_and_scale, corrupt
-from adaptation.data.dataset import Dataset, Split, load
+from adaptation.data.dataset import Dataset, Split
+from adaptation.data.load import load
 from adaptation.data.simulate import simulate_fleet
 from adaptation.lean.shift import calibrate, measure
 from adaptation.model.train import default_epochs, default_spec, fit, hold_out, predict

@@ -6,7 +6,9 @@ from typing import Any
 
 import click
 
-from adaptation.data.dataset import Dataset, load, parse_integers
+from adaptation.data.dataset import Dataset
+from adaptation.data.load import load
+from adaptation.data.selectors import parse_integers
 from adaptation.data.simulate import simulate_fleet
 from adaptation.errors import ConfigError
 

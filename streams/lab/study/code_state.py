@@ -15,7 +15,7 @@ from typing import Any
 
 import adaptation
 from adaptation.alignment.align import align
-from adaptation.data.dataset import load
+from adaptation.data.load import load
 from adaptation.data.simulate import simulate_fleet
 from adaptation.generators.meta_train import meta_train
 from adaptation.methods.policy_calibration import calibrate_policy

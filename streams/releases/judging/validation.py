@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from adaptation.data.corruptions import applicable, centre_and_scale, corrupt
-from adaptation.data.dataset import Split, load_labelled, parse_integers
+from adaptation.data.dataset import Split
+from adaptation.data.load import load_labelled
+from adaptation.data.selectors import parse_integers
 from adaptation.errors import ConfigError
 from adaptation.evaluation.streams import every
 from registry.bundles.manifest import Card

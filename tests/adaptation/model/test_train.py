@@ -6,7 +6,7 @@ import torch
 from numpy.typing import NDArray
 
 from adaptation.data.augment import Augmentation
-from adaptation.data.dataset import load
+from adaptation.data.load import load
 from adaptation.data.simulate import FleetPlan, simulate_fleet
 from adaptation.errors import ConfigError, DataError
 from adaptation.lean.shift import calibrate, calibrate_trained, measure

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from kafka import KafkaProducer
 
-from adaptation.data.dataset import Split, load
+from adaptation.data.dataset import Split
+from adaptation.data.load import load
 from adaptation.errors import ConfigError
 from infra.settings import Settings
 from registry.bundles.source_bundle import Bundle
