@@ -1,13 +1,15 @@
 """What is signed or named by its digest has one form: strict pydantic models, written as canonical JSON."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from adaptation.errors import ContractError
 
-__all__ = ["Digest", "Name", "Strict", "canonical_bytes", "first_problem", "parse_canonical"]
+__all__ = ["Digest", "Name", "Strict", "canonical_bytes", "parse_canonical", "refusing"]
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -38,16 +40,29 @@ def parse_canonical(kind: type[_Model], raw: bytes, what: str) -> _Model:
     Raises:
         ContractError: A value does not fit, or the text is another form of the values than `canonical_bytes` gives.
     """
-    try:
+    with refusing(what):
         model = kind.model_validate_json(raw)
-    except ValidationError as error:
-        raise ContractError(f"{what}: {first_problem(error)}") from error
     if canonical_bytes(model) != raw:
         raise ContractError(f"{what}: expected canonical JSON as written by acclimate, found another form of it")
     return model
 
 
-def first_problem(error: ValidationError) -> str:
+@contextmanager
+def refusing(what: str) -> Iterator[None]:
+    """Say what pydantic refuses inside as a `ContractError` about ``what``, in one line.
+
+    >>> with refusing("a file"):
+    ...     Strict.model_validate_json("[]")
+    Traceback (most recent call last):
+    adaptation.errors.ContractError: a file: the file: Input should be an object
+    """
+    try:
+        yield
+    except ValidationError as error:
+        raise ContractError(f"{what}: {_first_problem(error)}") from error
+
+
+def _first_problem(error: ValidationError) -> str:
     """Say in one line what is wrong first, and where."""
     problem = error.errors(include_url=False, include_input=False)[0]
     where = ".".join(str(part) for part in problem["loc"]) or "the file"

@@ -15,7 +15,7 @@ from typing import Annotated, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from adaptation.errors import ContractError
 from adaptation.model.spec import NetworkSpec, expected_tensors
@@ -29,7 +29,7 @@ from registry.bundles.manifest import (
     unsealed,
 )
 from registry.bundles.parts import read_parts, write_parts
-from registry.canonical import Digest, Name, Strict, first_problem
+from registry.canonical import Digest, Name, Strict, refusing
 
 __all__ = [
     "ALIGNED_FILES",
@@ -147,7 +147,7 @@ def aligned_manifest_bytes(
     Raises:
         ContractError: A value does not fit; reading would refuse it.
     """
-    try:
+    with refusing("manifest.json"):
         manifest = AlignedManifest(
             settings=dict(settings),
             unsafe_augmentations=unsafe_augmentations,
@@ -156,8 +156,6 @@ def aligned_manifest_bytes(
             tensors=dict(tensors),
             files=dict(files),
         )
-    except ValidationError as error:
-        raise ContractError(f"manifest.json: {first_problem(error)}") from error
     raw = sealed(manifest)
     _parsed(raw)
     return raw

@@ -19,7 +19,7 @@ from typing import Annotated, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from adaptation.errors import ContractError, DataError
 from adaptation.generators.engine import GeneralizeFormerEngine, Kind, MggEngine, make_engine
@@ -35,7 +35,7 @@ from registry.bundles.manifest import (
     unsealed,
 )
 from registry.bundles.parts import read_parts, write_parts
-from registry.canonical import Digest, Name, Strict, first_problem
+from registry.canonical import Digest, Name, Strict, refusing
 
 __all__ = [
     "GENERATOR_FILES",
@@ -203,7 +203,7 @@ def generator_manifest_bytes(
     Raises:
         ContractError: A value does not fit; reading would refuse it.
     """
-    try:
+    with refusing("manifest.json"):
         manifest = GeneratorManifest(
             kind=kind,
             settings=dict(settings),
@@ -214,8 +214,6 @@ def generator_manifest_bytes(
             start=dict(shapes["start"]),
             files=dict(files),
         )
-    except ValidationError as error:
-        raise ContractError(f"manifest.json: {first_problem(error)}") from error
     raw = sealed(manifest)
     _parsed(raw)
     return raw

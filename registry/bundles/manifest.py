@@ -9,13 +9,13 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from adaptation.engine.engine import CODE_CONTRACT_VERSION
 from adaptation.errors import ConfigError, ContractError
 from adaptation.lean.lean_settings import LeanSettings
 from adaptation.model.spec import SCALED_LIMIT, NetworkSpec, spec_digest
-from registry.canonical import Digest, Name, Strict, canonical_bytes, first_problem, parse_canonical
+from registry.canonical import Digest, Name, Strict, canonical_bytes, parse_canonical, refusing
 
 __all__ = [
     "MANIFEST_FILE",
@@ -156,7 +156,7 @@ def manifest_bytes(
     Raises:
         ContractError: A value does not fit; reading would refuse it.
     """
-    try:
+    with refusing("manifest.json"):
         manifest = Manifest(
             network=Network(**asdict(spec)),
             channel_names=channel_names,
@@ -168,8 +168,6 @@ def manifest_bytes(
             training=training,
             files=files,
         )
-    except ValidationError as error:
-        raise ContractError(f"manifest.json: {first_problem(error)}") from error
     raw = sealed(manifest)
     parse_manifest(raw)
     return raw

@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 
 from adaptation.errors import ContractError
 from registry.bundles.member import Kind, Member
-from registry.canonical import parse_canonical
 from registry.releases.approval import APPROVAL_TYPE, Approval, read_approval
 from registry.releases.release import RELEASE_TYPE, Release, read_release, release_digest
-from registry.releases.remark import REMARK_TYPE, Remark
+from registry.releases.remark import REMARK_TYPE, Remark, read_remark
 from registry.releases.verdict import VERDICT_TYPE, Verdict, read_verdict
 from registry.trust.envelope import Envelope, signers
 from registry.trust.trust import Trust
@@ -192,11 +191,7 @@ def _read(entry: Entry, trust: Trust, reading: _Reading) -> None:
     elif envelope.payloadType == VERDICT_TYPE:
         reading.verdicts.append(Judged(at_ms, read_verdict(envelope, trust)))
     elif envelope.payloadType == REMARK_TYPE:
-        remark = parse_canonical(Remark, envelope.content(), "remark")
-        signed = signers(envelope, REMARK_TYPE, trust.keys_of("release", remark.at_ms), "remark")
-        if remark.fleet != trust.fleet or not signed:
-            raise ContractError("remark: expected the signature of this fleet's controller, found none")
-        reading.remarks.append(Remarked(at_ms, remark))
+        reading.remarks.append(Remarked(at_ms, read_remark(envelope, trust)))
     else:
         raise ContractError(f"history: a statement of unknown type {envelope.payloadType[:100]!r}")
 

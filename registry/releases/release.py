@@ -10,12 +10,11 @@ from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from adaptation.engine.engine import CODE_CONTRACT_VERSION
-from adaptation.errors import ContractError
 from registry.bundles.member import BundleSet, Kind, Member
-from registry.canonical import Digest, Name, Strict, canonical_bytes, first_problem, parse_canonical
+from registry.canonical import Digest, Name, Strict, canonical_bytes, parse_canonical, refusing
 from registry.trust.envelope import Envelope, sign
 from registry.trust.trust import FleetName, Milliseconds
 
@@ -155,10 +154,8 @@ def parse_record(raw: bytes) -> ReleaseRecord:
     Raises:
         ContractError: It holds no such statements.
     """
-    try:
+    with refusing("release record"):
         return ReleaseRecord.model_validate_json(raw)
-    except ValidationError as error:
-        raise ContractError(f"release record: {first_problem(error)}") from error
 
 
 def _check_set(what: str, bundles: Mapping[Kind, Member]) -> None:

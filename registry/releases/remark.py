@@ -8,9 +8,9 @@ from pydantic import Field
 from registry.bundles.member import Kind
 from registry.canonical import Digest, canonical_bytes
 from registry.trust.envelope import Envelope, sign
-from registry.trust.trust import Statement
+from registry.trust.trust import Statement, Trust, read_statement
 
-__all__ = ["REMARK_TYPE", "Remark", "Topic", "sign_remark"]
+__all__ = ["REMARK_TYPE", "Remark", "Topic", "read_remark", "sign_remark"]
 
 # Its name on the wire from the first day on; a history outlives names in the code.
 REMARK_TYPE = "application/vnd.acclimate.report+json"
@@ -40,3 +40,12 @@ class Remark(Statement):
 def sign_remark(remark: Remark, key: Ed25519PrivateKey) -> Envelope:
     """Return the signed statement."""
     return sign(REMARK_TYPE, canonical_bytes(remark), [key])
+
+
+def read_remark(envelope: Envelope, trust: Trust) -> Remark:
+    """Return what the controller of this fleet signed.
+
+    Raises:
+        ContractError: It is of another fleet, or no signature of a controller holds.
+    """
+    return read_statement(Remark, REMARK_TYPE, "release", envelope, trust, "remark")

@@ -11,10 +11,10 @@ from typing import Annotated
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from adaptation.errors import ContractError
-from registry.canonical import Digest, Strict, first_problem
+from registry.canonical import Digest, Strict, refusing
 
 __all__ = [
     "Envelope",
@@ -115,10 +115,8 @@ def parse_envelope(raw: bytes, what: str) -> Envelope:
     """
     if len(raw) > MAX_ENVELOPE_BYTES:
         raise ContractError(f"{what}: expected at most {MAX_ENVELOPE_BYTES} bytes, found {len(raw)}")
-    try:
+    with refusing(f"{what}: expected a signed statement, found"):
         return Envelope.model_validate_json(raw)
-    except ValidationError as error:
-        raise ContractError(f"{what}: expected a signed statement, found: {first_problem(error)}") from error
 
 
 def signers(envelope: Envelope, payload_type: str, keys: Mapping[str, str], what: str) -> frozenset[str]:
@@ -156,10 +154,8 @@ def detached_signers(
     """
     if len(raw) > MAX_ENVELOPE_BYTES:
         raise ContractError(f"{what}: expected at most {MAX_ENVELOPE_BYTES} bytes, found {len(raw)}")
-    try:
+    with refusing(f"{what}: expected signatures, found"):
         detached = Detached.model_validate_json(raw)
-    except ValidationError as error:
-        raise ContractError(f"{what}: expected signatures, found: {first_problem(error)}") from error
     return _good(detached.signatures, pre_authentication(payload_type, content), keys, what)
 
 
