@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from adaptation.data.sensor_augmentations import magnitude_warp
 from adaptation.errors import ConfigError
 from adaptation.method import SourceContext, State, Step, require_adapted
-from adaptation.methods.prototypes import admit, prototype_logits, start_supports
+from adaptation.methods.prototypes import admit, head_supports, prototype_logits
 from adaptation.model.groups import by_group
 from adaptation.model.losses import entropies
 from adaptation.model.network import Network
@@ -97,8 +97,7 @@ class Accup:
     def reset(self) -> State:
         """Return the source, an optimizer that has seen nothing, and the classifier's rows as support."""
         adapted = {name: self._network.tensors[name] for name in self.adapts}
-        head, tensors = self._network.head, self._network.tensors
-        supports = start_supports(tensors[f"{head}.weight"], tensors.get(f"{head}.bias"), self._filter_k)
+        supports = head_supports(self._network, self._filter_k)
         return {**adapted, **adam_start(adapted), **supports, "generator": random_start(self._seed)}
 
     def _scores(self, memory: State, features: Tensor) -> Tensor:

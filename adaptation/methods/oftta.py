@@ -17,7 +17,7 @@ from torch import Tensor
 
 from adaptation.errors import ConfigError
 from adaptation.method import SourceContext, State, Step, require_adapted
-from adaptation.methods.prototypes import admit, prototype_logits, start_supports
+from adaptation.methods.prototypes import admit, head_supports, prototype_logits
 from adaptation.model.moments import normalise_by
 from adaptation.model.network import Layer, Network, batch_statistics
 
@@ -57,8 +57,7 @@ class Oftta:
         self._network = Network(context.model)
         self._shares = source_shares(len(self._network.norms), first_share, last_share)
         self.adapts = require_adapted(self._network.statistics, "statistics")
-        head, tensors = self._network.head, self._network.tensors
-        self._start = start_supports(tensors[f"{head}.weight"], tensors.get(f"{head}.bias"), per_class)
+        self._start = head_supports(self._network, per_class)
 
     def reset(self) -> State:
         """Return a memory of the head's rows."""

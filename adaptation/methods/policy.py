@@ -52,7 +52,7 @@ from adaptation.method import SourceContext, State, Step
 from adaptation.methods.layer_choice import first_half
 from adaptation.methods.leantta import normalise_leantta
 from adaptation.methods.policy_settings import PolicySettings, Rung
-from adaptation.methods.prototypes import admit, start_supports, templates
+from adaptation.methods.prototypes import admit, head_supports, templates
 from adaptation.model.moments import blend, moments, normalise_by
 from adaptation.model.network import Layer, Network, Normalise, Pass
 
@@ -135,10 +135,10 @@ class Policy:
         names = self.network.statistics
         self._names = {index: (names[2 * index], names[2 * index + 1]) for index in self._measured}
         head, tensors = self.network.head, self.network.tensors
-        self._weight, bias = f"{head}.weight", tensors.get(f"{head}.bias")
-        self._bias = None if bias is None else f"{head}.bias"
+        self._weight = f"{head}.weight"
+        self._bias = f"{head}.bias" if f"{head}.bias" in tensors else None
         self._prototypes = "prototypes" in settings.rung
-        self._supports = start_supports(tensors[self._weight], bias, _SUPPORTS) if self._prototypes else {}
+        self._supports = head_supports(self.network, _SUPPORTS) if self._prototypes else {}
         self._sanity = InputSanity(context)
         self._guard = DiversityGuard(self.network.classes, limits=DiversityLimits(divergence=float("inf"), agreement=0))
         statistics = tuple(name for pair in self._names.values() for name in pair) if self._statistics else ()

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from adaptation.errors import ConfigError
 from adaptation.method import State
 from adaptation.model.losses import entropies
+from adaptation.model.network import Network
 
-__all__ = ["admit", "prototype_logits", "start_supports", "templates"]
+__all__ = ["admit", "head_supports", "prototype_logits", "start_supports", "templates"]
 
 
 def start_supports(head_weight: Tensor, head_bias: Tensor | None, per_class: int) -> dict[str, Tensor]:
@@ -42,6 +43,12 @@ def start_supports(head_weight: Tensor, head_bias: Tensor | None, per_class: int
     }
     memory, _ = admit(empty, head_weight, nn.functional.linear(head_weight, head_weight, head_bias))
     return dict(memory)
+
+
+def head_supports(network: Network, per_class: int) -> dict[str, Tensor]:
+    """Return `start_supports` of a network's head."""
+    head, tensors = network.head, network.tensors
+    return start_supports(tensors[f"{head}.weight"], tensors.get(f"{head}.bias"), per_class)
 
 
 def admit(memory: State, features: Tensor, logits: Tensor) -> tuple[State, int]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from adaptation.method import SourceContext, State, Step
-from adaptation.methods.prototypes import admit, prototype_logits, start_supports
+from adaptation.methods.prototypes import admit, head_supports, prototype_logits
 from adaptation.model.network import Network
 
 __all__ = ["T3a"]
@@ -34,8 +34,7 @@ class T3a:
 
     def __init__(self, context: SourceContext, per_class: int = 20) -> None:
         self._network = Network(context.model)
-        head, tensors = self._network.head, self._network.tensors
-        self._start = start_supports(tensors[f"{head}.weight"], tensors.get(f"{head}.bias"), per_class)
+        self._start = head_supports(self._network, per_class)
 
     def reset(self) -> State:
         """Return a memory of the head's rows."""
