@@ -1,4 +1,4 @@
-"""What is signed or named by its digest has one form: strict pydantic models, written as canonical JSON."""
+"""One form for all that is signed or named by its digest: strict pydantic models, written as canonical JSON."""
 
 import json
 from collections.abc import Iterator
@@ -33,9 +33,9 @@ def parse_canonical(kind: type[_Model], raw: bytes, what: str) -> _Model:
     """Return the values with this text.
 
     Args:
-        kind: Their model.
+        kind: The model to read.
         raw: The text.
-        what: Its name in messages.
+        what: The name of the text in messages.
 
     Raises:
         ContractError: A value does not fit, or the text is another form of the values than `canonical_bytes` gives.

@@ -36,7 +36,7 @@ _RETRIES = 1
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """What a version holds: its files by name, and the bundle that was read from them."""
+    """The content of a version: its files by name, and the bundle that was read from them."""
 
     files: Mapping[str, bytes]
     bundle: AnyBundle
@@ -47,10 +47,10 @@ class CatalogueVersion:
     """One version of a registered model.
 
     Attributes:
-        kind, name, version: Of the registered model.
-        created_ms: When, milliseconds since 1970.
-        aliases: That name it now.
-        tags: For people: ``bundle``, the digest that it had when it was registered, and ``gates``.
+        kind, name, version: The registered model and its version.
+        created_ms: The time of registration, in milliseconds since 1970.
+        aliases: The aliases that name it now.
+        tags: Notes for people: ``bundle``, the digest that it had when it was registered, and ``gates``.
     """
 
     kind: Kind
@@ -75,7 +75,7 @@ class Catalogue:
 
     Args:
         uri: ``http(s)://`` of a server, or ``sqlite:///FILE``; beside the file lies a folder with the artifacts.
-        fleet: Whose bundles.
+        fleet: The fleet whose bundles these are.
 
     Raises:
         CatalogueError: MLflow does not answer.
@@ -118,9 +118,9 @@ class Catalogue:
 
         Args:
             kind, folder: The bundle, complete with its signature.
-            parameters, metrics: Of its training.
+            parameters, metrics: The parameters and metrics of its training.
             plots: Files by name, for MLflow's page.
-            tags: Of the version.
+            tags: The tags of the version.
         """
         with self._mlflow():
             from mlflow.entities import Metric, Param
@@ -193,7 +193,7 @@ class Catalogue:
         """Return what a version holds, read as a bundle of its kind.
 
         Raises:
-            ContractError: It is no version of ours, or what it holds is no bundle.
+            ContractError: The version is not one of ours, or does not hold a bundle.
             NoSuchVersion: MLflow has none.
             CatalogueError: MLflow does not answer.
         """

@@ -35,7 +35,7 @@ def read_file(folder: Path, name: str, limit: int) -> bytes:
     """Return a regular file's content; links, pipes and devices are refused without being followed or waited for.
 
     Raises:
-        ContractError: It is none, cannot be read or has more than ``limit`` bytes.
+        ContractError: It is not a regular file, cannot be read or has more than ``limit`` bytes.
     """
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
@@ -58,7 +58,7 @@ def read_part(folder: Path, name: str, sha256: str, size_bytes: int) -> bytes:
     """Return a file's content, checked against size and SHA-256 (hex); see `read_file`.
 
     Raises:
-        ContractError: It cannot be read, is larger than 256 MiB, or is not what it should be.
+        ContractError: It cannot be read, is larger than 256 MiB, or has another size or digest.
     """
     content = read_file(folder, name, _MAX_PART_BYTES)
     if len(content) != size_bytes:
@@ -85,9 +85,9 @@ def write_folder(folder: Path, contents: Mapping[str, bytes], check: Callable[[P
     """Write files into a new folder, or nothing at all, also when the process or the machine dies on the way.
 
     Args:
-        folder: Must not exist; its parent is created.
-        contents: File names and bytes.
-        check: Called with the finished folder before it gets its name; an exception takes everything back.
+        folder: The new folder; it must not exist, and its parent is created.
+        contents: The bytes of every file, by name.
+        check: A function called with the finished folder before it gets its name; an exception takes everything back.
 
     Raises:
         ContractError: The folder exists, or came into being meanwhile.

@@ -49,7 +49,7 @@ FloatArray = npt.NDArray[np.float32]
 
 
 class AlignedCompatibility(Strict):
-    """What it was made for: a source bundle, and the network that both have."""
+    """The source bundle that an encoder was made for, and the network that both have."""
 
     source_sha256: Digest
     network_sha256: Digest
@@ -73,9 +73,9 @@ class AlignedBundle:
     """An aligned bundle that was read and checked.
 
     Args:
-        manifest: What it is.
-        digest: SHA-256 (hex) of the manifest's exact bytes, which covers all files.
-        tensors, canary: Number arrays by name.
+        manifest: The manifest.
+        digest: The SHA-256 (hex) of the manifest's exact bytes, which covers all files.
+        tensors, canary: The number arrays of both files, by name.
     """
 
     manifest: AlignedManifest
@@ -87,7 +87,7 @@ class AlignedBundle:
         """Refuse any source bundle but the one that this was made for.
 
         Raises:
-            ContractError: It is another, or the tensors do not fit its network.
+            ContractError: It is another source bundle, or the tensors do not fit its network.
         """
         made_for = self.manifest.compatibility.source_sha256
         if made_for != digest:

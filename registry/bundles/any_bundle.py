@@ -35,7 +35,7 @@ def bundle_kind(folder: Path) -> Kind:
     """Return what a folder says it holds; nothing else of it is checked.
 
     Raises:
-        ContractError: It has no manifest, or one of no known kind.
+        ContractError: The folder has no manifest, or one of an unknown kind.
     """
     raw = read_file(folder, MANIFEST_FILE, MAX_MANIFEST_BYTES)
     try:
@@ -53,7 +53,7 @@ def read_any_bundle(folder: Path, kind: Kind) -> AnyBundle:
     """Return the bundle of this kind in a folder, whole and checked in itself.
 
     Raises:
-        ContractError: It is another kind, or anything about it is wrong.
+        ContractError: The bundle is of another kind, or anything about it is wrong.
     """
     if kind == "source":
         return read_bundle(folder)
@@ -76,9 +76,9 @@ def member_of(name: str, version: int, bundle: AnyBundle, files: Mapping[str, by
     """Return what a release says of a bundle.
 
     Args:
-        name, version: Of the registered model.
-        bundle: As it was read.
-        files: Its files by name, with the signature.
+        name, version: The registered model and its version.
+        bundle: The bundle that was read.
+        files: The bundle's files by name, with the signature.
     """
     network, source = made_for(bundle)
     return Member(

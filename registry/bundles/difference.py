@@ -1,4 +1,4 @@
-"""What differs between two bundles of one kind: settings and names one by one, weights by their distance.
+"""Compare two bundles of one kind: settings and names one by one, weights by their distance.
 
 (1) distance of a tensor = |b - a|_2 / |a|_2; only where both have it in the same shape
 """
@@ -21,7 +21,7 @@ _SKIPPED = ("checksum", "files")  # every change shows there; it says nothing
 
 @dataclass(frozen=True)
 class Difference:
-    """What differs.
+    """The difference between two bundles.
 
     Attributes:
         values: Manifest entries that differ, by path: before and after; None where there is none.
@@ -39,7 +39,7 @@ def difference(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> Diffe
         before, after: Files by name, as the catalogue gives them.
 
     Raises:
-        ContractError: A file is none of a bundle.
+        ContractError: A file does not belong to a bundle.
     """
     first, second = _flat(before), _flat(after)
     paths = [path for path in {**first, **second} if path.partition(".")[0] not in _SKIPPED]

@@ -58,13 +58,13 @@ _CANARY_TOLERANCE = 1e-3  # of gamma, beta and probabilities, on any machine's a
 
 
 class GeneratorCompatibility(Strict):
-    """What a generator was made for.
+    """The source bundle and the network that a generator was made for.
 
     Attributes:
-        source_sha256: Digest of the source bundle whose weights the graphs hold.
-        network_sha256: Of the network's description; ``any`` where the weights fit every network.
-        layer_names, layer_widths: BatchNorm layers, in order.
-        statistics_schema: Version of what the gradient graph gives; 1: gradient, head_gradient, means, variances,
+        source_sha256: The digest of the source bundle whose weights the graphs hold.
+        network_sha256: The digest of the network's description; ``any`` where the weights fit every network.
+        layer_names, layer_widths: The names and widths of the BatchNorm layers, in order.
+        statistics_schema: The version of what the gradient graph gives; 1: gradient, head_gradient, means, variances,
             features, mean_part, variance_part.
     """
 
@@ -101,10 +101,10 @@ class GeneratorBundle:
     """A generator bundle that was read and checked.
 
     Args:
-        manifest: What it is.
-        digest: SHA-256 (hex) of the manifest's exact bytes, which covers all files.
-        weights, start, canary: Number arrays by name.
-        gradient_graph, generator_graph: ONNX files.
+        manifest: The manifest.
+        digest: The SHA-256 (hex) of the manifest's exact bytes, which covers all files.
+        weights, start, canary: The number arrays of these files, by name.
+        gradient_graph, generator_graph: The two ONNX files.
     """
 
     manifest: GeneratorManifest
@@ -117,14 +117,14 @@ class GeneratorBundle:
 
     @property
     def valid_range(self) -> ValidRange:
-        """The shifts that it has met."""
+        """The range of shifts that the generator met in meta-training."""
         return ValidRange(**self.manifest.valid_range.model_dump())
 
     def check_source(self, digest: str, spec: NetworkSpec) -> None:
         """Refuse any source bundle but the one that this was made for.
 
         Raises:
-            ContractError: It is another.
+            ContractError: It is another source bundle.
         """
         contract = self.manifest.compatibility
         if contract.source_sha256 != digest or contract.layer_widths != spec.widths:

@@ -75,7 +75,7 @@ class Network(Strict):
 
 
 class Scaling(Strict):
-    """How raw values are scaled: ``scaling.mean`` and ``scaling.std`` of the weights, clipped to the limit."""
+    """The scaling of raw values: ``scaling.mean`` and ``scaling.std`` of the weights, clipped to the limit."""
 
     limit: float
 
@@ -92,7 +92,7 @@ class Lean(Strict):
 
 
 class Compatibility(Strict):
-    """What an adapter made for this model must have been made for."""
+    """The contract of this model: an adapter for it must have been made for these layers."""
 
     network_sha256: Digest
     layer_names: tuple[Name, ...]
@@ -177,7 +177,7 @@ def parse_manifest(raw: bytes) -> Manifest:
     """Return the manifest with these bytes, checked in itself; its files are not looked at.
 
     Raises:
-        ContractError: It is damaged, not canonical, newer than this code or contradicts itself.
+        ContractError: The manifest is damaged, not canonical, newer than this code or contradicts itself.
     """
     manifest = unsealed(Manifest, raw)
     _check_consistency(manifest)
@@ -212,10 +212,10 @@ def sealed(manifest: Sealed) -> bytes:
 
 
 def unsealed(kind: type[_Manifest], raw: bytes) -> _Manifest:
-    """Return the manifest of this kind with these bytes; whether its parts fit each other is the caller's to check.
+    """Return the manifest of this kind with these bytes; the caller checks that its parts fit each other.
 
     Raises:
-        ContractError: It is damaged, not canonical or newer than this code.
+        ContractError: The manifest is damaged, not canonical or newer than this code.
     """
     manifest = parse_canonical(kind, raw, "manifest.json")
     if _checksum(manifest) != manifest.checksum:

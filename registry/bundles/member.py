@@ -1,4 +1,4 @@
-"""What a release says of one bundle, and the set of bundles that serve together."""
+"""The entry of one bundle in a release, and the set of bundles that serve together."""
 
 from typing import Annotated, Literal
 
@@ -19,10 +19,10 @@ class Member(Strict):
     """One bundle of a set.
 
     Attributes:
-        name, version: Of the registered model.
-        files: SHA-256 of every file; that of the manifest is the bundle's digest.
-        network_sha256: Of the network's description; None where the weights fit any.
-        source_sha256: Digest of the source bundle that it was made for; None for a source.
+        name, version: The registered model and its version.
+        files: The SHA-256 of every file; that of the manifest is the bundle's digest.
+        network_sha256: The digest of the network's description; None where the weights fit any network.
+        source_sha256: The digest of the source bundle that it was made for; None for a source.
     """
 
     name: Name

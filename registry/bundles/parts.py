@@ -29,11 +29,11 @@ _Manifest = TypeVar("_Manifest", bound=_WithFiles)
 
 @dataclass(frozen=True)
 class Parts(Generic[_Manifest]):
-    """What a bundle's folder holds, checked against its manifest.
+    """The content of a bundle's folder, checked against its manifest.
 
     Attributes:
-        manifest: What the bundle says it is.
-        digest: SHA-256 (hex) of the manifest's exact bytes, which covers all files.
+        manifest: The manifest.
+        digest: The SHA-256 (hex) of the manifest's exact bytes, which covers all files.
         contents: The bytes of every other file, by name.
     """
 
@@ -47,7 +47,7 @@ class Parts(Generic[_Manifest]):
 
 
 def read_parts(folder: Path, names: Collection[str], parse: Callable[[bytes], _Manifest]) -> Parts[_Manifest]:
-    """Return what a bundle's folder holds.
+    """Return the content of a bundle's folder.
 
     Args:
         folder: The folder.

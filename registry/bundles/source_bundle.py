@@ -44,12 +44,12 @@ class Bundle:
     """A bundle that was read and checked.
 
     Args:
-        manifest: What it is.
-        digest: SHA-256 (hex) of the manifest's exact bytes, which covers all files.
-        tensors: State dict, see `adaptation.model.spec.expected_tensors`.
-        reference: Calibration arrays, one per name of ``reference.safetensors``.
+        manifest: The manifest.
+        digest: The SHA-256 (hex) of the manifest's exact bytes, which covers all files.
+        tensors: The state dict, see `adaptation.model.spec.expected_tensors`.
+        reference: The calibration arrays, one per name of ``reference.safetensors``.
         canary: ``windows`` (k, C, L) and the fields of `adaptation.engine.engine.Outputs` expected for them.
-        source_graph, adapted_graph: ONNX files.
+        source_graph, adapted_graph: The two ONNX files.
     """
 
     manifest: Manifest
@@ -122,9 +122,9 @@ def write_bundle(folder: Path, manifest: bytes, parts: Mapping[PartFile, bytes])
     """Write a bundle in one step and return its digest; a crash leaves the old state or the whole bundle.
 
     Args:
-        folder: Target; its parent is created. If it exists it must hold the identical bundle.
-        manifest: Bytes from `registry.bundles.manifest.manifest_bytes`.
-        parts: Content of every other file.
+        folder: The target; its parent is created. If it exists it must hold the identical bundle.
+        manifest: The bytes from `registry.bundles.manifest.manifest_bytes`.
+        parts: The content of every other file.
 
     Raises:
         ContractError: The folder exists with other content, or the parts would be refused on reading.
@@ -153,13 +153,13 @@ def build_bundle(
     Needs torch and onnx.
 
     Args:
-        model: Trained classifier in evaluation mode.
-        settings: LeanTTA's settings.
-        calibration: From `adaptation.lean.shift.calibrate`.
+        model: The trained classifier in evaluation mode.
+        settings: The settings of LeanTTA.
+        calibration: The constants of the shift magnitude, from `adaptation.lean.shift.calibrate`.
         channel_names, class_names: One per channel and class.
-        training: What to remember of the training: data, selection, seed, accuracy.
+        training: The facts to keep about the training: data, selection, seed, accuracy.
         canary_windows: Some held-out source windows (k, C, L) whose outputs every engine must reproduce.
-        folder: Where to write, see `write_bundle`.
+        folder: The target, see `write_bundle`.
 
     Raises:
         ConfigError: There is no canary window.

@@ -1,4 +1,4 @@
-"""Where a receiver keeps bundles: one folder per digest, put there whole after every check or not at all."""
+"""The folder where a receiver keeps bundles: one folder per digest, put there whole after every check or not at all."""
 
 import hashlib
 import shutil
@@ -22,8 +22,8 @@ def install_bundle(store: Path, kind: Kind, member: Member, trust: Trust | None,
 
     Args:
         store: Folder of the bundles; it has one writer.
-        kind, member: What the release says.
-        trust: Whose signature of the manifest counts; None where it was checked when the bundle came.
+        kind, member: The bundle as the release describes it.
+        trust: The keys whose signature of the manifest counts; None where it was checked when the bundle came.
         fetch: Returns a file by its SHA-256 (hex); what it returns is checked here.
 
     Raises:

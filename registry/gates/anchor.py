@@ -23,9 +23,9 @@ def anchor(weights: Tensors, champion: Tensors | None, rules: AnchorRules) -> Fi
     """Measure the distance of every tensor.
 
     Args:
-        weights: Of the candidate, by name.
-        champion: Of the bundle of its kind in force; None where there is none.
-        rules: How far is too far, if that matters.
+        weights: The candidate's weights, by name.
+        champion: The weights of the bundle of its kind in force; None where no bundle is.
+        rules: The largest distance allowed, if there is one.
     """
     if champion is None:
         return Finding(gate="anchor", outcome="skipped", message="nothing of this kind is in force to measure from")

@@ -1,4 +1,4 @@
-"""What two models answered to the same windows, as the gates compare them."""
+"""The answers of two models to the same windows, as the gates compare them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,11 +29,11 @@ class Compared:
     """Answers of candidate and champion to the same labelled windows.
 
     Attributes:
-        name: Of the windows, in figures and messages.
+        name: The name of the windows in figures and messages.
         labels: (n,) classes 0..K-1.
         groups: (n,) devices; windows of one lie together.
-        candidate: Its answers.
-        champion: Those of what is in force; None where nothing is.
+        candidate: The candidate's answers.
+        champion: The answers of the bundle in force; None where no bundle is.
     """
 
     name: str

@@ -15,7 +15,7 @@ def contract(bundle: AnyBundle, source: Bundle | None, in_force: Bundle | None, 
 
     Args:
         bundle: The candidate.
-        source: That it runs with; None where the one it was made for is not offered.
+        source: The source bundle that it runs with; None where the one it was made for is not offered.
         in_force: The source in force; None where there is none.
         offered: Digest of each source that it could be made for, by what that is.
     """

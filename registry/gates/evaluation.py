@@ -23,11 +23,11 @@ def evaluation(compared: Sequence[Compared], class_names: Sequence[str], rules: 
 
     Args:
         compared: One per set.
-        class_names: Of the model.
-        rules: What is asked.
+        class_names: The names of the model's classes.
+        rules: The limits.
 
     Raises:
-        ConfigError: A protected class is none of the model's.
+        ConfigError: The model does not know a protected class.
         ContractError: An answer is not finite.
     """
     unknown = [name for name in rules.protected if name not in class_names]
@@ -55,7 +55,7 @@ def evaluation(compared: Sequence[Compared], class_names: Sequence[str], rules: 
 
 
 def check_finite(name: str, answers: Answers) -> None:
-    """Refuse probabilities that are none.
+    """Refuse numbers that are not probabilities.
 
     Raises:
         ContractError: One is not finite.

@@ -37,10 +37,10 @@ class ValidationSet(Strict):
     """Labelled windows that neither champion nor candidate was trained on.
 
     Attributes:
-        name: In figures and messages.
+        name: The name in figures and messages.
         path: An npz file as `acclimate train` takes it; from the working directory where it is relative.
-        label, group, order, channels: As the options of `acclimate train`; None: as the candidate was trained.
-        where: Which rows, as ``device=6-8``; empty for all.
+        label, group, order, channels: The same as the options of `acclimate train`; None: as the candidate was trained.
+        where: The rows to use, as ``device=6-8``; empty for all.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,40}$")]
@@ -53,14 +53,14 @@ class ValidationSet(Strict):
 
 
 class EvaluationRules(Strict):
-    """What the answers on validation sets must be.
+    """The limits for answers on validation sets.
 
     Attributes:
-        accuracy_margin: How much lower the accuracy on a set may be than the champion's.
+        accuracy_margin: The largest loss of accuracy on a set against the champion.
         group_margin: The same of any one group (device).
         group_windows_min: Smaller groups are not judged one by one.
         protected: Classes whose recall may not be lower than the champion's.
-        recall_margin: How much lower it may be all the same; 0 takes "not lower" at its word.
+        recall_margin: The loss of recall that is allowed all the same; 0 takes "not lower" at its word.
         protected_windows_min: A protected class needs so many windows in some set, or the gate fails.
     """
 
@@ -73,15 +73,15 @@ class EvaluationRules(Strict):
 
 
 class ShiftRules(Strict):
-    """What the answers under simulated sensor faults must be.
+    """The limits for answers under simulated sensor faults.
 
     Attributes:
-        kinds: Of `adaptation.data.corruptions`, mixtures as ``gain+noise``. By default the half that no training
+        kinds: Names in `adaptation.data.corruptions`, mixtures as ``gain+noise``. By default the half that no training
             uses. Those that make no sense for the windows are left out.
         severities: Above 0 to 5.
-        accuracy_margin: How much lower the accuracy may be than the champion's, in the mean over all of them.
+        accuracy_margin: The largest loss of accuracy against the champion, in the mean over all of them.
         worst_margin: The same under any one of them: two trainings differ widely there.
-        windows_max: Of each validation set, every k-th is taken where it has more.
+        windows_max: The most windows of a validation set; where it has more, every k-th is taken.
     """
 
     kinds: tuple[str, ...] = EVALUATION
@@ -100,7 +100,7 @@ class ShiftRules(Strict):
 
 
 class AnchorRules(Strict):
-    """How far the weights may be from the champion's.
+    """The limits for the distance of the weights from the champion's.
 
     Attributes:
         distance_max: ||W - W0|| / ||W0|| of any layer; None measures and does not judge, because a model that was
@@ -111,10 +111,10 @@ class AnchorRules(Strict):
 
 
 class ShadowRules(Strict):
-    """How much the answers to recent traffic may change; there is no truth to compare them with.
+    """The limits for changes of the answers to recent traffic, whose true classes are not known.
 
     Attributes:
-        windows: How many recent ones are asked for; 0 leaves the gate out.
+        windows: The number of recent windows to answer; 0 leaves the gate out.
         changed_share: Largest share with another answer than the champion's; None measures and does not judge, because
             a better model changes answers, too.
         confidence_loss: Largest fall of the mean confidence.
@@ -159,7 +159,7 @@ def read_policy(path: Path | None) -> Policy:
     """Return the rules in a TOML file, or the defaults where there is no file.
 
     Raises:
-        ConfigError: It cannot be read, or a key or value does not fit; the message names file, key and what was found.
+        ConfigError: The file cannot be read, or a key or value does not fit; the message names all three.
     """
     if path is None:
         return Policy()

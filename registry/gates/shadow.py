@@ -24,7 +24,7 @@ def shadow(
         candidate: Probabilities (n, K).
         champion: The same of what is in force; None where nothing is.
         refused: Records that could not be read.
-        rules: How much may change.
+        rules: The limits.
     """
     if champion is None:
         return Finding(gate="shadow", outcome="skipped", message="nothing in force to compare with")

@@ -15,7 +15,7 @@ def shifts(compared: Sequence[Compared], rules: ShiftRules) -> Finding:
 
     Args:
         compared: One per set, fault and severity, named so.
-        rules: What is asked.
+        rules: The limits.
 
     Raises:
         ContractError: An answer is not finite.

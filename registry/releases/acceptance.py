@@ -1,4 +1,4 @@
-"""Whether a receiver (worker, device, controller) takes a release: a pure function of what it has seen and its clock.
+"""Decide whether a receiver (worker, device, controller) takes a release, from what it has seen and its clock alone.
 
 The rules are TUF's: whom to believe and the epoch only move forward, an expired release is not newly installed, and
 what runs goes on running. Why a release was refused is said in one word as well, for ``.status`` and for counting.
@@ -35,9 +35,9 @@ class Refused(ContractError):
     """A release or one of its artifacts is not taken; the last good one stays.
 
     Args:
-        message: What was expected, what came.
+        message: The text about what was expected and what came.
         reason: One word for it.
-        epoch: Of a release that a believed key has signed; 0 for others.
+        epoch: The epoch of a release that a believed key has signed; 0 for others.
     """
 
     def __init__(self, message: str, reason: Reason, epoch: int = 0) -> None:
@@ -48,7 +48,7 @@ class Refused(ContractError):
 
 @dataclass(frozen=True)
 class Seen:
-    """What a receiver remembers: whom to believe, and the newest release that it has accepted (epoch 0: none)."""
+    """The memory of a receiver: whom to believe, and the newest release that it has accepted (epoch 0: none)."""
 
     trust: Envelope
     epoch: int = 0
@@ -68,9 +68,9 @@ def consider(seen: Seen, raw: bytes, fleet: str, now_ms: int) -> Offer:
     """Check a value of ``.releases``; the newest release may come any number of times.
 
     Args:
-        seen: What is remembered. It is not changed by a refusal.
+        seen: The receiver's memory; a refusal does not change it.
         raw: The value.
-        fleet: Whose receiver this is.
+        fleet: The receiver's fleet.
         now_ms: Present time; a clock that is behind lets an expired release pass, one that is ahead delays a good one.
 
     Raises:
@@ -106,7 +106,7 @@ def check_fresh(release: Release, now_ms: int) -> None:
     """Check that a release may still be newly installed.
 
     Raises:
-        Refused: It has expired, by this clock.
+        Refused: The release has expired, by this clock.
     """
     if now_ms > release.expires_ms:
         raise Refused(

@@ -19,13 +19,13 @@ Action = Literal["promote", "rollback"]
 
 
 class Approval(Statement):
-    """What was approved.
+    """An approver's word for one bundle.
 
     Attributes:
-        action: What was asked for.
-        kind, name, version: The registered model's version, for people.
-        digest: The bundle: all that counts.
-        reason: Why, in the approver's words.
+        action: The step that was asked for.
+        kind, name, version: The registered model and its version, for people.
+        digest: The bundle's digest; it alone counts.
+        reason: The reason in the approver's words.
     """
 
     schema_version: Literal[1] = 1
@@ -43,10 +43,10 @@ def sign_approval(approval: Approval, key: Ed25519PrivateKey) -> Envelope:
 
 
 def read_approval(envelope: Envelope, trust: Trust) -> Approval:
-    """Return what an approver of this fleet signed.
+    """Return the approval that an approver of this fleet signed.
 
     Raises:
-        ContractError: It is of another fleet, or no approver's signature holds.
+        ContractError: The approval is for another fleet, or no approver's signature holds.
     """
     return read_statement(Approval, APPROVAL_TYPE, "approver", envelope, trust, "approval")
 

@@ -1,4 +1,4 @@
-"""What ever was in force in a fleet, asked for, judged and approved: the entries of ``.history``, read and checked.
+"""All that was ever in force in a fleet, asked for, judged and approved: ``.history``, read and checked.
 
 A release is believed if a release key of the fleet signed it, or if a believed one names it as its ancestor: so that
 what was in force stays known when its key has been rotated out or revoked.
@@ -24,8 +24,8 @@ class Entry:
     """One statement as it was appended.
 
     Attributes:
-        offset: Its place.
-        at_ms: When the broker took it, milliseconds since 1970.
+        offset: The entry's offset.
+        at_ms: The time at which the broker took it, in milliseconds since 1970.
         envelope: The statement; its signature is not looked at yet.
     """
 
@@ -139,7 +139,7 @@ class History:
 
 @dataclass
 class _Reading:
-    """What is gathered while entries are read."""
+    """The statements gathered while entries are read."""
 
     releases: dict[str, Released] = field(default_factory=dict)
     signed: set[str] = field(default_factory=set)
@@ -153,8 +153,8 @@ def read_entries(entries: Iterable[Entry], trust: Trust) -> History:
     """Return what is believed of a history.
 
     Args:
-        entries: In the order of their offsets.
-        trust: Whom to believe.
+        entries: The entries in the order of their offsets.
+        trust: The keys to believe.
     """
     reading = _Reading()
     for entry in entries:

@@ -1,4 +1,4 @@
-"""Which release comes after one: begin a roll-out, widen it, finish it, abort it, renew it. Pure functions."""
+"""Make the release that comes after one: begin a roll-out, widen it, finish it, abort it, renew it. Pure functions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ _DAY_MS = 24 * 3600 * 1000
 
 @dataclass(frozen=True)
 class Request:
-    """What somebody wants in force.
+    """A bundle that somebody wants in force.
 
     Attributes:
         kind, member: The bundle.
-        back: It was in force before: all devices get it at once.
-        asked_by, approved_by, reason: For the history.
+        back: Whether it was in force before; then all devices get it at once.
+        asked_by, approved_by, reason: The people and the reason, for the history.
     """
 
     kind: Kind
@@ -65,10 +65,10 @@ def begun(
     """Return the release that begins a roll-out; the first one of a fleet, and a return, go to all devices at once.
 
     Args:
-        fleet: Its name.
-        history: Of the fleet.
-        request: What is wanted.
-        places: Of the files of the bundle, by SHA-256.
+        fleet: The fleet's name.
+        history: The fleet's history.
+        request: The bundle that is wanted.
+        places: The places of the bundle's files, by SHA-256.
         policy: Waves and lifetime.
         salt: 16 hexadecimal digits, drawn for this roll-out.
         now_ms: Present time.

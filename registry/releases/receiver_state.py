@@ -1,4 +1,4 @@
-"""What a receiver must not forget: whom to believe, the newest epoch, and what is installed; one file.
+"""The memory that a receiver keeps in one file: whom to believe, the newest epoch, and what is installed.
 
 It is replaced in one step and flushed to the disk before anything is used that depends on it, so that after a kill or a
 power cut at any point the receiver is where it was before or after, and never takes an older release.
@@ -25,7 +25,7 @@ class ReceiverState(Strict):
     """Remembered by a receiver.
 
     Attributes:
-        trust: Whom to believe, as signed.
+        trust: The statement of whom to believe, as it was signed.
         epoch, release_sha256: The newest release that was accepted.
         installed: The release that is in use, as signed; an accepted one whose artifacts are bad never comes here.
         checksum: SHA-256 of the rest; finds damage, proves no origin.

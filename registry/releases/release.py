@@ -38,27 +38,27 @@ Step = Literal["start", "wave", "complete", "abort", "rollback", "renew"]
 
 
 class Place(Strict):
-    """Where a file lies in ``.artifacts``: its size, and the offsets of its parts in order."""
+    """The place of a file in ``.artifacts``: its size, and the offsets of its parts in order."""
 
     size_bytes: Annotated[int, Field(ge=1, le=256 * 2**20)]
     offsets: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1, max_length=512)]
 
 
 class Release(Strict):
-    """What is in force.
+    """The bundles in force in a fleet.
 
     Attributes:
-        epoch: Counts up from 1, one counter per fleet.
-        issued_ms: When it was signed; milliseconds since 1970.
-        expires_ms: After this it is not newly installed; what runs goes on.
-        previous: SHA-256 of the release before it; None for the first.
-        step: What made it.
-        asked_by, approved_by, reason: Of that.
-        stable, candidate: Bundle per kind; no candidate between roll-outs.
-        salt: Draws who comes first in this roll-out.
-        share: Of the devices on the candidate set, 0 to 1.
-        artifacts: Place of each file, by SHA-256.
-        approvals: Signed approvals by digest of the bundle.
+        epoch: The number of the release, from 1; one counter per fleet.
+        issued_ms: The time of signing, in milliseconds since 1970.
+        expires_ms: The time after which it is not newly installed; what runs goes on.
+        previous: The SHA-256 of the release before it; None for the first.
+        step: The step that made it.
+        asked_by, approved_by, reason: The people and the reason behind this step.
+        stable, candidate: The two sets, a bundle per kind; the candidate set is empty between roll-outs.
+        salt: The text that draws which devices come first in this roll-out.
+        share: The share of devices on the candidate set, 0 to 1.
+        artifacts: The place of each file, by SHA-256.
+        approvals: The signed approvals, by digest of the bundle.
     """
 
     schema_version: Literal[1] = 1
@@ -102,14 +102,14 @@ class Release(Strict):
 
 
 class ReleaseRecord(Strict):
-    """Value of ``.releases``: a release, and whom to believe about it."""
+    """The value of ``.releases``: a release, and whom to believe about it."""
 
     trust: Envelope
     release: Envelope
 
 
 def unit_hash(salt: str, device: str) -> float:
-    """Return where a device lies in a roll-out: at least 0, below 1, the same everywhere.
+    """Return the place of a device in a roll-out: at least 0, below 1, the same everywhere.
 
     >>> round(unit_hash("00ff00ff00ff00ff", "pump-7"), 6)
     0.332029
@@ -124,7 +124,7 @@ def release_digest(envelope: Envelope) -> str:
 
 
 def sign_release(release: Release, key: Ed25519PrivateKey) -> Envelope:
-    """Return the signed statement; what any receiver would refuse is refused here.
+    """Return the signed statement; refuse what any receiver would refuse.
 
     Raises:
         ContractError: The values do not fit each other.
@@ -135,10 +135,10 @@ def sign_release(release: Release, key: Ed25519PrivateKey) -> Envelope:
 
 
 def read_release(envelope: Envelope) -> Release:
-    """Return the release in a statement; who signed it is not looked at (`registry.releases.acceptance`).
+    """Return the release in a statement; `registry.releases.acceptance` checks the signatures.
 
     Raises:
-        ContractError: It is none, or contradicts itself.
+        ContractError: The statement does not hold a release, or the release contradicts itself.
     """
     return parse_canonical(Release, envelope.content(), "release")
 
@@ -152,7 +152,7 @@ def parse_record(raw: bytes) -> ReleaseRecord:
     """Return the two statements of a value of ``.releases``; nothing is believed yet.
 
     Raises:
-        ContractError: It holds no such statements.
+        ContractError: The value does not hold these statements.
     """
     with refusing("release record"):
         return ReleaseRecord.model_validate_json(raw)

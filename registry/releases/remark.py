@@ -1,4 +1,4 @@
-"""What the controller has noticed and wants remembered: signed with its key, in the history beside what it did."""
+"""Remarks of the controller: signed with its key, in the history beside its releases."""
 
 from typing import Annotated, Literal
 
@@ -25,8 +25,8 @@ class Remark(Statement):
         about: ``alias_differs``: MLflow names another version than what is in force; ``alias_reset``: the controller
             moved it back; ``waits`` and ``refused``: a request that is not carried out, yet or at all; ``stale``:
             receivers that are behind.
-        kind, version, digest: Of the bundle that it is about, as far as known.
-        message: In one line, with what to do.
+        kind, version, digest: The bundle that it is about, as far as known.
+        message: One line that also says what to do.
     """
 
     schema_version: Literal[1] = 1
@@ -43,9 +43,9 @@ def sign_remark(remark: Remark, key: Ed25519PrivateKey) -> Envelope:
 
 
 def read_remark(envelope: Envelope, trust: Trust) -> Remark:
-    """Return what the controller of this fleet signed.
+    """Return the remark that the controller of this fleet signed.
 
     Raises:
-        ContractError: It is of another fleet, or no signature of a controller holds.
+        ContractError: The remark is about another fleet, or no signature of a controller holds.
     """
     return read_statement(Remark, REMARK_TYPE, "release", envelope, trust, "remark")

@@ -1,4 +1,4 @@
-"""May a version be released? A pure function of what is in force, judged and approved."""
+"""Decide whether a version may be released, from what is in force, judged and approved alone."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -25,14 +25,14 @@ class Held:
 def judge(history: History, trust: Trust, kind: Kind, member: Member, asked_by: str, reason: str) -> Request | Held:
     """Say whether a bundle is rolled out now.
 
-    What all devices had before needs no new verdict, and interrupts a roll-out. Anything else needs a verdict of the
-    gates against the very bundle that is in force now.
+    A bundle that all devices had before needs no new verdict, and interrupts a roll-out. Any other needs a verdict of
+    the gates against the very bundle that is in force now.
 
     Args:
-        history: Of the fleet.
-        trust: Whom to believe, and how many must approve.
+        history: The fleet's history.
+        trust: The keys to believe, and the number of approvals needed.
         kind, member: The bundle; its files and the signature of its manifest have been checked.
-        asked_by, reason: For the history.
+        asked_by, reason: The person and the reason, for the history.
     """
     stable = history.newest.release.stable if history.newest else {}
     what = f"{kind} version {member.version}"

@@ -36,17 +36,17 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class RolloutPolicy(Strict):
-    """How a version is rolled out.
+    """The rules of a roll-out.
 
     Attributes:
         waves: Shares of the devices, rising, the last one 1.
-        observe_s: How long a wave is watched at least.
-        min_devices: How many of a wave's devices must have answered; all of them where a wave has fewer.
-        min_windows: How many windows make a device's confidence count.
+        observe_s: The least time to watch a wave, in seconds.
+        min_devices: The number of a wave's devices that must have answered; all of them where a wave has fewer.
+        min_windows: The number of windows that make a device's confidence count.
         bad_share_max: More bad devices than this abort.
         device_fall_max: A device whose confidence falls by more is bad.
         fall_max: A wave aborts whose confidence has fallen by more against the control, interval and all.
-        lifetime_days: How long a release may be newly installed; it is renewed at half of that.
+        lifetime_days: The days in which a release may be newly installed; it is renewed at half of that.
         stale_after_s: A receiver that is behind for longer is reported.
     """
 
@@ -73,7 +73,7 @@ class RolloutPolicy(Strict):
 
 @dataclass(frozen=True)
 class DeviceEvidence:
-    """What was seen of one device.
+    """The facts about one device in a wave.
 
     Attributes:
         windows_before, confidence_before: Answered by the stable bundle shortly before the wave; mean, 0 to 1.
@@ -95,13 +95,13 @@ class DeviceEvidence:
 
     @property
     def seen(self) -> bool:
-        """Whether it has said anything in the wave."""
+        """Say whether the device was heard of in the wave."""
         return bool(self.records or self.letters or self.refused)
 
 
 @dataclass(frozen=True)
 class Assessment:
-    """What is to be done with a wave, and why, in one line with the figures."""
+    """The step to take with a wave, and the reason in one line with the figures."""
 
     outcome: Literal["wait", "pass", "abort"]
     message: str
@@ -143,8 +143,8 @@ def assess(
     """Judge a wave.
 
     Args:
-        policy: What is asked.
-        salt, share: Of the wave.
+        policy: The rules of the roll-out.
+        salt, share: The salt and the share of the wave.
         watched_s: Seconds since it began.
         devices: Everything that is known, by device, of all groups.
         workers_refused: Workers that have refused the release, with the reason.

@@ -1,4 +1,4 @@
-"""What the gates found about a bundle, signed with the gates' key; the tag in MLflow only repeats it for people."""
+"""The findings of the gates about a bundle, signed with the gates' key; the tag in MLflow repeats them for people."""
 
 from typing import Annotated, Literal
 
@@ -18,13 +18,13 @@ GateName = Literal["contract", "canary", "evaluation", "shifts", "anchor", "shad
 
 
 class Finding(Strict):
-    """What one gate found.
+    """The finding of one gate.
 
     Attributes:
-        gate: Its name.
+        gate: The gate's name.
         outcome: ``skipped`` where it had nothing to judge; the message says why.
-        message: In one line.
-        figures: What it measured.
+        message: One line about the finding.
+        figures: The values that it measured.
     """
 
     gate: GateName
@@ -34,17 +34,17 @@ class Finding(Strict):
 
 
 class Verdict(Statement):
-    """Whether a bundle may be released.
+    """The gates' word on one bundle.
 
     Attributes:
-        kind, name, version: Of the registered model.
-        digest: The bundle.
-        champion: Digest of what it was compared with; None where there was nothing.
-        source: Digest of the source bundle that it runs with; its own for a source.
-        policy: SHA-256 of the gates' settings.
+        kind, name, version: The registered model and its version.
+        digest: The bundle's digest.
+        champion: The digest of the bundle that it was compared with; None without one.
+        source: The digest of the source bundle that it runs with; its own for a source.
+        policy: The SHA-256 of the gates' settings.
         findings: One per gate.
-        forced: Why it may be released all the same; None where the gates decide.
-        by: Who ran them.
+        forced: The reason why it may be released all the same; None where the gates decide.
+        by: The person who ran the gates.
     """
 
     schema_version: Literal[1] = 1
@@ -61,7 +61,7 @@ class Verdict(Statement):
 
     @property
     def passed(self) -> bool:
-        """Whether no gate failed, or someone has forced it."""
+        """Say whether no gate failed, or a person has overruled them."""
         return self.forced is not None or all(finding.outcome != "failed" for finding in self.findings)
 
 
@@ -71,9 +71,9 @@ def sign_verdict(verdict: Verdict, key: Ed25519PrivateKey) -> Envelope:
 
 
 def read_verdict(envelope: Envelope, trust: Trust) -> Verdict:
-    """Return what a gate of this fleet signed.
+    """Return the verdict that a gate of this fleet signed.
 
     Raises:
-        ContractError: It is of another fleet, or no gate's signature holds.
+        ContractError: The verdict is for another fleet, or no gate's signature holds.
     """
     return read_statement(Verdict, VERDICT_TYPE, "gate", envelope, trust, "verdict")

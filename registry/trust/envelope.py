@@ -1,6 +1,6 @@
 """Signed statements: DSSE envelopes (Dead Simple Signing Envelope 1.0) with Ed25519 over the exact bytes.
 
-What is signed is its type and its bytes together, so that a statement of one kind is never taken for another.
+A signature covers the type and the bytes together, so that a statement of one kind is never taken for another.
 """
 
 import base64
@@ -54,7 +54,7 @@ class Envelope(Strict):
         """Return the statement's bytes, whoever signed them.
 
         Raises:
-            ContractError: They are not base64.
+            ContractError: The payload is not base64.
         """
         return _decoded(self.payload)
 
@@ -107,11 +107,11 @@ def parse_envelope(raw: bytes, what: str) -> Envelope:
     """Return the envelope with this JSON; nothing is believed yet.
 
     Args:
-        raw: At most 512 KiB.
-        what: Its name in messages.
+        raw: The JSON, at most 512 KiB.
+        what: The statement's name in messages.
 
     Raises:
-        ContractError: It is none.
+        ContractError: The JSON is not an envelope.
     """
     if len(raw) > MAX_ENVELOPE_BYTES:
         raise ContractError(f"{what}: expected at most {MAX_ENVELOPE_BYTES} bytes, found {len(raw)}")
@@ -120,16 +120,16 @@ def parse_envelope(raw: bytes, what: str) -> Envelope:
 
 
 def signers(envelope: Envelope, payload_type: str, keys: Mapping[str, str], what: str) -> frozenset[str]:
-    """Return the ids of the keys whose signature of this statement holds; how many are enough is the caller's to say.
+    """Return the ids of the keys whose signature of this statement holds; the caller says how many are enough.
 
     Args:
         envelope: The statement.
-        payload_type: What it must be.
-        keys: Public keys (hex) by id; signatures by others are passed over.
-        what: Name in messages.
+        payload_type: The type that it must have.
+        keys: The public keys (hex) by id; signatures by others are passed over.
+        what: The name in messages.
 
     Raises:
-        ContractError: It is of another type, or a signature that claims one of these keys does not hold.
+        ContractError: The type is another, or a signature that claims one of these keys does not hold.
     """
     if envelope.payloadType != payload_type:
         raise ContractError(
@@ -144,13 +144,13 @@ def detached_signers(
     """Return the ids of the keys whose signature of a file holds.
 
     Args:
-        raw: From `sign_detached`.
-        payload_type, content: Of the file.
-        keys: Public keys (hex) by id; signatures by others are passed over.
-        what: Name in messages.
+        raw: The signatures, from `sign_detached`.
+        payload_type, content: The type and the bytes of the file.
+        keys: The public keys (hex) by id; signatures by others are passed over.
+        what: The name in messages.
 
     Raises:
-        ContractError: It holds no signatures, or one that claims one of these keys does not hold.
+        ContractError: No signatures are there, or one that claims one of these keys does not hold.
     """
     if len(raw) > MAX_ENVELOPE_BYTES:
         raise ContractError(f"{what}: expected at most {MAX_ENVELOPE_BYTES} bytes, found {len(raw)}")

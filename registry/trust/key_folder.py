@@ -32,10 +32,10 @@ def init_keys(
     Args:
         folder: New or empty.
         fleet: Name.
-        approver_names: Who may approve releases; a file name each.
-        approvals: How many of them must, 0 to 2.
+        approver_names: The names of those who may approve releases; a file name each.
+        approvals: The number of approvals that a release needs, 0 to 2.
         passphrase: Encrypts all files; None leaves them plain.
-        now_ms: From when on the keys are good.
+        now_ms: The time from which on the keys are good, in milliseconds since 1970.
 
     Raises:
         ConfigError: The folder holds keys, or there are fewer approvers than approvals.
@@ -82,12 +82,12 @@ def rotate_key(
     """Make a new key of a role beside the old one and return its file; the old one is good for the window, and no more.
 
     Args:
-        folder: Where trust.json is, and where the new key goes.
+        folder: The folder of trust.json, which also gets the new key.
         root: The root key's file.
-        role: Whose key.
-        owner: Which one, where the role has several.
-        window_ms: How long both are believed, by what statements say of their time.
-        passphrase: Of the root key, and of the new one.
+        role: The role whose key is replaced.
+        owner: The holder of the key, where the role has several.
+        window_ms: The time in which both keys are believed, in milliseconds, by what statements say of their time.
+        passphrase: The passphrase of the root key and of the new one.
         now_ms: Present time.
 
     Raises:
@@ -110,10 +110,10 @@ def revoke_key(folder: Path, root: Path, key_id: str, passphrase: str | None) ->
     """Take a key out of trust.json for ever and return what it was.
 
     Args:
-        folder: Where trust.json is.
+        folder: The folder of trust.json.
         root: The root key's file.
         key_id: The id or its beginning.
-        passphrase: Of the root key.
+        passphrase: The passphrase of the root key.
 
     Raises:
         ConfigError: There is no such key, several, or the root key is not the fleet's.
@@ -137,7 +137,7 @@ def read_trust_file(path: Path) -> tuple[Envelope, Trust]:
 
     Raises:
         ConfigError: There is no such file.
-        ContractError: It holds no such statement.
+        ContractError: The file does not hold such a statement.
     """
     try:
         raw = path.read_bytes()

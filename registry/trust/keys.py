@@ -49,7 +49,7 @@ def read_key(path: Path, passphrase: str | None) -> Ed25519PrivateKey:
     """Return the private key in a file.
 
     Raises:
-        ConfigError: It cannot be read, others may read it, or the passphrase is missing or wrong.
+        ConfigError: The file cannot be read, others may read it, or the passphrase is missing or wrong.
     """
     try:
         mode = stat.S_IMODE(path.stat().st_mode)

@@ -1,4 +1,4 @@
-"""Whom a fleet believes: the public keys by role, signed by the root, which stays offline.
+"""The keys that a fleet believes: public keys by role, signed by the root, which stays offline.
 
 A newer version replaces an older one if a root key of both signed it (the rule of TUF); an older one is never taken
 again. While a version lists the old and the new key of a role, both are believed: that is the window of a rotation. It
@@ -41,8 +41,8 @@ class Key(Strict):
     """One key of a role.
 
     Attributes:
-        owner: Who holds it, for people.
-        role: What it may sign: releases, verdicts of gates and bundles, approvals, records of adapters.
+        owner: The name of the holder, for people.
+        role: The role, which says what it may sign: releases, verdicts and bundles, approvals, records of adapters.
         public_key: Ed25519, hex.
         from_ms, until_ms: Statements that say they were made in this time are believed, both ends included;
             milliseconds since 1970.
@@ -56,7 +56,7 @@ class Key(Strict):
 
     @property
     def key_id(self) -> str:
-        """Its id."""
+        """The id of the key."""
         return key_id(self.public_key)
 
     def holds_at(self, at_ms: int) -> bool:
@@ -65,13 +65,13 @@ class Key(Strict):
 
 
 class Trust(Strict):
-    """Whom a fleet believes.
+    """The keys that a fleet believes.
 
     Attributes:
         version: Counts up from 1.
         root: Public keys that sign these statements.
-        approvals: How many approvers must have signed for each bundle of a release; 0 leaves it to the controller.
-        keys: Of all roles.
+        approvals: The number of approvers that must sign for each bundle of a release; 0 leaves it to the controller.
+        keys: The keys of all roles.
         revoked: Ids that no later version may list.
     """
 
@@ -115,7 +115,7 @@ def read_trust(raw: bytes | Envelope) -> Trust:
     """Return a statement that one of its own root keys signed; that is enough for the first one, given by hand.
 
     Raises:
-        ContractError: It is none.
+        ContractError: It is not such a statement.
     """
     envelope = parse_envelope(raw, "trust") if isinstance(raw, bytes) else raw
     trust = parse_canonical(Trust, envelope.content(), "trust")
@@ -128,8 +128,8 @@ def newer_trust(known: Envelope, offered: Envelope) -> Envelope:
     """Return which of two statements counts: the offered one if it is newer and the known roots signed it.
 
     Raises:
-        ContractError: It is older, of another fleet, differs without being newer, lists a key that was revoked, or no
-            known root signed it.
+        ContractError: The offered one is older, of another fleet, not newer though it differs, or lists a revoked key;
+            or no known root signed it.
     """
     if offered.payload == known.payload:
         return known
@@ -151,17 +151,17 @@ def newer_trust(known: Envelope, offered: Envelope) -> Envelope:
 def read_statement(
     kind: type[_Statement], payload_type: str, role: Role, envelope: Envelope, trust: Trust, what: str
 ) -> _Statement:
-    """Return what the holder of a role signed about this fleet.
+    """Return the statement that the holder of a role signed about this fleet.
 
     Args:
-        kind, payload_type: Of the statement.
-        role: Whose key must have signed, good at the time that the statement gives.
-        envelope: As it came.
-        trust: Whom to believe.
-        what: Name in messages.
+        kind, payload_type: The model and the type of the statement.
+        role: The role whose key must have signed, good at the time that the statement gives.
+        envelope: The statement as it came.
+        trust: The keys to believe.
+        what: The name in messages.
 
     Raises:
-        ContractError: It is another statement, of another fleet, or no such signature holds.
+        ContractError: The statement is another, of another fleet, or no such signature holds.
     """
     statement = parse_canonical(kind, envelope.content(), what)
     if statement.fleet != trust.fleet:
