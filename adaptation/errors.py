@@ -26,7 +26,7 @@ class DataError(AcclimateError):
     """Delivered data is wrong.
 
     Args:
-        message: What was expected, what came.
+        message: The text about what was expected and what came.
         reason: Stable snake_case word for counting and filtering, e.g. ``wrong_shape``.
     """
 

@@ -1,4 +1,4 @@
-"""What every method is: a function from a device's state and a batch of its windows to answers and the next state.
+"""The protocol of all methods: from a device's state and a batch of its windows to answers and the next state.
 
     method = Tent(context)                       configured from a source model, which it copies
     state = method.reset()                       a device starts, or starts again
@@ -23,13 +23,13 @@ State = Mapping[str, Tensor]
 
 @dataclass(frozen=True, eq=False)
 class SourceContext:
-    """What a method may know of the source.
+    """The source, as far as a method may know it.
 
     Attributes:
-        model: Trained, in evaluation mode.
+        model: The trained network, in evaluation mode.
         windows: (m, C, L) raw source windows, every class in about equal numbers; a few hundred.
         labels: (m,) their classes.
-        seed: Of everything random in a method.
+        seed: The seed for all random draws of a method.
         recorded: (n, C, L) all source windows in stored order, every class as often as it came, which is what
             generators compare features to, here as in meta-training; ``windows`` where not given.
     """

@@ -64,12 +64,12 @@ def align(
     Args:
         context: The source; all of its windows are learned from, and its seed decides every draw.
         labels: (n,) of `SourceContext.all_windows`.
-        settings: How.
-        epochs: Of each stage, at least 1.
+        settings: The settings of the alignment.
+        epochs: The epochs of each stage, at least 1.
         unsafe: Kinds of `views.VIEWS` that the task forbids.
-        progress: Called after each epoch.
-        state: To go on from, of a run with equal arguments.
-        keep: Called with the state after each epoch.
+        progress: A function called after each epoch.
+        state: The state to go on from, of a run with equal arguments.
+        keep: A function called with the state after each epoch.
 
     Raises:
         ConfigError: The labels do not fit the windows, or no kind of view is left.
@@ -176,7 +176,7 @@ class _Stage:
 
 @dataclass(frozen=True)
 class _Draws:
-    """Where everything random comes from: the order of windows, and views."""
+    """The source of all random draws: the order of windows, and views."""
 
     order: np.random.Generator
     views: torch.Generator

@@ -1,4 +1,4 @@
-"""What alignment makes of a source: a second encoder, its projector, and a head that reads it."""
+"""The result of alignment: a second encoder, its projector, and a head that reads it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,18 +15,18 @@ _PARTS = ("encoder", "head", "projector")
 
 @dataclass(frozen=True)
 class AlignmentSettings:
-    """How the second encoder is taught.
+    """The settings by which the second encoder is taught.
 
     Args:
-        task: Of `tasks.Task`: ``contrastive``, ``masked`` or ``cross``.
+        task: The task (`tasks.Task`): ``contrastive``, ``masked`` or ``cross``.
         joint: Whether encoder and head learn the task and the labels at once, which is the Y-shaped network of plain
             test-time training, instead of stages 1 to 3.
         aligned: Whether stage 2 takes place; without, the encoder is self-supervised alone.
-        class_masked: Whether windows of one class are no negatives of each other in the alignment.
+        class_masked: Whether the alignment leaves windows of one class out of each other's negatives.
         ssl_temperature: tau_u, above 0.
         temperature: tau_a, above 0.
-        width: Of the projections, d, at least 1.
-        ssl_weight: Of the task beside the alignment or the labels, 0 or more; without it the encoder forgets it.
+        width: The width of the projections, d, at least 1.
+        ssl_weight: The weight of the task beside alignment or labels, 0 or more; at 0 the encoder forgets the task.
 
     Raises:
         ConfigError: A value is out of range.
@@ -62,17 +62,17 @@ VARIANTS: Mapping[str, AlignmentSettings] = {
 
 @dataclass(frozen=True, eq=False)
 class Aligned:
-    """The result; frozen, as everything that is loaded from a bundle.
+    """An aligned encoder; frozen, as all that is loaded from a bundle.
 
     Attributes:
-        settings: It was taught with.
+        settings: The settings that it was taught with.
         encoder: f_u: all tensors of the source's network but the head's, by their names there.
         head: h': ``weight`` (K, F) and ``bias`` (K,), refitted on the encoder's features.
         projector: p: ``0.weight`` (F, F), ``0.bias``, ``2.weight`` (d, F), ``2.bias``, with ReLU between; d is what the
             task asks for.
-        unsafe: Kinds of `views.VIEWS` that the task forbids.
-        ssl_mean, ssl_std: Of the task's loss over batches of source windows.
-        matched, mismatched: Mean cosine of both encoders' features of one window, and of two.
+        unsafe: The kinds of `views.VIEWS` that the task forbids.
+        ssl_mean, ssl_std: The mean and deviation of the task's loss over batches of source windows.
+        matched, mismatched: The mean cosine of both encoders' features of one window, and of two.
     """
 
     settings: AlignmentSettings

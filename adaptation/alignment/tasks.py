@@ -32,10 +32,10 @@ class Task:
     """One task on one kind of windows.
 
     Attributes:
-        settings: Its kind and its constants.
-        units: Of the source.
+        settings: The kind of the task and its constants.
+        units: The units of the source.
         views: Safe changes.
-        frozen: From raw windows (n, C, L) to the frozen encoder's features (n, F).
+        frozen: The frozen encoder: from raw windows (n, C, L) to features (n, F).
     """
 
     settings: AlignmentSettings
@@ -48,7 +48,7 @@ class Task:
 
         Args:
             features: F.
-            values: Of a window, C L.
+            values: The number of values in a window, C L.
         """
         outputs = {"contrastive": self.settings.width, "masked": values, "cross": features}[self.settings.task]
         return nn.Sequential(nn.Linear(features, features), nn.ReLU(), nn.Linear(features, outputs))
@@ -63,10 +63,10 @@ class Task:
         """Return the loss of raw windows (n, C, L), a scalar: (1), (2) or (3).
 
         Args:
-            encode: From raw windows to features (n, F); called once.
-            projector: As `aligned.project` takes it.
+            encode: The encoder: from raw windows to features (n, F); called once.
+            projector: The projector, as `aligned.project` takes it.
             windows: n at least 2.
-            generator: Of the draws; it advances.
+            generator: The generator of the draws; it advances.
         """
         if self.settings.task == "cross":
             given = project(projector, encode(windows))

@@ -47,7 +47,7 @@ def personal_logits(
 
     Args:
         network: The source.
-        shared: What replaces its tensors, by name; gradients flow into it.
+        shared: The tensors that replace the network's, by name; gradients flow into them.
         adapters: Differences (D, *shape) by the names of `adapter_names`; gradients flow into them.
         windows: Raw windows.
         devices: (n,) rows of the adapters.

@@ -20,7 +20,7 @@ __all__ = ["Arrival", "arrivals", "labelled_rows"]
 
 @dataclass(frozen=True, eq=False)
 class Arrival:
-    """What has come since the last one.
+    """The windows and labels that have come since the last call.
 
     Attributes:
         now: Windows of the group that have come, from 1.

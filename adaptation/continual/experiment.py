@@ -30,9 +30,9 @@ class Domain:
     """One group.
 
     Attributes:
-        name: Of the group.
+        name: The name of the group.
         windows, labels: (n, C, L) and (n,) to learn from, in order.
-        judged_windows, judged_labels: Of the stretches between, which nothing learns from.
+        judged_windows, judged_labels: The stretches between, which nothing learns from.
     """
 
     name: str
@@ -44,10 +44,10 @@ class Domain:
 
 @dataclass(frozen=True)
 class Feedback:
-    """How labels come.
+    """The rules by which labels come.
 
     Attributes:
-        share: Of windows that get a label, above 0 to 1.
+        share: The share of windows that get a label, above 0 to 1.
         delay: Windows of the group between a window and its label.
         every: Windows between two looks at what has arrived.
         wrong: Share of labels that are another class, drawn evenly, 0 to below 1.
@@ -61,18 +61,18 @@ class Feedback:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What a run was worth.
+    """The figures of one run.
 
     Attributes:
         matrix: R on the domains; its start is the source.
         source_accuracy: (T + 1,) on the source's judged stretches: of the source itself, then after each domain.
-        right, source_right: Of each domain, (n,) which windows the model of their time answered right, and the source.
+        right, source_right: The windows that the model of their time, and the source, answered right; (n,) per domain.
         efficiency: Mean over domains of the area under accuracy on the domain against labels of it, 0 to 1.
-        labels: That the learner was given.
-        steps: That it took.
-        skipped: That it did not take, because something was not finite.
-        seconds_per_step: Of `Learner.learn`, all its work divided by its steps.
-        state: Of the learner at the end.
+        labels: The number of labels that the learner was given.
+        steps: The number of steps that it took.
+        skipped: The number of steps that it did not take, because a value was not finite.
+        seconds_per_step: The time of `Learner.learn`, all its work divided by its steps.
+        state: The learner's state at the end.
     """
 
     matrix: AccuracyMatrix
@@ -101,13 +101,13 @@ def run(
 
     Args:
         learner: Configured from the source.
-        domains: In the order in which they come, at least one.
+        domains: The domains in the order in which they come, at least one.
         source: Judged alone.
-        feedback: How labels come.
+        feedback: The rules by which labels come.
         classes: K.
-        seed: Of which windows get a label, and which labels are wrong.
-        clock: Gives seconds.
-        after_domain: Called with the number of domains that are done.
+        seed: The seed that draws which windows get a label, and which labels are wrong.
+        clock: A function that gives seconds.
+        after_domain: A function called with the number of domains that are done.
 
     Raises:
         ConfigError: The feedback is out of range.

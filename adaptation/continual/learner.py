@@ -61,7 +61,7 @@ _ABOUT_ANCHOR = ("optimizer", "radius", "radius_optimizer")
 
 @dataclass(frozen=True)
 class Report:
-    """What one call of `Learner.learn` did.
+    """The work of one call of `Learner.learn`.
 
     Attributes:
         steps: Taken; 0 where too few labels were there.
@@ -95,8 +95,8 @@ class Learner:
         source: Labelled windows of the source, which ``er`` and its relatives draw from and EWC looks at; devices are
             ignored. They are the caller's, and no part of any state.
         classes: K.
-        settings: How it learns.
-        seed: Of everything random.
+        settings: The way of learning.
+        seed: The seed for all random draws.
 
     Raises:
         ConfigError: The model is in training mode, or has no parameter that asks for a gradient.
@@ -143,8 +143,8 @@ class Learner:
         """Take labels in, and learn where enough are there: (1), (2).
 
         Args:
-            state: From `start` or the last call.
-            arrived: What has come since; may be empty.
+            state: The state from `start` or the last call.
+            arrived: The windows and labels that have come since; may be empty.
             finish: Learn from what waits, however little it is.
         """
         new = dict(state)
@@ -175,7 +175,7 @@ class Learner:
     def anchored_here(self, state: State) -> State:
         """Return the state with its model as the new anchor, as after a validation that it passed.
 
-        What the optimizer has learned about the old anchor is dropped.
+        The optimizer drops what it has learned about the old anchor.
         """
         kept = {name: value for name, value in state.items() if name.split("/")[0] not in _ABOUT_ANCHOR}
         return {**kept, **{f"anchor/{name}": state[f"model/{name}"] for name in self._names}}

@@ -1,4 +1,4 @@
-"""What is added to the loss, or taken from the gradient, so that old things are kept: EWC, LwF, A-GEM.
+"""Penalties and projections of the gradient that keep what was learned before: EWC, LwF, A-GEM.
 
     (1) EWC    lambda / 2 sum_i F_i (theta_i - theta*_i)^2,  F_i = mean of (d ln p(y | x) / d theta_i)^2, per window
     (2) LwF    T^2 KL(softmax(z_old / T) || softmax(z_new / T)) on windows without labels
@@ -22,7 +22,7 @@ def fisher(model: nn.Module, windows: Tensor, labels: Tensor) -> dict[str, Tenso
     """Return F of every parameter, by name: (1).
 
     Args:
-        model: In evaluation mode, at theta*.
+        model: The network in evaluation mode, at theta*.
         windows: (n, C, L), n at least 1.
         labels: (n,).
     """

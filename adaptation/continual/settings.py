@@ -1,4 +1,4 @@
-"""How a learner learns: a way of learning is a sum of parts, such as ``ftp+er``."""
+"""The settings of a learner: a way of learning is a sum of parts, such as ``ftp+er``."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,17 +19,17 @@ _AT_MOST_ONE = (("naive", *FTP_OPTIONS, "spd", "tpgm"), ("er", "iwms", "agem"))
 
 @dataclass(frozen=True)
 class LearnerSettings:
-    """How a learner learns.
+    """The settings of a learner.
 
     Args:
         method: Parts joined by ``+``, such as ``ftp+er``; see `PARTS`.
-        learning_rate: Of AdamW, above 0.
-        steps: Of each update, at least 1.
+        learning_rate: The learning rate of AdamW, above 0.
+        steps: The steps of each update, at least 1.
         batch: Windows of a step, at least 2.
         least: Labels that an update waits for, at least 1.
         recent: Labels that came last and may be in a batch, at least 1.
         memory: Windows of devices remembered by ``er``, ``iwms`` and ``agem``, at least 1; the source's do not count.
-        strength: Of ``l2sp``, ``ewc`` and ``lwf``, each 0 or more; raising it holds closer.
+        strength: The strength of ``l2sp``, ``ewc`` and ``lwf``, each 0 or more; raising it holds closer.
 
     Raises:
         ConfigError: A value is out of range, a part is unknown, or two parts exclude each other.

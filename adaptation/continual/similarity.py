@@ -1,4 +1,4 @@
-"""Which remembered windows are like those that have just come without a label.
+"""Find the remembered windows that are like those that have just come without a label.
 
 After IWMS, importance weighted memory sampling: "Label Delay in Online Continual Learning", Csaba et al., NeurIPS 2024.
 Labels that arrive are of the past; windows without them are of now:
@@ -23,7 +23,7 @@ def alike(model: nn.Module, remembered: Tensor, labels: Tensor, new: Tensor) -> 
     """Return for each new window (m, C, L) the row of the remembered one that it takes, (m,): (1), (2).
 
     Args:
-        model: In evaluation mode.
+        model: The network in evaluation mode.
         remembered: (M, C, L), M at least 1.
         labels: (M,) of these.
         new: (m, C, L), m at least 1.

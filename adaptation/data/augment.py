@@ -39,7 +39,7 @@ class Augmentation:
     """One recipe.
 
     Args:
-        kinds: Which of `AUGMENTATIONS`, in any order; at least one.
+        kinds: The names from `AUGMENTATIONS`, in any order; at least one.
         strength: s, above 0 to 4; raising it makes all kinds stronger, rotation up to half a turn at 1.
         clean_share: Expected share of windows that stay as recorded, 0 to below 1.
 

@@ -1,4 +1,4 @@
-"""What each sensor corruption does to a signal; `adaptation.data.corruptions` names, seeds and mixes them.
+"""The sensor corruptions, each a change of a signal; `adaptation.data.corruptions` names, seeds and mixes them.
 
 Every function takes raw windows x of shape (n, C, L) in float64, a `size` in the unit of its kind and a `Place`, and
 returns new windows. s is the source's standard deviation of a channel, c what the channel reads at zero input, d a
@@ -61,14 +61,14 @@ _SPIKE_LEAST, _SPIKE_RANGE = 4.0, 4.0  # a spike is 4 to 8 source standard devia
 
 @dataclass(frozen=True, eq=False)
 class Place:
-    """Where windows stand and what is random there.
+    """The place of windows in their stream, and the random numbers there.
 
     Attributes:
         scale: Source standard deviation per channel, raw units, (C, 1).
         centre: Reading at zero input per channel, raw units, (C, 1).
         position: Place of each window in its stream, 0 to below 1, (n, 1, 1).
         device: Fresh generator that depends on seed and kind alone: equal draws for every window of a device.
-        uniforms: Gives (n, count) numbers in 0..1 that depend on seed, kind and each window's index in the stream.
+        uniforms: A function that gives (n, count) numbers in 0..1, by seed, kind and each window's index in the stream.
     """
 
     scale: Float64

@@ -51,9 +51,9 @@ class Kind:
     """One kind of corruption.
 
     Attributes:
-        apply: What it does; see `adaptation.data.corruption_kinds`.
+        apply: The change; see `adaptation.data.corruption_kinds`.
         sizes: Size at severities 1 to 5.
-        unit: Of the sizes.
+        unit: The unit of the sizes.
         tuning: Whether it is in the half for tuning.
         least_channels: Fewest channels that it makes sense for.
         triples: Whether channels must come in threes.
@@ -160,7 +160,7 @@ def centre_and_scale(source_windows: NDArray[np.float32]) -> tuple[Float64, Floa
         source_windows: (n, C, L), raw, of the source; at least one window.
 
     Raises:
-        ConfigError: There are no windows, or they have another shape.
+        ConfigError: No window is given, or they have another shape.
     """
     if source_windows.ndim != 3 or source_windows.size == 0:
         raise ConfigError(f"expected source windows of shape (n, channels, length), got {source_windows.shape}")
@@ -189,7 +189,7 @@ def corrupt(
         seed: The device, from 0; equal seeds have equal draws.
         start: Index in the device's stream of the first window given.
         total: Windows in the whole stream, which slow drift is spread over; start + n when not given.
-        centre: What each channel reads at zero input, (C,), raw units; gain, rotation, saturation, quantisation and
+        centre: The reading of each channel at zero input, (C,), raw units; gain, rotation, saturation, quantisation and
             dropout act about it. 0 when not given, which is right for calibrated sensors only: where raw values are
             far from 0 (counts of a converter), give the source mean, or a gain of 10 % shifts a window by many
             standard deviations.

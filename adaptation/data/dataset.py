@@ -53,9 +53,9 @@ class Dataset:
         target: Rows to stream, or None.
         channel_names: One per channel of the source.
         class_names: One per class.
-        transform: What the network applies to raw windows first.
+        transform: The transform that the network applies to raw windows first.
         group_key: The key whose values name the groups.
-        sampling_rate_hz: Of the windows, where it is known.
+        sampling_rate_hz: The sampling rate of the windows, where it is known.
         selection: The options that made the selection, for manifests and reports.
         unsafe_augmentations: Changes of a window that the task forbids, see `adaptation.alignment.views`.
     """

@@ -150,7 +150,7 @@ def load_labelled(
     """Load rows to judge a model on: labelled as for `load`, but not every class needs to occur.
 
     Args:
-        path, label, channels, order: As for `load`.
+        path, label, channels, order: The same as for `load`.
         where: Selector of the rows; all when not given.
         group: Key whose values are the devices; the first key of ``where`` when not given, else one group.
         apart_from: Selectors of rows that must not be among them: those that the model was trained on.

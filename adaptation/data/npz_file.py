@@ -24,7 +24,7 @@ def array_names(path: Path) -> tuple[str, ...]:
     """Give the names of the arrays in a file, in stored order.
 
     Raises:
-        ConfigError: There is no such file.
+        ConfigError: The file does not exist.
         DataError: The file is no npz.
     """
     if not path.is_file():

@@ -104,7 +104,7 @@ def match_rows(selector: Selector, keys: Mapping[str, NDArray[np.generic]]) -> N
     """Give the stored row indices that fulfil a selector, ascending.
 
     Args:
-        selector: What to match.
+        selector: The conditions to match.
         keys: Every key that the selector names, each of shape (n,).
 
     Raises:

@@ -11,7 +11,7 @@ modulation, with the signatures that handbooks of vibration diagnosis give them:
     outer_race     impulses at 3.58x that excite a structural resonance, all of equal strength
     inner_race     impulses at 5.42x, whose strength follows the shaft's turn (the fault passes through the load zone)
 
-What a device adds on the way to the number it publishes is what adaptation is about, and is declared in `DeviceShift`:
+A device adds something of its own on the way to the number that it publishes. `DeviceShift` declares it:
 
     published = gain (1 + ageing gain * age) * (rotation @ (vibration + gravity)) + offset + ageing offset * age + noise
 
@@ -58,11 +58,11 @@ _GRAVITY_G = np.array([0.0, -1.0, 0.0])  # machine axes: x horizontal, y vertica
 
 @dataclass(frozen=True)
 class DeviceShift:
-    """What one machine and its sensor do to the signal; sizes as applied.
+    """The changes that one machine and its sensor make to the signal; sizes as applied.
 
     Attributes:
         device: Device id.
-        dominant: Which of `DOMINANT_SHIFTS` was made strong; source devices have ``none``.
+        dominant: The one of `DOMINANT_SHIFTS` that was made strong; source devices have ``none``.
         gain: Sensitivity per sensor axis, 1 is nominal.
         offset_g: Zero-g bias per sensor axis, in g.
         rotation_deg: Angle by which the mounting is turned.
@@ -73,7 +73,7 @@ class DeviceShift:
         ageing_offset_g: Change of bias from the first to the last window, on every axis, in g.
         shaft_hz: Mean speed of the machine.
         resonance_hz: Structural resonance that bearing impulses excite.
-        residual: How much of the normal residual vibration this machine has, per machine axis; 1 is typical.
+        residual: The factor on the normal residual vibration, per machine axis; 1 is typical.
     """
 
     device: str

@@ -73,7 +73,7 @@ class Adwin:
     Attributes:
         delta: Chance of a false change at one look, 0 to 1. Raising it finds changes sooner and cries wolf more often.
         clock: Looks once in so many bits. Raising it saves time and adds delay.
-        buckets: Of one size, at least 2. Raising it places cuts more exactly and takes memory.
+        buckets: The number of buckets of one size, at least 2. Raising it places cuts more exactly and takes memory.
         shortest: Bits of the shorter part, at least 1.
         grace: Bits before the first look.
 

@@ -45,13 +45,13 @@ def resample(
     Args:
         streams: Reference scores, one array (n,) per device in stream order; no block crosses from one to the next.
         replicates: Streams to make side by side, at least 1.
-        rng: Where the positions are drawn.
+        rng: The generator that draws the positions.
         block: Windows of a block, at least 1; a stream shorter than two blocks gives blocks of half its length. Raising
             it keeps slower waves, and leaves fewer different blocks.
 
     Raises:
         ConfigError: ``replicates`` or ``block`` is below 1.
-        DataError: There is no score, or one is not finite.
+        DataError: No score is given, or one is not finite.
     """
     if replicates < 1 or block < 1:
         raise ConfigError(
@@ -99,16 +99,16 @@ def fit_threshold(
     Args:
         reference: Fitted to the same streams.
         streams: Reference scores, one array (n,) per device in stream order.
-        rng: Of the bootstrap.
+        rng: The generator of the bootstrap.
         windows_per_alarm: Mean windows between false alarms, at least 100. Raising it raises the threshold.
         slack: k of the detector.
-        block: Of the bootstrap, in windows.
+        block: The length of the bootstrap's blocks, in windows.
         replicates: Streams; raising it makes the threshold more exact and takes longer.
         least: Lowest threshold to return, above 0. Raising it guards against a reference that is too short or too calm.
 
     Raises:
         ConfigError: A setting is out of range.
-        DataError: There is no score, or one is not finite.
+        DataError: No score is given, or one is not finite.
     """
     if windows_per_alarm < 100:
         raise ConfigError(f"windows per alarm: expected at least 100, got {windows_per_alarm}")

@@ -37,10 +37,10 @@ Float64 = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ScoreReference:
-    """What scores look like while nothing has changed.
+    """The scores of a time in which nothing has changed.
 
     Attributes:
-        mean, std: Of the scores, std above 0.
+        mean, std: The mean and deviation of the scores, std above 0.
         phi: Correlation of neighbouring scores, -1 to 1, both excluded. Raising it makes the detector slower.
 
     Raises:
@@ -89,7 +89,7 @@ class CusumState:
 
 @dataclass(frozen=True)
 class Seen:
-    """What one score meant.
+    """The reading of one score.
 
     Attributes:
         residual: e_t, about standard normal while nothing changes.

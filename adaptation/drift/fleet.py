@@ -1,4 +1,4 @@
-"""What many devices tell together: is it the world or this device, and which alarms survive being one of thousands?
+"""Read many devices together: is it the world or this device, and which alarms survive being one of thousands?
 
 Magnitudes of shift of d devices at t ticks split into a part that all share and what each has alone:
 

@@ -123,8 +123,8 @@ def batch_distance(reference: FeatureReference, features: AnyFloat, effective: f
     """Return M of a batch of features (n, F): about D on the source; the order of the windows does not matter.
 
     Args:
-        reference: Of the source.
-        features: Of one device.
+        reference: The reference of the source.
+        features: The features of one device.
         effective: Independent windows among them, see `effective_size`; n when not given.
 
     Raises:

@@ -25,10 +25,10 @@ Float64 = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class FalseAlarms:
-    """What was counted.
+    """The counts of one run.
 
     Attributes:
-        alarms: On streams without a change.
+        alarms: The alarms on streams without a change.
         windows: Looked at, over all replicates.
     """
 
@@ -53,16 +53,16 @@ def false_alarms(
     """Run the detector, which starts anew after each alarm, over resampled streams.
 
     Args:
-        detector: To judge.
+        detector: The detector to judge.
         streams: Scores without a change, one array (n,) per device in stream order.
-        rng: Of the bootstrap.
+        rng: The generator of the bootstrap.
         windows: Length of each replicate.
         replicates: Streams; the count has a relative error of one over the root of the alarms.
-        block: Of the bootstrap, in windows.
+        block: The length of the bootstrap's blocks, in windows.
 
     Raises:
         ConfigError: A number is below 1.
-        DataError: There is no score, or one is not finite.
+        DataError: No score is given, or one is not finite.
     """
     if windows < 1:
         raise ConfigError(f"windows: expected at least 1, got {windows}")
@@ -95,19 +95,19 @@ def detection_delays(
     the step starts it anew and does not count. 1 is an alarm in the first shifted window.
 
     Args:
-        detector: To judge.
+        detector: The detector to judge.
         streams: Scores without a change, one array (n,) per device in stream order.
-        rng: Of the bootstrap.
+        rng: The generator of the bootstrap.
         step: Size, with its sign.
         unit: ``residual``: added to each prewhitened residual, in its standard deviations (1); ``score``: added to
             each score, in standard deviations of the scores. Prewhitening leaves less of the latter.
         limit: Windows to wait, at least 1.
         replicates: Streams.
-        block: Of the bootstrap, in windows.
+        block: The length of the bootstrap's blocks, in windows.
 
     Raises:
         ConfigError: A number is below 1.
-        DataError: There is no score, or one is not finite.
+        DataError: No score is given, or one is not finite.
     """
     if limit < 1:
         raise ConfigError(f"limit: expected at least 1 window, got {limit}")

@@ -1,4 +1,4 @@
-"""How many independent windows a run of dependent ones is worth."""
+"""The number of independent windows that a run of dependent ones is worth."""
 
 from adaptation.errors import ConfigError, DataError
 
@@ -14,7 +14,7 @@ def effective_size(windows: int, phi: float) -> float:
 
     Raises:
         ConfigError: phi is out of range.
-        DataError: There is no window.
+        DataError: No window is given.
 
     >>> effective_size(64, 0.0), effective_size(90, 0.8)
     (64.0, 10.0)

@@ -1,1 +1,1 @@
-"""From a network to ONNX graphs and the engine that runs them."""
+"""ONNX graphs of a network, and the engine that runs them."""

@@ -59,7 +59,7 @@ FloatArray = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Outputs:
-    """What the engine gives for n windows, float32; n = 0 in the last three fields where adaptation was not asked for.
+    """The engine's answer to n windows, float32; n = 0 in the last three fields where adaptation was not asked for.
 
     Args:
         source_probabilities, adapted_probabilities: (n, K).

@@ -60,7 +60,7 @@ class Graph:
         """Check the graph and return it as a file; the same graph gives the same bytes.
 
         Args:
-            name: Of the graph.
+            name: The name of the graph.
             inputs, outputs: Names and axes of float32 tensors; a text is a size that is not known yet.
         """
         given, wanted = (

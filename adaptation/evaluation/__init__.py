@@ -1,1 +1,1 @@
-"""How methods are compared: streams that are the same for all, runs without labels, scores, and harm."""
+"""The comparison of methods: streams that are the same for all, runs without labels, scores, and harm."""

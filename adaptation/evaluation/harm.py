@@ -41,7 +41,7 @@ class Change:
     Attributes:
         mean: -1 to 1.
         low, high: Ends of its 95 % interval.
-        blocks: How many blocks each replicate drew.
+        blocks: The number of blocks that each replicate drew.
     """
 
     mean: float
@@ -51,7 +51,7 @@ class Change:
 
     @property
     def harmed(self) -> bool | None:
-        """Whether the whole interval lies below zero; None where too few blocks leave that undecided."""
+        """Say whether the whole interval lies below zero; None where too few blocks leave that undecided."""
         return self.high < 0.0 if self.blocks >= LEAST_BLOCKS else None  # (4)
 
 
@@ -90,7 +90,7 @@ def paired_change(
         right: (n,) in the order of recording, n at least 1.
         source_right: (n,) of the source on the same windows.
         block: Windows per block, 1 to n; raising it widens the interval.
-        seed: Of the draws.
+        seed: The seed for all random draws.
         replicates: Draws; raising it makes the ends of the interval steadier.
 
     Raises:

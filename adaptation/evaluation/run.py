@@ -17,7 +17,7 @@ _SOURCE = "source"  # the rung of a receipt that adapted nothing
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """What a method answered and did.
+    """The answers of a method, and its work.
 
     Attributes:
         probabilities: (n, K) float32, in the order of arrival.
@@ -43,10 +43,10 @@ def run_stream(method: Method, windows: NDArray[np.float32], batch_size: int, cl
         method: Configured method.
         windows: (n, C, L) in the order of arrival, n at least 1.
         batch_size: Windows per batch; the last batch may be smaller.
-        clock: Gives seconds.
+        clock: A function that gives seconds.
 
     Raises:
-        ConfigError: There is no window, or the batch size is below 1.
+        ConfigError: No window is given, or the batch size is below 1.
         ContractError: Receipts do not account for the windows of their batch.
     """
     if batch_size < 1 or len(windows) == 0:

@@ -55,7 +55,7 @@ class Stream:
         row: (n,) int64, where each window stands in the recording (`Split`): within a group, the order of time. Errors
             depend on one another in this order, whatever the stream's.
         severity: (n,) float32 of the corruption, 0 where there is none.
-        corruption: Its kind, or None.
+        corruption: The kind of corruption, or None.
         returned: (n,) bool, clean again after a corrupted stretch (recurring only).
     """
 
@@ -98,7 +98,7 @@ def make_stream(
         split: Recorded windows.
         groups: Devices in the stream, as `stream_members` gives them.
         kind: One of `STREAMS`.
-        seed: Of order and corruption, together with the group's name.
+        seed: The seed of order and corruption, together with the group's name.
         centre, scale: (C,) of the source's raw values, see `adaptation.data.corruptions.centre_and_scale`.
         severity: Above 0 to 5, instead of the stream's own (`SEVERITIES`); without effect on uncorrupted streams.
 

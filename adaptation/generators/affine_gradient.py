@@ -1,4 +1,4 @@
-"""What both generators look at: a batch at a network's gamma and beta, and the gradient of a loss without labels.
+"""The view of both generators: a batch at a network's gamma and beta, and the gradient of a loss without labels.
 
 BatchNorm keeps the source's running statistics, so that a batch of one class, which is what a sensor sends, does not
 move what its windows are normalised by. With gamma_l, beta_l of layer l and its input x_l (n, C_l, ...):
@@ -59,7 +59,7 @@ class SourceFeatures:
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """What one pass over `groups` batches of n windows shows.
+    """The result of one pass over `groups` batches of n windows.
 
     Attributes:
         logits: (groups * n, K).
@@ -92,8 +92,8 @@ def look(network: Network, windows: Tensor, affine: Mapping[str, Tensor], groups
     Args:
         network: Source model.
         windows: Raw windows.
-        affine: By name, (C,) or (groups, C) each, and the head's weight, (K, F) or (groups, K, F), where that is
-            replaced as well; missing names keep the source's. Gradients flow into them.
+        affine: The parameters by name, (C,) or (groups, C) each, and the head's weight, (K, F) or (groups, K, F),
+            where it is replaced as well; missing names keep the source's. Gradients flow into them.
         groups: Batches that are strangers to each other, of equal size.
     """
     activations, means, variances = [], [], []

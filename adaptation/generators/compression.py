@@ -1,7 +1,7 @@
 """A generator's weights in fewer bits, for shipping: 16-bit floats, or 8-bit integers with a scale per row.
 
-What comes back is a generator with the rounded weights, so what compression costs can be measured as any method is.
-With w_i a row of a matrix (all but the first axis joined),
+The result is a generator with the rounded weights, so compression is judged as any method is. With w_i a row of a
+matrix (all but the first axis joined),
 
     int8    s_i = max_j |w_ij| / 127,   w_ij ~ s_i round(w_ij / s_i),   s_i in 32 bits; vectors stay 16-bit floats
     fp16    the nearest half-precision number

@@ -33,12 +33,12 @@ Kind = Literal["mgg", "generalizeformer"]
 
 @dataclass(frozen=True, eq=False)
 class Generated:
-    """What came of a batch.
+    """The result for one batch.
 
     Attributes:
         coordinates: (P,) gamma and beta of all layers in force now: first layer's gamma, its beta, and so on.
         head_weight: (K, F) in force now; the source's where no classifier is generated.
-        share: How far out the batch lies, see `ValidRange.share`; above 1 nothing was generated.
+        share: The distance of the batch, see `ValidRange.share`; above 1 nothing was generated.
         probabilities: (n, K) of the batch; MGG answers before its step, GeneralizeFormer with the batch's parameters.
     """
 
@@ -52,10 +52,10 @@ class MggEngine:
     """An MGG for one network.
 
     Args:
-        gradient_graph, generator_graph: From `export_gradient` and `export_mgg`.
+        gradient_graph, generator_graph: The graphs from `export_gradient` and `export_mgg`.
         start: State of a device that was never seen: ``coordinates``, ``m``, ``v``, ``steps`` and the memory; and the
             source's ``head_weight``.
-        valid_range: Of meta-training.
+        valid_range: The range of shifts in meta-training.
 
     Raises:
         ContractError: A graph does not load, or does not fit the state.
@@ -86,7 +86,7 @@ class MggEngine:
         """Answer a batch with the state, then step; beyond the range nothing moves and the source answers.
 
         Args:
-            state: From `start` or an earlier step.
+            state: The state from `start` or an earlier step.
             windows: (n, C, L) raw windows of one device, n at least 64.
 
         Raises:
@@ -110,9 +110,9 @@ class GeneralizeFormerEngine:
     """A GeneralizeFormer for one network.
 
     Args:
-        gradient_graph, generator_graph: From `export_gradient` with weight 0, and `export_generalizeformer`.
+        gradient_graph, generator_graph: The graphs from `export_gradient` with weight 0 and `export_generalizeformer`.
         source: ``coordinates`` (P,) and ``head_weight`` (K, F) of the source.
-        valid_range: Of meta-training.
+        valid_range: The range of shifts in meta-training.
 
     Raises:
         ContractError: A graph does not load.
@@ -166,7 +166,7 @@ def load_graph(name: str, graph: bytes) -> ort.InferenceSession:
     """Return a graph, ready to run on one thread.
 
     Raises:
-        ContractError: It does not load.
+        ContractError: The graph does not load.
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1

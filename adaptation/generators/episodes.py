@@ -7,7 +7,7 @@ run that was killed goes on with the very episodes that it would have met.
 
 RECONSTRUCTED: the papers draw images of known domains; stretches in order and the shares are ours.
 
-What a generator costs where nothing has shifted is seen on streams that stand fixed: `unshifted_streams`.
+Fixed streams show what a generator costs where nothing has shifted: `unshifted_streams`.
 """
 
 from collections.abc import Iterable
@@ -63,7 +63,7 @@ class Episodes:
     Args:
         recordings: Labelled source windows.
         scale_from: All source windows, (n, C, L): the unit that shifts are measured in.
-        seed: Of all draws.
+        seed: The seed for all random draws.
     """
 
     def __init__(self, recordings: Recordings, scale_from: NDArray[np.float32], seed: int) -> None:
@@ -100,7 +100,7 @@ def unshifted_streams(recordings: Recordings, seed: int, length: int) -> tuple[T
 
     Args:
         recordings: Labelled source windows.
-        seed: Of the order in the second half.
+        seed: The seed of the order in the second half.
         length: Windows of a stretch; n = 10 length.
 
     Returns:

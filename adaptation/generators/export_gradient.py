@@ -23,7 +23,7 @@ Arrays = Mapping[str, FloatArray]
 
 @dataclass(frozen=True)
 class _Layer:
-    """What the way back needs to know of a layer: names of tensors in the graph."""
+    """The names of a layer's tensors in the graph, for the way back."""
 
     unit: str  # input in source units
     y: str  # (1)

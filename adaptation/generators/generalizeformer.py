@@ -51,7 +51,7 @@ _LARGEST = 10.0  # of (2) and f: a batch farther out says no more than that it i
 
 @dataclass(frozen=True)
 class GeneralizeFormerSettings:
-    """What is generated, and from what.
+    """The settings: what is generated, and from what.
 
     Attributes:
         classifier: Whether rows of the classifier are generated, besides gamma and beta.
@@ -81,7 +81,7 @@ class Target(NamedTuple):
 
 
 class Tokens(NamedTuple):
-    """What (3) is made of, for e batches and t tokens of width c; what is masked is not looked at."""
+    """The parts of (3), for e batches and t tokens of width c; masked tokens are not looked at."""
 
     parameters: Tensor  # (t, c): p
     gradients: Tensor  # (e, t, c): g_n
@@ -115,9 +115,9 @@ class GeneralizeFormer(nn.Module):
     """The transformer.
 
     Args:
-        settings: What is generated, and from what.
+        settings: The settings.
         width: c, of the widest vector that it will see.
-        seed: Of the initial weights.
+        seed: The seed of the initial weights.
     """
 
     def __init__(self, settings: GeneralizeFormerSettings, width: int, seed: int = 0) -> None:
@@ -168,8 +168,8 @@ def tokens_of(
     Args:
         network: Source model.
         seen: A pass of e batches at the source's parameters.
-        gradients: By name, (e, C), and (e, K, F) of the head's weight where the classifier is generated.
-        source: Of the network.
+        gradients: The gradients by name, (e, C), and (e, K, F) of the head's weight where the classifier is generated.
+        source: The source's parameters.
         width: c.
         classifier: Whether rows of the classifier are generated.
 

@@ -42,10 +42,10 @@ class Generator:
     """A generator.
 
     Attributes:
-        settings: Says which of the two it is.
-        weights: Its state dict.
-        valid_range: Of meta-training.
-        step_share: What is left of its steps at test, above 0 to 1, so that the unshifted source can bear them.
+        settings: The settings, which say which of the two it is.
+        weights: The state dict.
+        valid_range: The range of shifts in meta-training.
+        step_share: The share of its steps taken at test, above 0 to 1, so that the unshifted source can bear them.
     """
 
     settings: Settings

@@ -1,4 +1,4 @@
-"""What a generator is taught on, and what both ways of teaching share: episodes, a step of Adam, and the judgement."""
+"""The task of meta-training, which both ways of teaching share: episodes, a step of Adam, and the judgement."""
 
 import copy
 import math
@@ -45,7 +45,7 @@ ALONE = Share()
 
 @dataclass(frozen=True)
 class Check:
-    """How the generator did on fixed episodes.
+    """The figures of a generator on fixed episodes.
 
     Attributes:
         update: After which update.
@@ -89,8 +89,8 @@ class MetaTask:
     Args:
         model: Trained classifier in evaluation mode.
         source: All labelled source windows.
-        seed: Of the groups held out and all episodes.
-        device: Where torch computes.
+        seed: The seed of the groups held out and of all episodes.
+        device: The device on which torch computes.
         share: See `Share`.
 
     Raises:
@@ -118,9 +118,9 @@ class MetaTask:
         That is in the mean of its devices, in recorded order and shuffled alike; the last share where none is so good.
 
         Args:
-            shares: From large to small.
-            answered: Gives logits (e, n, K) for streams (e, n, C, L) with this share of every step.
-            update: Of the weights.
+            shares: The shares, from large to small.
+            answered: A function to logits (e, n, K) of streams (e, n, C, L), with this share of every step.
+            update: The number of the update that made the weights.
         """
         streams = self._judged(*unshifted_streams(self._recordings, self.seed, CHECK_WINDOWS))
         for share in shares:

@@ -37,11 +37,11 @@ class MetaTrained:
     """The result.
 
     Attributes:
-        generator: With the best weights.
+        generator: The generator with the best weights.
         checks: All on shifted episodes of held-out groups, in order.
         best: The check whose weights were kept.
-        unshifted: Of these weights at their share of steps, on streams of the whole source without shift.
-        updates: How many were made.
+        unshifted: The figures of these weights at their share of steps, on streams of the whole source without shift.
+        updates: The number of updates made.
     """
 
     generator: Generator
@@ -52,7 +52,7 @@ class MetaTrained:
 
     @property
     def helps(self) -> bool:
-        """Whether it beat the source on the held-out groups."""
+        """Say whether it beat the source on the held-out groups."""
         return self.best.loss < self.best.source_loss
 
 
@@ -81,13 +81,13 @@ def meta_train(
     Args:
         model: Trained classifier in evaluation mode.
         source: All labelled source windows.
-        settings: What to train.
-        seed: Of the initial weights, the groups held out, and all episodes.
-        updates: At most so many, from 1; see `default_updates`.
-        state: From ``keep`` of an earlier run with the same arguments, to go on from.
-        keep: Called with the state after every check.
-        progress: Called after every update.
-        device: Where torch computes.
+        settings: The settings of the generator.
+        seed: The seed of the initial weights, the groups held out, and all episodes.
+        updates: The most updates, from 1; see `default_updates`.
+        state: The state to go on from, given to ``keep`` by an earlier run with the same arguments.
+        keep: A function called with the state after every check.
+        progress: A function called after every update.
+        device: The device on which torch computes.
         share: See `Share`; by default this process does everything.
 
     Raises:

@@ -1,4 +1,4 @@
-"""How GeneralizeFormer is taught: right answers with the parameters that it generates.
+"""The teaching of GeneralizeFormer: right answers with the parameters that it generates.
 
 An update goes down
 
@@ -36,8 +36,8 @@ class GeneralizeFormerTraining:
     """Teach GeneralizeFormer; an update is a step of AdamW.
 
     Args:
-        task: What it is taught on.
-        settings: Of GeneralizeFormer.
+        task: The task of meta-training.
+        settings: The settings of GeneralizeFormer.
     """
 
     check_every = 25

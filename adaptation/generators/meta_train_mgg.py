@@ -1,4 +1,4 @@
-"""How MGG is taught: right answers in the *next* batch of an episode, after its step.
+"""The teaching of MGG: right answers in the *next* batch of an episode, after its step.
 
 First order: the gradients that MGG is shown are constants to it, so with p_t the coordinates and phi the slow weights
 
@@ -36,8 +36,8 @@ class MggTraining:
     """Teach MGG; an update is a pass along a few episodes.
 
     Args:
-        task: What it is taught on.
-        settings: Of MGG.
+        task: The task of meta-training.
+        settings: The settings of MGG.
     """
 
     check_every = 4

@@ -60,7 +60,7 @@ Memory = Mapping[str, Tensor]  # first axis: coordinates
 
 @dataclass(frozen=True)
 class MggSettings:
-    """How an MGG is built, trained and used.
+    """The settings of an MGG: how it is built, trained and used.
 
     Attributes:
         alpha: Largest step of a coordinate, above 0, in meta-training and at test. Raising it adapts faster. The paper
@@ -121,7 +121,7 @@ def memory_step(
         k: (P, f).
         target: v - k, (P, f).
         eta: (P, 1).
-        scale, shift: Of LN, (f,).
+        scale, shift: The scale and shift of LN, (f,).
         layer_norm: Without, LN is the identity.
     """
     z = torch.einsum("pi,pij->pj", k, memory["W"]) + memory["b"]  # (P, f)
@@ -144,7 +144,7 @@ class Mgg(nn.Module):
 
     Args:
         settings: See `MggSettings`.
-        seed: Of the initial weights.
+        seed: The seed of the initial weights.
     """
 
     def __init__(self, settings: MggSettings, seed: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""When a generator may be asked: enough windows, within the shifts of meta-training. No torch here: devices need it.
+"""The conditions for asking a generator: enough windows, within the shifts of meta-training. Imports no torch.
 
 Per batch, with the batch statistics m (in source standard deviations) and r (variance over the source's) of what enters
 each BatchNorm layer:

@@ -3,7 +3,7 @@
     (1) drop = accuracy of the source - accuracy of the update, on the canary set     at most 2 points
     (2) KL = mean_i sum_k p_source ln(p_source / p_update)                            at most tau nats
 
-It needs no label of a target and sees a collapse at once. It is blind to an update that forgot nothing and learned
+It sees a collapse at once, without a label of a target. It is blind to an update that forgot nothing and learned
 something wrong, and it must not judge methods that replace running statistics: statistics that are right for a moved
 sensor are wrong for the source's windows. The limits: 2 points after our methods page; tau RECONSTRUCTED.
 """

@@ -53,7 +53,7 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class DiversityLimits:
-    """When to raise an alarm; see (5). ``math.inf`` turns the first two off, 0 the third.
+    """The limits of the alarm; see (5). ``math.inf`` turns the first two off, 0 the third.
 
     Args:
         diversity_drop: Largest dv_src - dv. Raising it tolerates more collapse.
@@ -91,7 +91,7 @@ class Diversity:
     Attributes:
         diversity, source_diversity: dv and dv_src, 0 to 1.
         divergence: KL(h || h_src) as a share of ln K.
-        agreement: With the source, 0 to 1.
+        agreement: The agreement with the source, 0 to 1.
         entropy: e, 0 to 1.
         information_nats: MI.
         alarms: Empty while all is well.
@@ -112,7 +112,7 @@ class DiversityGuard:
     Args:
         classes: K.
         level: Agreement of the method with the source on source windows, above 0 and at most 1.
-        limits: When to raise an alarm.
+        limits: The limits of the alarm.
 
     Raises:
         ConfigError: Fewer than 2 classes, or the level is out of range.
@@ -146,7 +146,7 @@ class DiversityGuard:
         """Take in a batch of answers and return the averages after it and the verdict.
 
         Args:
-            state: Of `start` or of the call before.
+            state: The state from `start` or the call before.
             probabilities: Answers of the device's model (n, K), n at least 1.
             source: Answers of the frozen source to the same windows (n, K).
 

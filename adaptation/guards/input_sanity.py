@@ -29,7 +29,7 @@ _OFTEN_FLAT = 0.01  # share of source windows from which on a flat channel is th
 
 @dataclass(frozen=True, eq=False)
 class Sanity:
-    """What was found in n windows.
+    """The findings in n windows.
 
     Attributes:
         not_finite: (n,) share of samples that are missing or infinite.

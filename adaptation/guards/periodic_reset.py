@@ -24,7 +24,7 @@ def device_period(device: str, period: int = RESET_PERIOD, jitter: float = RESET
     """Return the period of one device, in updates, at least 1; 0 stays 0 and means never.
 
     Args:
-        device: Its identifier; equal identifiers have equal periods on every machine.
+        device: The device's identifier; equal identifiers have equal periods on every machine.
         period: Mean period in updates. Raising it forgets less often and risks more.
         jitter: Largest relative change of the period, 0 to below 1.
 

@@ -59,20 +59,20 @@ class GuardSettings:
 
 @dataclass(frozen=True)
 class Record:
-    """What one transaction did and why, with every value that a guard looked at; NaN or None where none looked.
+    """The work of one transaction and its reason, with every value that a guard looked at; else NaN or None.
 
     Attributes:
         action: ``committed``; ``answered``: the method made no update, its state went on; ``skipped``: old state, its
             answers; ``rolled_back``: old state, the source's answers; ``restored``: the method starts again, the
             source's answers; ``frozen``: nothing computed, the source's answers.
         windows, sane: Windows of the batch, and those that no rule of `input_sanity` refused.
-        refused: How many windows each rule refused.
+        refused: The number of windows that each rule refused.
         reasons: Why nothing was committed: ``input`` (no sane window), ``unreliable``, ``not_finite``, ``canary``, or
             the alarms of the live check.
         reliable: Sane windows that the method is sure of.
         live: Averages of the diversity guard after the batch.
         canary_drop, canary_nats: Loss of accuracy and divergence of the candidate on the canary set.
-        deviation: Of the candidate from the source: the largest relative change of one tensor.
+        deviation: The largest relative change of one tensor of the candidate from the source.
         updates: Made since the last reset, after this batch.
         periodic_reset: Whether the method started again before this batch.
         frozen_windows: Windows left of the cool-down after this batch.

@@ -24,7 +24,7 @@ def reliable(probabilities: Tensor, share: float = RELIABLE_SHARE) -> Tensor:
 
     Args:
         probabilities: Answers, rows sum to 1.
-        share: Of ln K, above 0 and at most 1. Raising it lets more doubtful windows in.
+        share: The share of ln K, above 0 and at most 1. Raising it lets more doubtful windows in.
 
     Raises:
         ConfigError: The share is out of range.

@@ -1,4 +1,4 @@
-"""How often a device was rolled back lately, and how long it stays frozen: the transaction's own part of its state."""
+"""Count how often a device was rolled back lately, and how long it stays frozen: a part of its state."""
 
 from dataclasses import dataclass, replace
 

@@ -62,7 +62,7 @@ def deviation(state: State, source: State) -> float:
 
 @dataclass(frozen=True, eq=False)
 class _Verdict:
-    """What the guards say about one computed batch."""
+    """The guards' word on one computed batch."""
 
     action: Action
     reasons: tuple[str, ...]

@@ -43,7 +43,7 @@ __all__ = ["LeanResult", "adapt_batch", "lean_batch_norm", "window_statistics"]
 
 @dataclass(frozen=True)
 class LeanResult:
-    """What one adapted forward pass gave.
+    """The result of one adapted forward pass.
 
     Args:
         logits: (n, K).

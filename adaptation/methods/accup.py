@@ -55,7 +55,7 @@ class Accup:
 
     Args:
         context: The source; its windows give the units of the warp.
-        learning_rate: Of Adam. Raising it adapts, and collapses, faster; 0 leaves prototypes and batch statistics.
+        learning_rate: The rate of Adam. Raising it adapts, and collapses, faster; 0 leaves prototypes and statistics.
         filter_k: M, at least 1. Raising it makes prototypes steadier and less pure.
         tau: Scale of cosines. Raising it makes prototypes win more often.
         temperature: T. Raising it softens the contrast.

@@ -43,7 +43,7 @@ __all__ = ["AdamRule", "AffineDescent", "MggRule", "Rule", "SgdRule"]
 
 
 class Rule(Protocol):
-    """From a gradient to a step."""
+    """A rule that turns a gradient into a step."""
 
     def start(self, coordinates: Tensor) -> State:
         """Return what it remembers before any gradient; coordinates (P,) for the shape."""
@@ -115,8 +115,8 @@ class AffineDescent:
 
     Args:
         context: The source.
-        rule: From gradient to step.
-        generator: Whose range holds; None for rules that were not trained.
+        rule: The rule that turns a gradient into a step.
+        generator: The generator whose range holds; None for rules that were not trained.
 
     Raises:
         ConfigError: The source sample has a single window.

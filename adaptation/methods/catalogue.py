@@ -116,11 +116,11 @@ def make_method(name: str, context: SourceContext, prepared: Prepared | None = N
     Args:
         name: One of `METHODS`.
         context: The source.
-        prepared: What was prepared for it beforehand; only generators, CTA with its relatives, and the policy need it.
+        prepared: The preparations for it; only generators, CTA with its relatives, and the policy need them.
 
     Raises:
         NotAdaptable: The network has nothing that this method could adapt.
-        ConfigError: There is no method of this name, or what it needs was not prepared.
+        ConfigError: No method has this name, or its preparations are missing.
     """
     if name not in METHODS:
         near = difflib.get_close_matches(name, METHODS, n=1)

@@ -40,7 +40,7 @@ class Cotta:
 
     Args:
         context: The source; its windows give p_th.
-        learning_rate: Of Adam. Raising it adapts, and collapses, faster.
+        learning_rate: The rate of Adam. Raising it adapts, and collapses, faster.
         teacher_decay: Share of the teacher kept at each step, 0 to 1. Raising it makes the teacher slower.
         restore: Probability of (4), 0 to 1. Raising it forgets faster; 0.01 halves a deviation in 69 steps.
         views: Augmented views for an unsure batch, at least 1. Raising it steadies the teacher and costs passes.

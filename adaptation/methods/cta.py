@@ -45,10 +45,10 @@ class Cta:
 
     Args:
         context: The source.
-        aligned: What alignment made of it.
+        aligned: The encoder that was aligned with it.
         episodic: Whether every batch starts from the aligned encoder.
-        steps: Of (1) for each batch, 0 or more.
-        learning_rate: Of (1), 0 or more.
+        steps: The steps (1) for each batch, 0 or more.
+        learning_rate: The rate of (1), 0 or more.
         refresh: Whether (2) takes place.
         rule: ``average`` or ``refit``, see (3).
 

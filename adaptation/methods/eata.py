@@ -45,7 +45,7 @@ class Eata:
 
     Args:
         context: The source; its windows give the Fisher weights.
-        learning_rate: Of SGD with momentum 0.9. Raising it adapts, and collapses, faster.
+        learning_rate: The rate of SGD with momentum 0.9. Raising it adapts, and collapses, faster.
         entropy_share: E0 as a share of ln K, 0 to 1. Raising it lets less sure windows teach.
         cosine_margin: d, 0 to 1; None for the rule above. Raising it lets more similar windows teach; 1 all.
         fisher_weight: a. Raising it holds gamma and beta nearer to the source.

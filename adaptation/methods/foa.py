@@ -45,7 +45,8 @@ class Foa:
     Args:
         context: The source; its windows give the statistics of layers and features.
         sigma: Standard deviation of the first candidates, log gain and source deviations. Raising it searches wider.
-        discrepancy_weight: Of statistics against entropies in (2), before r. Raising it trusts sure answers less.
+        discrepancy_weight: The weight of statistics in (2), before r, against entropies. Raising it trusts sure answers
+            less.
         shift: Strength of (3); 0 leaves features alone.
         memory: Share of e kept at each batch, 0 to 1. Raising it makes the shift slower.
         population: Candidates besides the former best, at least 4; None for (1). Raising it finds better ones, slower.

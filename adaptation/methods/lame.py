@@ -64,7 +64,7 @@ class Lame:
 
     Args:
         context: The source; only its model is used.
-        kind: Of affinity, ``rbf`` or ``knn``.
+        kind: The kind of affinity, ``rbf`` or ``knn``.
         neighbours: k, at least 1. Raising it ties a window to more others.
 
     Raises:

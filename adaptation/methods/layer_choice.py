@@ -1,4 +1,4 @@
-"""Which BatchNorm layers a method adapts: one flag per layer, in the order of the network."""
+"""The choice of BatchNorm layers that a method adapts: one flag per layer, in the order of the network."""
 
 from torch import Tensor
 
@@ -44,7 +44,7 @@ def layers_with_time(network: Network, windows: Tensor, layers: tuple[bool, ...]
         layers: One flag per layer; all when not given.
 
     Raises:
-        NotAdaptable: There is none: nothing that corrects windows one by one can do anything here.
+        NotAdaptable: No layer has one: nothing that corrects windows one by one can do anything here.
         ConfigError: The number of flags is wrong, or every flag is off.
     """
     flags = chosen_layers(layers, len(network.norms))

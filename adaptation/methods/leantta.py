@@ -104,7 +104,7 @@ class LeanttaHybrid:
 
     Args:
         context: The source; its model, and one window for its shape.
-        settings: As for `Leantta`.
+        settings: The same as for `Leantta`.
         period: Windows between recalibrations, at least 1. Raising it recalibrates more rarely, on more windows.
         momentum: Share of a period, 0 to 1. Raising it follows the device further; 0 is `Leantta`.
 

@@ -69,17 +69,17 @@ _ANSWERING = ("outside the range", "proven")
 
 @dataclass(frozen=True, eq=False)
 class Decision:
-    """What answers a device's next windows, and why: the content of an adapter record and of a receipt.
+    """The decision who answers a device's next windows: the content of an adapter record and of a receipt.
 
     Attributes:
-        rung: Who answers; ``source`` whatever the rung would be, while the verdict is not to adapt.
-        gate: (3) when it was decided.
-        limit: What the gate must exceed; None where it decides nothing.
-        agreement: (4) when it was decided.
-        agreement_limit: What the agreement must reach; 0 where it decides nothing.
+        rung: The rung that answers; ``source`` whatever the rung would be, while the verdict is not to adapt.
+        gate: The gate statistic (3) when it was decided.
+        limit: The value that the gate must exceed; None where the gate decides nothing.
+        agreement: The agreement (4) when it was decided.
+        agreement_limit: The value that the agreement must reach; 0 where it decides nothing.
         verdict: ``source`` (nothing may adapt here), ``first period``, ``inside the range``, ``outside the range``,
             ``proven`` (not gated), or the guard that took the rung back: ``agreement``, ``diversity``.
-        tensors: What replaces the network's own, by name in its state dict: statistics, and the head's weight and bias.
+        tensors: The tensors that replace the network's own, by name: statistics, and the head's weight and bias.
     """
 
     rung: Rung
@@ -119,7 +119,7 @@ class Policy:
 
     Args:
         context: The source.
-        settings: What its own devices allow.
+        settings: The rung and limits that the source's own devices allow.
     """
 
     stateless = False

@@ -83,7 +83,7 @@ Labels = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class _Streamed:
-    """How one rung did on one stream; gate parts are not yet divided by any limit."""
+    """The figures of one rung on one stream; gate parts are not yet divided by any limit."""
 
     source_accuracy: float
     accuracy: float
@@ -108,9 +108,9 @@ def calibrate_policy(
         labels: (n,) in 0..classes-1.
         devices: (n,) names; conditions of one device where there are several and devices are not.
         spec: Network.
-        seed: Of the trainings and the simulated shifts.
+        seed: The seed of the trainings and the simulated shifts.
         augmentation: Recipe of the source model.
-        progress: Called before each training and once at the end.
+        progress: A function called before each training and once at the end.
 
     Raises:
         DataError: A training leads to numbers that are not finite.

@@ -1,4 +1,4 @@
-"""What the policy was told by the source: one rung, when it may answer, and the figures behind both. No torch here."""
+"""The settings of the policy: one rung, when it may answer, and the figures behind both. Imports no torch."""
 
 from bisect import bisect_right
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ AGREEMENT_AGES = (32, 64, 128, 256, 512)  # windows a device has sent; younger o
 
 @dataclass(frozen=True)
 class RungScore:
-    """How one rung did on one device that stood in for a new one, while it always answered.
+    """The figures of one rung on one device that stood in for a new one, while it always answered.
 
     Attributes:
         device: The source device that was left out of the training; or KIND:SEVERITY of a simulated shift.
-        rung: What answered.
+        rung: The rung that answered.
         source_accuracy, accuracy: Without and with it, 0 to 1.
         gate: Largest gate statistic of the device, each part divided by the limit in force.
         agreement: Smallest running agreement with the source from each of `AGREEMENT_AGES` to the next.
@@ -38,7 +38,7 @@ class PolicySettings:
     """Settings of the policy for one source model; see `adaptation.methods.policy`.
 
     Args:
-        rung: What may answer; ``source`` never adapts.
+        rung: The rung that may answer; ``source`` never adapts.
         gated: Whether it answers only while the device is outside the range of the source's own devices.
         mean_limit, variance_limit: The farthest that one of those devices was from the source, above 0, in the units of
             the gate. Raising them adapts later.

@@ -1,4 +1,4 @@
-"""What was prepared for one source model beforehand; most methods need none of it."""
+"""The settings, generators and encoders that were prepared for one source model; most methods need none of them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,13 +13,13 @@ __all__ = ["Prepared"]
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """Hold what `adaptation.methods.catalogue.make_method` hands to the methods that need more than the source.
+    """The preparations that `adaptation.methods.catalogue.make_method` hands to the methods that need them.
 
     Attributes:
-        policy: What `adaptation.methods.policy_calibration` found out; the policy needs it.
-        generators: What `adaptation.generators.meta_train` made for this source, by name; the methods of those names
+        policy: The settings that `adaptation.methods.policy_calibration` found; the policy needs them.
+        generators: The generators that `adaptation.generators.meta_train` made, by name; the methods of those names
             need them.
-        alignments: What `adaptation.alignment.align` made for this source, by name; CTA and its relatives need them.
+        alignments: The encoders that `adaptation.alignment.align` made, by name; CTA and its relatives need them.
     """
 
     policy: PolicySettings | None = None

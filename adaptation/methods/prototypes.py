@@ -25,7 +25,7 @@ def start_supports(head_weight: Tensor, head_bias: Tensor | None, per_class: int
     """Return a memory that holds the rows of the head, each under the class that the head itself gives it.
 
     Args:
-        head_weight, head_bias: Of the last linear layer, (K, F) and (K,).
+        head_weight, head_bias: The weight and bias of the last linear layer, (K, F) and (K,).
         per_class: M, at least 1.
 
     Returns:

@@ -35,7 +35,7 @@ class Rotta:
 
     Args:
         context: The source; its windows give the shape of the memory and the units of the augmentation.
-        learning_rate: Of Adam. Raising it adapts faster.
+        learning_rate: The rate of Adam. Raising it adapts faster.
         memory: Places, and windows between updates, at least 1. Raising it makes statistics steadier and updates rarer.
         statistics_rate: Share of the memory's statistics at each update, 0 to 1. Raising it adapts faster.
         teacher_rate: nu, 0 to 1. Raising it lets the teacher follow the student faster.

@@ -36,7 +36,7 @@ class Sar:
 
     Args:
         context: The source; only its model is used.
-        learning_rate: Of SGD, for 32 windows and more. Raising it adapts, and collapses, faster.
+        learning_rate: The rate of SGD, for 32 windows and more. Raising it adapts, and collapses, faster.
         entropy_share: E0 as a share of ln K, 0 to 1. Raising it lets less sure windows teach.
         radius: rho. Raising it looks for flatter minima; 0 is TENT on sure windows.
         reset_entropy: e_m, nats; None for the rule above. Raising it resets sooner; 0 never.

@@ -26,7 +26,7 @@ class Tent:
 
     Args:
         context: The source; only its model is used.
-        learning_rate: Of Adam. Raising it adapts, and collapses, faster; 0 leaves batch statistics alone.
+        learning_rate: The rate of Adam. Raising it adapts, and collapses, faster; 0 leaves batch statistics alone.
 
     Raises:
         ConfigError: The network has no BatchNorm layer.

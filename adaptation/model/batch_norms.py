@@ -21,7 +21,7 @@ def batch_norms(model: nn.Module) -> list[_BatchNorm]:
     """Return the BatchNorm layers of any network (1-D, 2-D, 3-D alike), in the order of its modules.
 
     Raises:
-        NotAdaptable: There is none.
+        NotAdaptable: The network has no such layer.
         ConfigError: One is training or keeps no statistics: it would look at the batch.
     """
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
@@ -38,7 +38,7 @@ def source_statistics(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
     """Return the frozen mean and variance (C,) of one BatchNorm layer.
 
     Raises:
-        ConfigError: It keeps none.
+        ConfigError: The layer keeps no statistics.
     """
     if norm.running_mean is None or norm.running_var is None:
         raise ConfigError("a BatchNorm layer keeps no source statistics; train it with track_running_stats=True")

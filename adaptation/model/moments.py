@@ -27,9 +27,9 @@ def blend(mean: Tensor, var: Tensor, new_mean: Tensor, new_var: Tensor, share: f
     """Return mean and variance of the mixture of two populations.
 
     Args:
-        mean, var: Of the first population (C,).
-        new_mean, new_var: Of the second (C,).
-        share: Of the second, 0 to 1; 0 gives the first, 1 the second.
+        mean, var: The moments of the first population (C,).
+        new_mean, new_var: The moments of the second (C,).
+        share: The share of the second, 0 to 1; 0 gives the first, 1 the second.
 
     >>> one, zero = torch.ones(1), torch.zeros(1)
     >>> [value.item() for value in blend(zero, one, 2 * one, one, 0.5)]

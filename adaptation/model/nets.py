@@ -95,7 +95,7 @@ class Classifier(nn.Module):
     """A compact classifier; use `build`.
 
     Args:
-        spec: Its description.
+        spec: The description of the network.
     """
 
     def __init__(self, spec: NetworkSpec) -> None:

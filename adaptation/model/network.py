@@ -44,7 +44,7 @@ Normalise = Callable[[Layer, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Pass:
-    """What one forward pass gave: logits (n, K) and the input of the head (n, F)."""
+    """The result of one forward pass: logits (n, K) and the input of the head (n, F)."""
 
     logits: Tensor
     features: Tensor
@@ -126,7 +126,7 @@ class Network:
         classes, features: Outputs and inputs of the head.
 
     Raises:
-        NotAdaptable: There is no BatchNorm layer, or no linear layer.
+        NotAdaptable: The network has no BatchNorm layer, or no linear layer.
         ConfigError: A BatchNorm layer is training or keeps no statistics.
     """
 
@@ -180,7 +180,7 @@ class Network:
             windows: Raw windows.
             tensors: Replacements by name, for this pass; gradients flow into those that ask for them. Other names than
                 the network's are ignored, so that a whole state may be given.
-            normalise: What each BatchNorm layer does with its input (n, C, ...); running statistics when not given.
+            normalise: The rule of each BatchNorm layer for its input (n, C, ...); running statistics when not given.
         """
         for norm in self._rules:
             norm.rule = normalise

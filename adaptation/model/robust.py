@@ -1,4 +1,4 @@
-"""Whether and how to augment the source's training, found out on the source alone.
+"""Find out on the source alone whether and how to augment its training.
 
 The same augmentation gained 20 points on one set of recordings and cost 16 on another, so it is not a default but a
 question to the source: leave one condition (person, machine, batch of time) out, train on the others with each
@@ -80,7 +80,7 @@ Labels = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Score:
-    """How one candidate did on one condition.
+    """The figures of one candidate on one condition.
 
     Attributes:
         candidate: ``none``, or a recipe in the form of `adaptation.data.augment.parse_augmentation`.
@@ -172,8 +172,8 @@ def choose_augmentation(
         conditions: (n,) what may be left out as a whole: usually the device; where one device was recorded under
             several conditions, those.
         spec: Network to train.
-        seed: Of everything random.
-        progress: Called before each fit and once at the end.
+        seed: The seed for all random draws.
+        progress: A function called before each fit and once at the end.
         epochs: Passes of each fit; by default fewer than a training's, so that all fits together cost little more than
             one training of a large source.
 
@@ -205,7 +205,7 @@ def decide(
     Args:
         table: Every candidate on the same conditions.
         recipes: The candidates but ``none``.
-        spread: Of (2); raising it asks for more gain where conditions are few. None leaves the error away.
+        spread: The factor of (2); raising it asks for more gain where conditions are few. None leaves the error away.
 
     >>> recipe = Augmentation(("gain",))
     >>> scores = [Score("none", "a", 0.5, 9), Score("none", "b", 0.5, 9), Score("gain:1", "a", 0.7, 9)]

@@ -26,7 +26,7 @@ class SourceUnits:
         context: The source; for a network of foreign make its windows give mean and deviation.
 
     Attributes:
-        mean, std: Of each channel (C,), after the transform; a channel that never moves has deviation 1.
+        mean, std: The mean and deviation of each channel (C,), after the transform; a channel that never moves has 1.
     """
 
     def __init__(self, context: SourceContext) -> None:

@@ -1,4 +1,4 @@
-"""What a network is, as data: enough to build it in torch, to export it and to check stored tensors against it.
+"""The description of a network: enough to build it in torch, to export it and to check stored tensors against it.
 
 No numpy and no torch here: worker and device read this from a manifest.
 """
@@ -90,7 +90,7 @@ class NetworkSpec:
 
     @property
     def adaptable(self) -> bool:
-        """Whether each BatchNorm sees a time axis, so that statistics of a single window exist."""
+        """Say whether each BatchNorm sees a time axis, so that statistics of a single window exist."""
         return self.kind == "conv1d"
 
 

@@ -57,7 +57,7 @@ class Fitted:
     """One fit.
 
     Attributes:
-        model: In evaluation mode, on the CPU.
+        model: The network in evaluation mode, on the CPU.
         losses: Mean training loss of each epoch, in nats, classes weighted.
     """
 
@@ -70,7 +70,7 @@ class Trained:
     """A trained source model and what is known about it.
 
     Attributes:
-        model: In evaluation mode, on the CPU; trained on every window, or the measured model without a second fit.
+        model: The network in evaluation mode, on the CPU; trained on every window, or the measured one without a refit.
         measured_model: The first fit, which never saw the held-out windows; all figures here are its own.
         held_out: (n,) which of the given windows the measured model was not trained on.
         held_out_by: ``groups`` (whole groups) or ``tail`` (the end of every group's share of every class).
@@ -80,7 +80,7 @@ class Trained:
         losses: Mean training loss of each epoch of the returned model, in nats, classes weighted.
         seed: Seed that was used.
         threads: Torch threads during training; another number may round differently.
-        augmentation: Of both fits; None without.
+        augmentation: The augmentation of both fits; None without.
     """
 
     model: Classifier
@@ -97,7 +97,7 @@ class Trained:
 
     @property
     def refitted(self) -> bool:
-        """Whether the returned model was trained on the held-out windows too."""
+        """Say whether the returned model was trained on the held-out windows too."""
         return self.model is not self.measured_model
 
 
@@ -166,7 +166,7 @@ def train_source(
         spec: Network to train.
         seed: Decides the held-out groups, initial weights, the order of batches and every draw of the augmentation.
         epochs: Passes of each fit, at least 1; see `default_epochs`.
-        progress: Called after each epoch of both fits; the accuracy stays the first fit's in the second.
+        progress: A function called after each epoch of both fits; the accuracy stays the first fit's in the second.
         augmentation: Applied to training batches, see `adaptation.data.augment`; None trains on windows as recorded.
         refit: Whether to fit again on all windows; without, the measured model is returned, in half the time.
 
@@ -258,7 +258,7 @@ def fit(
     every shift is measured against.
 
     Args:
-        after_epoch: Called with the epoch from 1, its mean loss and the model, which must come back as it was.
+        after_epoch: A function called with the epoch from 1, its mean loss and the model, which it must not change.
 
     Raises:
         DataError: Training leads to numbers that are not finite.

@@ -1,4 +1,4 @@
-"""What optimizers near an anchor share: where the anchor is kept, which tensors have none, and what counts as broken.
+"""The shared part of optimizers near an anchor: where it is kept, which tensors have none, what counts as broken.
 
 Anchors are part of torch's parameter groups, beside the learning rate: they follow through ``state_dict``, ``deepcopy``
 and added groups. torch patches the ``step`` of each optimizer class it makes, so a step that calls its parent's would

@@ -72,7 +72,7 @@ def radius_step(
 
 
 class _Projected(Optimizer):
-    """What FTP adds to an optimizer of torch; stands before it in the list of parents."""
+    """The part that FTP adds to an optimizer of torch; it stands before the optimizer in the list of parents."""
 
     _base: type[Optimizer]
 
@@ -144,8 +144,8 @@ class SGDFTP(_Projected, SGD):
     """`torch.optim.SGD` with FTP after each step.
 
     Args:
-        params: As torch takes them; named, where ``exclude`` is to be used. A group may bring ``anchor``, a tensor or
-            None (free) per parameter; without, parameters are anchored where they are now.
+        params: The parameters as torch takes them; named, where ``exclude`` is used. A group may bring ``anchor``, a
+            tensor or None (free) per parameter; without, parameters are anchored where they are now.
         lr: Learning rate of the base step.
         exclude: Names of parameters that take the plain base step, such as those of a new head.
         mu: Rate of the radii, above 0; raising it lets the balls grow and shrink faster.

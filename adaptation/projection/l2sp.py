@@ -22,7 +22,7 @@ def l2_sp(
 
     Args:
         parameters: Live, by name.
-        anchor: Of all of them or some; the others are new.
+        anchor: The anchors of all of them or some; the others are new.
         alpha: 0 or more; raising it keeps closer to the anchor.
         beta: 0 or more; of the new ones.
 

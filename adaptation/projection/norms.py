@@ -1,4 +1,4 @@
-"""How far a tensor has moved from its anchor, and the way back into a ball around it.
+"""The distance of a tensor from its anchor, and the way back into a ball around it.
 
     (1) MARS   n_r = sum over all but the first dimension of |c|   rows move each for themselves
     (2) L2     n = ||c||_F                                         one number for the tensor

@@ -1,4 +1,4 @@
-"""How far a fine-tuned network is from its anchor, layer by layer, and how much more it may amplify.
+"""The distance of a fine-tuned network from its anchor, layer by layer, and how much more it may amplify.
 
 (1) distance   ||W - W0||, and the same over ||W0||; of running statistics the largest change in source deviations
 (2) Lipschitz  the largest singular value of each linear map and convolution as it stands in the network, by power
@@ -20,10 +20,10 @@ __all__ = ["Distance", "distances", "lipschitz"]
 
 @dataclass(frozen=True)
 class Distance:
-    """How far one tensor is from its anchor.
+    """The distance of one tensor from its anchor.
 
     Attributes:
-        name: Of the tensor.
+        name: The name of the tensor.
         length: ||W - W0||, in the tensor's own units.
         relative: length / ||W0||; of a running mean the largest |mean - mean0| / sqrt(var0) of a channel, of a running
             variance the largest |ln var - ln var0|.
@@ -63,10 +63,10 @@ def lipschitz(model: nn.Module, windows: Tensor, seed: int = 0, iterations: int 
     """Return an estimate per layer, by the module's name, and their product as ``network``: (2).
 
     Args:
-        model: In evaluation mode; linear maps, convolutions and BatchNorm are counted.
+        model: The network in evaluation mode; linear maps, convolutions and BatchNorm are counted.
         windows: Any input that it takes: convolutions are looked at on the shapes that it causes.
-        seed: Of the vectors that power iteration starts from.
-        iterations: Of each; 50 are within a percent on this project's networks.
+        seed: The seed of the vectors that power iteration starts from.
+        iterations: The iterations of each; 50 are within a percent on this project's networks.
 
     Raises:
         ConfigError: The network is in training mode, or a BatchNorm keeps no statistics.

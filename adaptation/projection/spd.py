@@ -28,8 +28,8 @@ class AdamSPD(AdamW):
     """`torch.optim.AdamW` with selective projection decay in place of weight decay.
 
     Args:
-        params: As torch takes them; named, where ``exclude`` is to be used. A group may bring ``anchor``, a tensor or
-            None (free) per parameter; without, parameters are anchored where they are now.
+        params: The parameters as torch takes them; named, where ``exclude`` is used. A group may bring ``anchor``, a
+            tensor or None (free) per parameter; without, parameters are anchored where they are now.
         lr: Learning rate of the base step.
         exclude: Names of parameters that take the plain base step.
         lam: lambda, 0 or more; raising it keeps closer to the anchor.

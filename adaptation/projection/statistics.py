@@ -28,8 +28,8 @@ def bounded_statistics(
     Args:
         tensors: A state dict; names of means end in ``running_mean``, of variances in ``running_var``.
         anchor: The same of the anchor.
-        rho: Of (1), above 0, in standard deviations; 1 to 3 are sensible.
-        rho_v: Of (2), above 0, in nats.
+        rho: The radius of (1), above 0, in standard deviations; 1 to 3 are sensible.
+        rho_v: The radius of (2), above 0, in nats.
 
     Raises:
         ConfigError: A bound is out of range.

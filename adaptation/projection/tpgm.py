@@ -29,9 +29,9 @@ class TPGM:
     To go on later, restore ``radii`` and the state of ``optimizer``, which is Adam on them.
 
     Args:
-        named_parameters: Of the model; those that ask for no gradient stay free.
-        anchor: Of these, by name; where they are now when not given.
-        rate: Of Adam on the radii, above 0; raising it lets the balls grow and shrink faster.
+        named_parameters: The model's parameters; those without ``requires_grad`` stay free.
+        anchor: The anchors of these, by name; where they are now when not given.
+        rate: The rate of Adam on the radii, above 0; raising it lets the balls grow and shrink faster.
         norm: ``mars`` or ``l2``.
         exclude: Names of parameters that stay free.
 
@@ -66,7 +66,7 @@ class TPGM:
         """Learn the radii from one held-out batch and project the parameters in place.
 
         Args:
-            held_out_loss: From tensors by name, in place of the parameters of these names, to the loss; such as
+            held_out_loss: A function from tensors by name, in place of the parameters so named, to the loss; such as
                 ``lambda tensors: loss_of(torch.func.functional_call(model, dict(tensors), windows), labels)`` with the
                 model in evaluation mode.
         """

@@ -27,9 +27,9 @@ def start_reservoir(capacity: int, shape: torch.Size, classes: int, seed: int) -
 
     Args:
         capacity: Windows that it holds, at least 1.
-        shape: Of one window, (C, L).
+        shape: The shape of one window, (C, L).
         classes: K.
-        seed: Of its random choices.
+        seed: The seed of its random choices.
 
     Returns:
         ``memory/windows`` (capacity, C, L), ``memory/labels`` (capacity,) with -1 for free, ``memory/seen`` (K,) and
