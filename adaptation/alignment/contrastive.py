@@ -6,7 +6,7 @@ With rows normalised to length 1:
         L_ssl = -mean_i ln softmax(S_i)[view of i]                             Chen et al., SimCLR, ICML 2020
     (2) alignment        L = a b^T / tau_a;  t = 0..B-1
         L_align = (CE(L, t) + CE(L^T, t)) / 2                                  Radford et al., CLIP, ICML 2021
-    (3) with labels, pairs of one class are no negatives of each other in (2)
+    (3) with labels, pairs of one class do not count as negatives in (2)
 
 (3) matters where classes are few: of 128 windows of 4 classes 31 would be pushed away from their like.
 """

@@ -37,7 +37,7 @@ def labelled_rows(count: int, share: float, seed: int) -> NDArray[np.int64]:
     """Return which of a group's windows get a label, in order: the nearest whole number to the share, at least 1: (1).
 
     Raises:
-        ConfigError: The share is not above 0 to 1, or there are no windows.
+        ConfigError: The share is not above 0 to 1, or no window is given.
     """
     if not 0 < share <= 1 or count < 1:
         raise ConfigError(f"label share: expected above 0 to 1 of at least one window, got {share} of {count}")

@@ -78,7 +78,7 @@ class Augmentation:
         """Refuse a recipe that windows of this many channels cannot take.
 
         Raises:
-            ConfigError: Rotation is asked for and the channels are no triples of axes.
+            ConfigError: Rotation is asked for and the channels do not come in triples of axes.
         """
         if "rotation" in self.kinds and channels % 3:
             raise ConfigError(f"augmentation by rotation turns triples of axes; {channels} channels are none")
@@ -114,7 +114,7 @@ def augment(windows: Tensor, augmentation: Augmentation, generator: torch.Genera
         generator: Source of all draws; it advances.
 
     Raises:
-        ConfigError: Rotation is asked for and the channels are no triples of axes.
+        ConfigError: Rotation is asked for and the channels do not come in triples of axes.
     """
     augmentation.check_channels(windows.shape[1])
     n, channels, _ = windows.shape

@@ -114,7 +114,7 @@ def mixture(names: Iterable[str]) -> str:
     """Give the name of a mixture, its kinds in the order in which they are applied.
 
     Raises:
-        ConfigError: A kind is unknown, comes twice, or there is none.
+        ConfigError: A kind is unknown or comes twice, or no kind is given.
 
     >>> mixture(["quantisation", "gain"])
     'gain+quantisation'

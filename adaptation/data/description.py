@@ -18,7 +18,7 @@ def read_description(path: Path) -> dict[str, Any]:
     """Read the JSON beside the recordings; an absent file is an empty description.
 
     Raises:
-        DataError: The file is no JSON, or larger than 10 MiB.
+        DataError: The file is not JSON, or larger than 10 MiB.
     """
     if not path.is_file():
         return {}

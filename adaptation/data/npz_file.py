@@ -25,7 +25,7 @@ def array_names(path: Path) -> tuple[str, ...]:
 
     Raises:
         ConfigError: The file does not exist.
-        DataError: The file is no npz.
+        DataError: The file is not an npz file.
     """
     if not path.is_file():
         raise ConfigError(f"no file {path}; give an .npz file with an array X and a label array")

@@ -26,7 +26,7 @@ _ITEM = re.compile(r"(-?[0-9]{1,18})(?:-(-?[0-9]{1,18}))?")
 
 @dataclass(frozen=True)
 class Item:
-    """One alternative of a condition; ``low`` and ``high`` are None where the text is no integer or range."""
+    """One alternative of a condition; ``low`` and ``high`` are None where the text is not an integer or range."""
 
     text: str
     low: int | None
@@ -84,7 +84,7 @@ def parse_integers(text: str) -> tuple[int, ...]:
     """Read a list of integers with ranges, in the order given; the channel options use it.
 
     Raises:
-        ConfigError: An item is no integer of 0 to 9999 and no such range, or a number comes twice.
+        ConfigError: An item is neither an integer of 0 to 9999 nor a range of them, or a number comes twice.
 
     >>> parse_integers("0,2-4")
     (0, 2, 3, 4)

@@ -170,7 +170,7 @@ def from_numbers(numbers: Sequence[int]) -> AdwinState:
     """Return the state that `to_numbers` wrote.
 
     Raises:
-        DataError: The numbers are no state.
+        DataError: The numbers do not make a state.
     """
     values = [int(number) for number in numbers]
     rows: list[tuple[int, ...]] = []

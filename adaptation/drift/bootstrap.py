@@ -11,8 +11,8 @@ statistic does not depend on h. Moving blocks: Künsch, "The jackknife and the b
 observations", Annals of Statistics 17, 1989.
 
 Where two blocks meet, (2) of `cusum` sees a jump that no device made, with blocks of 50 one score in fifty; measured,
-it moves h by 6 % at most. What is no block of the reference cannot be drawn: waves longer than a block, or a device
-unlike all in the reference, raise alarms beyond the target. The target also lies beyond what a few thousand windows
+it moves h by 6 % at most. Only blocks of the reference can be drawn: waves longer than a block, or a device unlike
+all in the reference, raise alarms beyond the target. The target also lies beyond what a few thousand windows
 can tell; docs/drift.md shows what that does on data that is new indeed.
 
 RECONSTRUCTED: block length 50. Longer blocks keep longer waves, but then hold the largest excursion of the reference as

@@ -3,9 +3,9 @@
 The graphs are built node by node, so that each operation is one whose result for a window does not depend on its place
 in a batch. ONNX Runtime's ``ReduceMean``, ``ReduceSum`` and ``Log`` fail that: their vector loops start at an aligned
 address, so the order of a sum, or which elements the scalar tail gets, moves with the position (measured on 1.31.1:
-most rows differ where a row is no multiple of 16 bytes). Means are therefore ``GlobalAveragePool``, and a logarithm is
-``ReduceLogSum`` over an axis of one element; both passed every odd shape tried. A power is exp(b log a): ``Pow`` takes
-short cuts for a shared exponent of 2 or 3 that it does not take for one exponent per row.
+most rows differ where a row is not a multiple of 16 bytes). Means are therefore ``GlobalAveragePool``, and a
+logarithm is ``ReduceLogSum`` over an axis of one element; both passed every odd shape tried. A power is exp(b log a):
+``Pow`` takes short cuts for a shared exponent of 2 or 3 that it does not take for one exponent per row.
 """
 
 from collections.abc import Mapping

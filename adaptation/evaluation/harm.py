@@ -95,7 +95,7 @@ def paired_change(
 
     Raises:
         ConfigError: The block is not 1 to n.
-        ContractError: The two are not answers to the same windows: their lengths differ, or there are none.
+        ContractError: The two are not answers to the same windows: their lengths differ, or both are empty.
 
     >>> paired_change(np.array([True] * 8), np.array([True] * 8), 1)
     Change(mean=0.0, low=0.0, high=0.0, blocks=8)

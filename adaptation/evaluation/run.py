@@ -1,4 +1,4 @@
-"""Run one method over one stream. There is no argument for labels: what answers cannot see the truth."""
+"""Run one method over one stream. It does not take labels, so a method cannot see the truth."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

@@ -15,7 +15,7 @@ A stream belongs to one device (group) and its one state; only `mixed` gives all
 
 The corruption of the last four is drawn per seed and group from the evaluation half of `adaptation.data.corruptions`
 and its mixtures, which no training, tuning or calibration of this project uses; one group has one fault in all streams
-of a seed. Labels order `skewed` and are handed on for scoring; they are no part of what a method is given.
+of a seed. Labels order `skewed` and are handed on for scoring; a method is not given them.
 """
 
 import zlib
@@ -54,7 +54,7 @@ class Stream:
         member: (n,) int64, index into ``groups``.
         row: (n,) int64, where each window stands in the recording (`Split`): within a group, the order of time. Errors
             depend on one another in this order, whatever the stream's.
-        severity: (n,) float32 of the corruption, 0 where there is none.
+        severity: (n,) float32, the severity of the corruption, 0 without one.
         corruption: The kind of corruption, or None.
         returned: (n,) bool, clean again after a corrupted stretch (recurring only).
     """

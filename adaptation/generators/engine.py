@@ -1,8 +1,8 @@
 """Run a generator on ONNX Runtime and numpy alone: on devices and in adapter agents, without torch.
 
-What `adaptation.methods.affine_descent` and `adaptation.methods.generalizeformer` do with batches of enough windows, by
-the graphs of `adaptation.generators.export_gradient`, `.export_mgg` and `.export_generalizeformer`. Windows that no
-working sensor sends are the caller's to leave out.
+An engine does what `adaptation.methods.affine_descent` and `adaptation.methods.generalizeformer` do with batches of
+enough windows, by the graphs of `adaptation.generators.export_gradient`, `.export_mgg` and `.export_generalizeformer`.
+The caller leaves out windows that no working sensor sends.
 """
 
 import math
@@ -177,7 +177,7 @@ def load_graph(name: str, graph: bytes) -> ort.InferenceSession:
 
 
 def run_graph(session: ort.InferenceSession, values: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
-    """Return all outputs by name; values that are no inputs are ignored."""
+    """Return all outputs by name; values that are not inputs are ignored."""
     given = {each.name: values[each.name] for each in session.get_inputs()}
     return dict(zip((each.name for each in session.get_outputs()), session.run(None, given), strict=True))
 

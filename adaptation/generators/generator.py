@@ -57,7 +57,7 @@ class Generator:
         """Return the MGG, frozen; alpha of its settings is that at test.
 
         Raises:
-            ContractError: It is none, or the weights do not fit the settings.
+            ContractError: The generator is not an MGG, or the weights do not fit the settings.
         """
         if not isinstance(self.settings, MggSettings):
             raise ContractError(f"expected an MGG, got a generator with {self.settings}")
@@ -67,7 +67,7 @@ class Generator:
         """Return the GeneralizeFormer, frozen; its changes are those at test.
 
         Raises:
-            ContractError: It is none, or the weights do not fit the settings.
+            ContractError: The generator is not a GeneralizeFormer, or the weights do not fit the settings.
         """
         if not isinstance(self.settings, GeneralizeFormerSettings):
             raise ContractError(f"expected a GeneralizeFormer, got a generator with {self.settings}")

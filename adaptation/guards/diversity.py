@@ -9,7 +9,7 @@ Over the recent windows of one device, P its answers (n, K), P_src the source's:
     (5) alarm if  dv_src - dv > 0.3 and sum |h - h_src| / 2 > 0.25,  or  KL(h || h_src) > tau ln K,
                   or  agr < 0.6 of its level on source windows
 
-Low diversity alone is no alarm: a machine that idles all night has one class, and the source then says so too.
+Low diversity alone is allowed: a machine that idles all night has one class, and the source then says so too.
 
 The rules of (5) are our methods page's, RECONSTRUCTED from entropy and flip signals in EATA, SAR, AETTA and ASR. Four
 choices are ours. A loss of diversity counts only if more than a quarter of the windows moved to other classes: with two
@@ -21,9 +21,9 @@ KL, so that a class which the source never answers costs a bounded amount. The a
     (6) w <- min(w + 1, memory),  average <- average + (new - average) / w       window after window
 
 does not depend on how windows are cut into batches. It starts from uniform answers and the level of agreement with the
-weight of a few windows, so that it works at batch size 1: a first disagreement is no alarm. A model that from now on
-always answers the same, while the source finds all classes equally often, is found after at most (40 runs each, K = 2 /
-6 / 100)
+weight of a few windows, so that it works at batch size 1: a first disagreement raises no alarm. A model that from now
+on always answers the same, while the source finds all classes equally often, is found after at most (40 runs each, K =
+2 / 6 / 100)
 
     one window at a time    29 / 14 / 6 windows at the start of a device, 76 / 52 / 36 later
     batches of 32           1 / 1 / 1 batches at the start of a device, 3 / 2 / 2 later

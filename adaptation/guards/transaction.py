@@ -19,7 +19,7 @@ Whenever something is rolled back or restored, the source answers the batch. The
 RECONSTRUCTED; so are the details that are ours: methods answer with the state before an update, so the live check sees
 an update one batch later and gives up all of the state; a batch smaller than n_min must be reliable as a whole; the
 canary judges the tensors that the method replaces, at the source's statistics, and is left out where running statistics
-are among them (see `canary`). The cool-down is counted in windows, since there is no clock.
+are among them (see `canary`). The cool-down counts windows, because a guard has no clock.
 
 Memory per device: the method's state and, at the usual settings, 3 K + 9 values. Nested guards are refused.
 """

@@ -93,7 +93,7 @@ class MggRule:
         generator: An MGG.
 
     Raises:
-        ContractError: The generator is no MGG.
+        ContractError: The generator is not an MGG.
     """
 
     def __init__(self, generator: Generator) -> None:

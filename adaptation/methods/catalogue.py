@@ -5,8 +5,8 @@ have no paper to take them from and are our guesses, never tuned: the half-life 
 ``cum-bn``, period and momentum of ``leantta-hybrid``. The settings of ``leantta`` (direction B) were chosen on held-out
 source windows (docs/decisions/0007); those of ``leantta-a`` (direction A) are a guess that was never tuned. What
 ``policy`` does on a data set is calibrated on that set's source alone; but which rungs it has, and its fixed numbers,
-were settled while figures of one seed on the targets of our recordings were known. So those targets are no blind test
-of it; docs/evaluation.md says more.
+were settled while figures of one seed on the targets of our recordings were known. So those targets do not test it
+blindly; docs/evaluation.md says more.
 """
 
 import difflib

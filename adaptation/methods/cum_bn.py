@@ -10,7 +10,7 @@ so mu is the mean over N source windows and every window of the device, and var 
 the source rules; a device that stays long in one class is outweighed by its past. Memory is one count and two vectors
 per layer. A single row without a time axis counts like a window.
 
-How windows are batched matters twice. Statistics are those of each layer's input in this very pass: at the first
+The batching of windows matters twice. Statistics are those of each layer's input in this very pass: at the first
 adapted layer all windows count the same, whenever they came and however they were batched (up to rounding); what a
 later one sees was normalised with the statistics of the moment, which move once per batch. And a batch is counted
 before it is answered, so a window's answer rests on the windows that follow it in its batch as well; in batches of 1

@@ -33,7 +33,7 @@ class GeneratedBatches:
         generator: A GeneralizeFormer.
 
     Raises:
-        ContractError: The generator is none.
+        ContractError: The generator is not a GeneralizeFormer.
         ConfigError: The source sample has a single window.
         NotAdaptable: The network has no BatchNorm layer, or a wider one than the generator takes.
     """

@@ -174,7 +174,7 @@ class Policy:
         return max(g_mean / self.settings.mean_limit, g_var / self.settings.variance_limit)
 
     def agreement(self, state: State) -> float:
-        """Return the running agreement (4) of a state, as of the last decision; 1 where there is none."""
+        """Return the running agreement (4) of a state, as of the last decision; 1 before the first."""
         seen = 1.0 - (1.0 - 1.0 / AGREEMENT_WINDOWS) ** int(state["windows"])
         return round(float(state["agreement"]) / seen, 6) if seen else 1.0  # full agreement is 1, not 0.9999999
 

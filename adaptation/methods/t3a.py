@@ -3,7 +3,7 @@
 After "Test-Time Classifier Adjustment Module for Model-Agnostic Domain Generalization", Iwasawa and Matsuo, NeurIPS
 2021. The memory and its equations are in `adaptation.methods.prototypes`; all windows of a batch are offered to it
 before any is answered, so an answer may rest on the window's own feature, and on windows that follow it in its batch.
-What the memory holds after a batch does not depend on how its windows were batched: features and entropies are those of
+The memory after a batch does not depend on how its windows were batched: features and entropies are those of
 the source.
 """
 
