@@ -8,9 +8,9 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
+from registry.folder import replace_file
 from streams.lab.continual.results import Line, Results
 from streams.lab.evaluate.figures import STYLE
-from streams.lab.study.folder import replace_file
 
 __all__ = ["draw_figures"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptation.errors import ContractError
-from streams.lab.study.folder import replace_file
+from registry.folder import replace_file
 
 __all__ = ["Run", "is_finished", "keep_run", "read_run"]
 
@@ -49,7 +49,6 @@ def is_finished(folder: Path, run: Run) -> bool:
 def keep_run(folder: Path, run: Run, result: dict[str, Any]) -> None:
     """Keep what a run gave."""
     path = _path(folder, run)
-    path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, (json.dumps({"run": asdict(run), **result}, indent=1, allow_nan=False) + "\n").encode())
 
 

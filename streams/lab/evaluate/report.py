@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from registry.folder import replace_file
 from streams.lab.evaluate.evaluation import FailedTask, list_tasks
 from streams.lab.evaluate.figures import draw_figures
 from streams.lab.evaluate.options import EvaluationOptions, binding
 from streams.lab.evaluate.recordings import load_data
 from streams.lab.evaluate.results import Results, collect_results, write_json
 from streams.lab.evaluate.summary import render_summary
-from streams.lab.study.folder import check_binding, replace_file
+from streams.lab.study.folder import check_binding
 
 __all__ = ["write_report"]
 

@@ -14,6 +14,7 @@ from adaptation.errors import ContractError
 from adaptation.evaluation.harm import Change, paired_change
 from adaptation.evaluation.scoring import collapsed
 from adaptation.methods.catalogue import ALIGNED
+from registry.folder import replace_file
 from streams.lab.evaluate.evaluation import FailedTask, recipe_of
 from streams.lab.evaluate.options import PLAIN, EvaluationOptions
 from streams.lab.evaluate.task_runner import unpack_bits
@@ -26,7 +27,7 @@ from streams.lab.study.code_state import (
     SOURCE_MAKERS,
     code_digest,
 )
-from streams.lab.study.folder import read_binding, replace_file
+from streams.lab.study.folder import read_binding
 from streams.lab.study.generators import read_generator_facts
 from streams.lab.study.prepare import read_choice, read_facts, read_policy, read_policy_code
 from streams.lab.study.taught import read_alignment_facts

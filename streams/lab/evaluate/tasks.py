@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from adaptation.errors import ContractError
+from registry.folder import replace_file
 
 __all__ = [
     "FINISHED_FILE",
@@ -120,11 +121,6 @@ def forget_tasks(path: Path, tasks: Iterable[Task]) -> int:
     kept = [entry for task, entry in finished.items() if task not in dropped]
     if len(kept) == len(finished):
         return 0
-    scratch = path.with_suffix(".new")
-    with scratch.open("wb") as file:
-        for entry in kept:
-            file.write(json.dumps(entry, separators=(",", ":"), allow_nan=False).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(path)
+    lines = (json.dumps(entry, separators=(",", ":"), allow_nan=False) + "\n" for entry in kept)
+    replace_file(path, "".join(lines).encode())
     return len(finished) - len(kept)

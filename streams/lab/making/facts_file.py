@@ -10,7 +10,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from adaptation.errors import ContractError
-from streams.lab.study.folder import replace_file
+from registry.folder import replace_file
 
 __all__ = ["read_facts_file", "write_facts_file"]
 
@@ -19,7 +19,6 @@ def write_facts_file(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[s
     """Write both, whole or not at all; the folder is created."""
     # Clones, for two names may be one tensor.
     content = {name: value.cpu().contiguous().clone() for name, value in tensors.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, save(content, metadata={"facts": json.dumps(facts)}))
 
 

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from adaptation.errors import ConfigError
+from registry.folder import replace_file
 from streams.lab.evaluate.tasks import FINISHED_FILE
 
-__all__ = ["check_binding", "open_folder", "read_binding", "replace_file"]
+__all__ = ["check_binding", "open_folder", "read_binding"]
 
 _BINDING = "binding.json"
 _LOCK = ".lock"
@@ -83,13 +84,6 @@ def check_binding(folder: Path, binding: Mapping[str, Any]) -> None:
             f"{folder} holds results of another configuration ({texts}); choose another --out, repeat the options "
             "of that run to go on with it, or --force to delete its results"
         )
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: whoever reads it meets the old content or the new."""
-    scratch = path.with_name(path.name + ".new")
-    scratch.write_bytes(content)
-    scratch.replace(path)
 
 
 def _bind(folder: Path, binding: dict[str, Any], force: bool) -> None:

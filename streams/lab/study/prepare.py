@@ -32,10 +32,10 @@ from adaptation.model.nets import Classifier, from_tensors, to_tensors
 from adaptation.model.spec import expected_tensors
 from adaptation.model.train import check_source, default_epochs, default_spec, fit
 from registry.bundles.tensor_file import read_tensors, write_tensors
+from registry.folder import replace_file
 from streams.lab.evaluate.options import PLAIN
 from streams.lab.making.source_model import choose_recipe
 from streams.lab.study.code_state import CHOICE_MAKERS, POLICY_MAKERS, SOURCE_MAKERS, code_digest
-from streams.lab.study.folder import replace_file
 from streams.lab.study.generators import read_generators
 from streams.lab.study.taught import read_alignments
 
@@ -107,7 +107,6 @@ def save_source(folder: Path, prepared: PreparedSource) -> None:
     model = prepared.context.model
     assert isinstance(model, Classifier)  # made above
     tensors, described = _paths(folder, prepared.facts["seed"], prepared.facts["recipe"])
-    tensors.parent.mkdir(parents=True, exist_ok=True)
     replace_file(tensors, write_tensors(to_tensors(model)))
     replace_file(described, _json({"facts": dict(prepared.facts)}))
 
@@ -154,7 +153,6 @@ def prepare_choice(folder: Path, dataset: Dataset, epochs: int | None = None) ->
         raise ContractError("`auto` came without a choice")
     recipe = choice.name
     path = choice_path(folder)
-    path.parent.mkdir(parents=True, exist_ok=True)
     kept = {
         "recipe": recipe,
         "weak": choice.weak,
@@ -177,7 +175,6 @@ def prepare_policy(folder: Path, dataset: Dataset, recipe: str, seed: int) -> Po
     augmentation = None if recipe == PLAIN else parse_augmentation(recipe)
     settings = calibrate_policy(source.windows, source.labels, source.groups, default_spec(dataset), seed, augmentation)
     path = policy_path(folder, recipe, seed)
-    path.parent.mkdir(parents=True, exist_ok=True)
     made = {"seed": seed, "recipe": recipe, "code": code_digest(POLICY_MAKERS)}
     replace_file(path, _json({**made, **asdict(settings)}))
     return settings

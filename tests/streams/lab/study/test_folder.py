@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from adaptation.errors import ConfigError
-from streams.lab.study.folder import check_binding, open_folder, read_binding, replace_file
+from streams.lab.study.folder import check_binding, open_folder, read_binding
 
 BINDING = {"data": "a.npz", "stride": 1, "selection": {"source": ("device=1",), "label": None}}
 
@@ -38,17 +38,6 @@ def test_a_report_is_bound_as_well(tmp_path: Path) -> None:
     check_binding(tmp_path, BINDING)
     with pytest.raises(ConfigError, match=r"label: null there, \"y\" now"):
         check_binding(tmp_path, {**BINDING, "label": "y"})
-
-
-def test_a_file_is_replaced_whole_and_nothing_stays_beside_it(tmp_path: Path) -> None:
-    path = tmp_path / "summary.md"
-    for content in (b"one", b"two"):
-        replace_file(path, content)
-        assert path.read_bytes() == content
-    (tmp_path / "summary.md.new").mkdir()  # a write that fails
-    with pytest.raises(IsADirectoryError):
-        replace_file(path, b"three")
-    assert path.read_bytes() == b"two"
 
 
 def test_foreign_folders_and_files_are_left_alone(tmp_path: Path) -> None:
