@@ -16,7 +16,8 @@ from adaptation.data.dataset import Split
 from adaptation.model.spec import NetworkSpec
 from adaptation.model.train import default_spec, fit, predict
 from infra.allocator import keep_freed_memory
-from streams.commands.shared.data_options import data_options, selected_dataset
+from streams.commands.shared.data_options import data_options
+from streams.lab.study.selection import selected_dataset
 
 _FOLDS = 6
 

@@ -36,7 +36,8 @@ from adaptation.model.robust import folds
 from adaptation.model.spec import NetworkSpec
 from adaptation.model.train import default_spec
 from infra.allocator import keep_freed_memory
-from streams.commands.shared.data_options import data_options, selected_dataset
+from streams.commands.shared.data_options import data_options
+from streams.lab.study.selection import selected_dataset
 
 NAMES = ("mgg", "generalizeformer")
 _RUNGS: tuple[Rung, ...] = ("statistics", "prototypes", "statistics+prototypes")

@@ -30,8 +30,9 @@ from adaptation.model.robust import folds
 from adaptation.model.spec import NetworkSpec
 from adaptation.model.train import default_epochs, default_spec, fit
 from infra.allocator import keep_freed_memory
-from streams.commands.shared.data_options import data_options, selected_dataset
+from streams.commands.shared.data_options import data_options
 from streams.lab.evaluate.summary import points, table
+from streams.lab.study.selection import selected_dataset
 
 PSEUDO_WINDOWS = (64.0, 256.0)
 _BATCH = 8

@@ -12,7 +12,8 @@ import click
 
 from infra.allocator import keep_freed_memory
 from streams.commands.shared.connection_options import json_option
-from streams.commands.shared.data_options import data_options, selected_dataset
+from streams.commands.shared.data_options import data_options
+from streams.lab.study.selection import selected_dataset
 
 if TYPE_CHECKING:  # torch and rich take seconds to import: --help must not wait for them
     from adaptation.alignment.align import Progress

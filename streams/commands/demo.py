@@ -12,7 +12,8 @@ import click
 
 from infra.settings import load_settings
 from streams.commands.shared.connection_options import connection_options, json_option
-from streams.commands.shared.data_options import data_options, selected_dataset
+from streams.commands.shared.data_options import data_options
+from streams.lab.study.selection import selected_dataset
 
 __all__ = ["command"]
 

@@ -19,7 +19,7 @@ class ContinualOptions:
     """Options of one comparison.
 
     Attributes:
-        selection: Data options by name, as `streams.commands.shared.data_options.selected_dataset` takes them.
+        selection: Data options by name, as `streams.lab.study.selection.selected_dataset` takes them.
         methods: Ways of learning, as `adaptation.continual.learner.parse_method` reads them.
         learning_rates: Of each method.
         label_fractions: Shares of windows that get a label, above 0 to 1.

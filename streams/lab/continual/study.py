@@ -23,7 +23,6 @@ from adaptation.evaluation.harm import block_length, paired_change
 from adaptation.evaluation.run import balanced_rows
 from adaptation.projection.report import distances, lipschitz
 from infra.allocator import keep_freed_memory
-from streams.commands.shared.data_options import selected_dataset
 from streams.lab.continual.options import FINE_TUNED, ContinualOptions, binding
 from streams.lab.continual.runs import Run, is_finished, keep_run
 from streams.lab.evaluate.evaluation import recipe_of
@@ -32,6 +31,7 @@ from streams.lab.study.code_state import code_digest
 from streams.lab.study.folder import open_folder
 from streams.lab.study.prepare import is_prepared, load_source, prepare_choice, prepare_source, read_choice, save_source
 from streams.lab.study.processes import Failure, finish_all, run_jobs
+from streams.lab.study.selection import selected_dataset
 
 __all__ = ["Recordings", "list_runs", "load_recordings", "run_study"]
 

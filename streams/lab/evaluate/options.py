@@ -29,7 +29,7 @@ class EvaluationOptions:
     """Options of one evaluation.
 
     Attributes:
-        selection: Data options by name, as `streams.commands.shared.data_options.selected_dataset` takes them.
+        selection: Data options by name, as `streams.lab.study.selection.selected_dataset` takes them.
         methods: Names in the catalogue; the source comes first and is always there, for it is what all are paired with.
         streams: Some of `adaptation.evaluation.streams.STREAMS`.
         batch_sizes: Windows per call, each at least 1.

@@ -20,7 +20,7 @@ class PilotOptions:
     """Options of one pilot.
 
     Attributes:
-        selection: Data options by name, as `streams.commands.shared.data_options.selected_dataset` takes them.
+        selection: Data options by name, as `streams.lab.study.selection.selected_dataset` takes them.
         seed: Of everything.
         augment: ``none``, ``auto`` or a list of kinds.
         labelled: Whether labels of the target may be used, for scores alone.

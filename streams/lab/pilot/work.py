@@ -27,7 +27,6 @@ from adaptation.model.robust import MAX_WINDOWS, folds
 from adaptation.model.train import default_epochs, default_spec, fit
 from infra.allocator import keep_freed_memory
 from registry.bundles.source_bundle import Bundle, read_bundle
-from streams.commands.shared.data_options import selected_dataset
 from streams.lab.making.source_model import choose_recipe, make_source_bundle
 from streams.lab.pilot.gains import RUNGS, DeviceScore
 from streams.lab.pilot.jobs import (
@@ -43,6 +42,7 @@ from streams.lab.pilot.jobs import (
 from streams.lab.pilot.options import BATCH_SIZE, PilotOptions
 from streams.lab.pilot.shifts import channel_levels, course, refused_share, shift_figures
 from streams.lab.pilot.watch import WatchedPolicy
+from streams.lab.study.selection import selected_dataset
 
 __all__ = ["Report", "Worker", "bundle_folder", "load_data", "start_worker"]
 

@@ -10,8 +10,8 @@ import pytest
 from adaptation.errors import ConfigError
 from registry.bundles.source_bundle import read_bundle
 from streams.cli import main
-from streams.commands.shared.data_options import selected_dataset
 from streams.lab.making.source_model import LeanChoice, check_folder, parse_layers
+from streams.lab.study.selection import selected_dataset
 from tests.adaptation.model.test_train import waves
 
 
