@@ -1,6 +1,6 @@
 """Digests of source code, to tell apart what different states of it made.
 
-A kept artifact is made by a function and by every file of `adaptation` that the function's module imports, directly or
+A kept artifact is made by a function: by its module and by every file of `adaptation` that this imports, directly or
 through others. The digest follows these imports, so no list can miss a file. It covers what the files do: a move of a
 file, a comment or a docstring leaves it as it is.
 """
@@ -15,19 +15,18 @@ from typing import Any
 
 import adaptation
 from adaptation.alignment.align import align
-from adaptation.data.load import load
-from adaptation.data.simulate import simulate_fleet
 from adaptation.generators.meta_train import meta_train
 from adaptation.methods.policy_calibration import calibrate_policy
 from adaptation.model.robust import choose_augmentation
 from adaptation.model.train import fit
+from streams.lab.study.selection import selected_dataset
 
 __all__ = ["ALIGNMENT_MAKERS", "CHOICE_MAKERS", "GENERATOR_MAKERS", "POLICY_MAKERS", "SOURCE_MAKERS", "code_digest"]
 
 Maker = Callable[..., Any]
 
-# The windows come from the first two, whatever is made of them.
-_WINDOWS: tuple[Maker, ...] = (load, simulate_fleet)
+# Whatever is made, the windows come from here.
+_WINDOWS: tuple[Maker, ...] = (selected_dataset,)
 SOURCE_MAKERS: tuple[Maker, ...] = (*_WINDOWS, fit)
 CHOICE_MAKERS: tuple[Maker, ...] = (*_WINDOWS, choose_augmentation)
 POLICY_MAKERS: tuple[Maker, ...] = (*_WINDOWS, calibrate_policy)

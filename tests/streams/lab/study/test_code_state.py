@@ -29,7 +29,8 @@ import torch
 def loaded(modules):
     for module in modules:
         __import__(module)
-    return [each.__file__ for name, each in sys.modules.items() if name.partition(".")[0] == "adaptation"]
+    ours = [name for name in sys.modules if name.partition(".")[0] == "adaptation" or name in modules]
+    return [sys.modules[name].__file__ for name in ours]
 
 with multiprocessing.get_context("fork").Pool(1, maxtasksperchild=1) as pool:  # each from the same clean start
     print(json.dumps(pool.map(loaded, json.loads(sys.argv[1]), chunksize=1)))
@@ -38,7 +39,7 @@ with multiprocessing.get_context("fork").Pool(1, maxtasksperchild=1) as pool:  #
 
 @pytest.fixture(scope="module")
 def loaded() -> list[list[str]]:
-    """What Python itself loads of `adaptation` for each kind, told by a process of its own."""
+    """What Python loads of `adaptation`, and the makers' modules, for each kind, as a process of its own tells."""
     modules = json.dumps([[maker.__module__ for maker in makers] for makers in ALL])
     command = [sys.executable, "-c", LOADED, modules]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout)
