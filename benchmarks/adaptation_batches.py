@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from streams.drawing import plot_style, svg_text
 from streams.lab.evaluate.task_runner import unpack_bits
-from streams.lab.evaluate.tasks import FINISHED_FILE, read_finished
+from streams.lab.evaluate.tasks import read_finished
+from streams.lab.study.folder import FINISHED_FILE
 
 _BATCH = 64
 

@@ -34,10 +34,10 @@ from adaptation.methods.leantta import Leantta, LeanttaHybrid
 from adaptation.methods.source import Unadapted
 from adaptation.model.batch_norms import batch_norms
 from infra.allocator import keep_freed_memory
-from streams.lab.evaluate.options import SIMULATION_SEED, EvaluationOptions, binding
+from streams.lab.evaluate.options import EvaluationOptions, binding
 from streams.lab.study.folder import read_binding
 from streams.lab.study.prepare import load_source, read_facts
-from streams.lab.study.selection import selected_dataset
+from streams.lab.study.selection import SIMULATION_SEED, selected_dataset
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 PERIODS = (32, 128, 512, 2048)

@@ -115,7 +115,7 @@ def command(
     on in both cases.
     """
     from streams.lab.continual.options import ContinualOptions, parse_methods, parse_shares
-    from streams.lab.evaluate.options import parse_sources
+    from streams.lab.study.recipes import parse_sources
 
     options = ContinualOptions(
         selection=selection,

@@ -113,7 +113,8 @@ def command(
     from adaptation.errors import ConfigError
     from adaptation.evaluation.streams import STREAMS
     from adaptation.methods.catalogue import ABLATIONS, CTA_ABLATIONS, METHODS
-    from streams.lab.evaluate.options import EvaluationOptions, parse_choice, parse_numbers, parse_sources
+    from streams.lab.evaluate.options import EvaluationOptions, parse_choice, parse_numbers
+    from streams.lab.study.recipes import parse_sources
 
     usual = [name for name in METHODS if name not in (*ABLATIONS, *CTA_ABLATIONS)]
     several = {"all": usual, "ablations": ABLATIONS, "cta-ablations": CTA_ABLATIONS}

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from adaptation.continual.settings import LearnerSettings, parse_method
 from adaptation.errors import ConfigError
-from streams.lab.evaluate.options import PLAIN, file_sha256
+from streams.lab.study.folder import data_binding
+from streams.lab.study.recipes import PLAIN
 
 __all__ = ["FINE_TUNED", "ContinualOptions", "binding", "parse_methods", "parse_shares"]
 
@@ -55,13 +55,9 @@ def binding(options: ContinualOptions) -> dict[str, Any]:
     Raises:
         ConfigError: The file of recordings cannot be read.
     """
-    selection = {name: value for name, value in options.selection.items() if name != "data"}
-    data = options.selection.get("data")
     return {
         "kind": "continual",
-        "data": Path(data).name if data is not None else "simulated fleet, seed 0",
-        "data_sha256": file_sha256(Path(data)) if data is not None else None,
-        "selection": {name: list(value) if isinstance(value, tuple) else value for name, value in selection.items()},
+        **data_binding(options.selection),
         "delay": options.delay,
         "memory": options.memory,
         "steps": options.steps,

@@ -31,7 +31,7 @@ from streams.lab.study.code_state import code_digest
 from streams.lab.study.folder import open_folder
 from streams.lab.study.prepare import is_prepared, load_source, prepare_choice, prepare_source, read_choice, save_source
 from streams.lab.study.processes import Failure, finish_all, run_jobs
-from streams.lab.study.selection import selected_dataset
+from streams.lab.study.selection import SIMULATION_SEED, selected_dataset
 
 __all__ = ["Recordings", "list_runs", "load_recordings", "run_study"]
 
@@ -113,7 +113,7 @@ def load_recordings(options: ContinualOptions) -> Recordings:
         ConfigError: There is no target, or the options do not fit the file.
         DataError: The file's content is wrong, or a group is too short.
     """
-    dataset = selected_dataset(0, **options.selection)
+    dataset = selected_dataset(SIMULATION_SEED, **options.selection)
     if dataset.target is None:
         raise ConfigError("continual learning needs groups to learn in turn: add --target KEY=VALUES")
     parts = [_cut(dataset.source, where) for _, where in dataset.source.streams()]

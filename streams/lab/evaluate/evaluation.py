@@ -10,14 +10,15 @@ from adaptation.errors import ConfigError, ContractError
 from adaptation.evaluation.streams import stream_members
 from adaptation.generators.generator import VARIANTS
 from adaptation.methods.catalogue import ALIGNED
-from streams.lab.evaluate.options import PLAIN, EvaluationOptions, binding
+from streams.lab.evaluate.options import EvaluationOptions, binding
 from streams.lab.evaluate.recordings import load_data
 from streams.lab.evaluate.task_runner import Align, CalibratePolicy, ChooseRecipe, MetaTrain, TrainSource, start_worker
-from streams.lab.evaluate.tasks import FINISHED_FILE, Task, append_finished, forget_tasks, open_finished, read_finished
-from streams.lab.study.folder import open_folder
+from streams.lab.evaluate.tasks import Task, append_finished, forget_tasks, open_finished, read_finished
+from streams.lab.study.folder import FINISHED_FILE, open_folder
 from streams.lab.study.generators import generator_path
 from streams.lab.study.prepare import is_prepared, policy_path, read_choice, read_policy
 from streams.lab.study.processes import EXPECTED, Failure, finish_all, run_jobs
+from streams.lab.study.recipes import PLAIN
 from streams.lab.study.taught import alignment_path
 
 __all__ = ["FailedTask", "Progress", "list_tasks", "recipe_of", "run_evaluation"]

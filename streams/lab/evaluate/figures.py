@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from registry.folder import replace_file
 from streams.lab.evaluate.evaluation import recipe_of
 from streams.lab.evaluate.lines import Line, summarise_lines
-from streams.lab.evaluate.options import PLAIN, EvaluationOptions
+from streams.lab.evaluate.options import EvaluationOptions
 from streams.lab.evaluate.results import SOURCE, Results
 from streams.lab.evaluate.task_runner import unpack_bits
-from streams.lab.evaluate.tasks import FINISHED_FILE, Task, read_finished
+from streams.lab.evaluate.tasks import Task, read_finished
+from streams.lab.study.folder import FINISHED_FILE
+from streams.lab.study.recipes import PLAIN
 
 __all__ = ["STYLE", "draw_figures"]
 

@@ -1,27 +1,14 @@
 """What is evaluated, and which part of it a folder of results is bound to."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from adaptation.data.augment import parse_augmentation
 from adaptation.errors import ConfigError
+from streams.lab.study.folder import data_binding
+from streams.lab.study.recipes import PLAIN
 
-__all__ = [
-    "PLAIN",
-    "SIMULATION_SEED",
-    "EvaluationOptions",
-    "binding",
-    "file_sha256",
-    "parse_choice",
-    "parse_numbers",
-    "parse_sources",
-]
-
-PLAIN = "none"  # the source as it is always trained: shown beside every other
-SIMULATION_SEED = 0
+__all__ = ["EvaluationOptions", "binding", "parse_choice", "parse_numbers"]
 
 
 @dataclass(frozen=True)
@@ -64,12 +51,8 @@ def binding(options: EvaluationOptions) -> dict[str, Any]:
     Raises:
         ConfigError: The file of recordings cannot be read.
     """
-    selection = {name: value for name, value in options.selection.items() if name != "data"}
-    data = options.selection.get("data")
     return {
-        "data": Path(data).name if data is not None else f"simulated fleet, seed {SIMULATION_SEED}",
-        "data_sha256": file_sha256(Path(data)) if data is not None else None,
-        "selection": {name: list(value) if isinstance(value, tuple) else value for name, value in selection.items()},
+        **data_binding(options.selection),
         "severity": options.severity,
         "stride": options.stride,
         "epochs": options.epochs,
@@ -113,39 +96,3 @@ def parse_numbers(option: str, text: str) -> tuple[int, ...]:
     if min(numbers) < 1:
         raise ConfigError(f"{option}: expected numbers from 1, got {min(numbers)}")
     return numbers
-
-
-def parse_sources(text: str) -> tuple[str, ...]:
-    """Read kinds of source separated by commas: ``none``, ``auto``, or recipes with ``+`` between their kinds.
-
-    Raises:
-        ConfigError: A recipe cannot be read.
-
-    >>> parse_sources("none,auto"), parse_sources("gain+noise:0.5")
-    (('none', 'auto'), ('gain+noise:0.5',))
-    """
-    sources = []
-    for part in text.split(","):
-        name = part.strip()
-        if name not in (PLAIN, "auto"):
-            try:
-                name = str(parse_augmentation(name))
-            except ConfigError as error:
-                raise ConfigError(
-                    f"--augment: expected none, auto or KIND+KIND:STRENGTH, separated by commas: {error}"
-                ) from error
-        sources.append(name)
-    return tuple(dict.fromkeys(sources))
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 (hex) of a file of recordings.
-
-    Raises:
-        ConfigError: It cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}; expected an .npz file of recordings") from error

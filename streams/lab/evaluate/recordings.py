@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from adaptation.data.dataset import Dataset, Split
 from adaptation.errors import ConfigError
 from adaptation.evaluation.streams import every
-from streams.lab.evaluate.options import SIMULATION_SEED, EvaluationOptions
-from streams.lab.study.selection import selected_dataset
+from streams.lab.evaluate.options import EvaluationOptions
+from streams.lab.study.selection import SIMULATION_SEED, selected_dataset
 
 __all__ = ["Recordings", "load_data"]
 

@@ -16,9 +16,9 @@ from adaptation.evaluation.scoring import collapsed
 from adaptation.methods.catalogue import ALIGNED
 from registry.folder import replace_file
 from streams.lab.evaluate.evaluation import FailedTask, recipe_of
-from streams.lab.evaluate.options import PLAIN, EvaluationOptions
+from streams.lab.evaluate.options import EvaluationOptions
 from streams.lab.evaluate.task_runner import unpack_bits
-from streams.lab.evaluate.tasks import FINISHED_FILE, Task, read_finished
+from streams.lab.evaluate.tasks import Task, read_finished
 from streams.lab.study.code_state import (
     ALIGNMENT_MAKERS,
     CHOICE_MAKERS,
@@ -27,9 +27,10 @@ from streams.lab.study.code_state import (
     SOURCE_MAKERS,
     code_digest,
 )
-from streams.lab.study.folder import read_binding
+from streams.lab.study.folder import FINISHED_FILE, read_binding
 from streams.lab.study.generators import read_generator_facts
 from streams.lab.study.prepare import read_choice, read_facts, read_policy, read_policy_code
+from streams.lab.study.recipes import PLAIN
 from streams.lab.study.taught import read_alignment_facts
 
 __all__ = ["SOURCE", "Results", "Row", "collect_results", "write_json"]

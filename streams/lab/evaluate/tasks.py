@@ -16,17 +16,7 @@ from typing import Any, BinaryIO
 from adaptation.errors import ContractError
 from registry.folder import replace_file
 
-__all__ = [
-    "FINISHED_FILE",
-    "Task",
-    "append_finished",
-    "current_name",
-    "forget_tasks",
-    "open_finished",
-    "read_finished",
-]
-
-FINISHED_FILE = "finished.jsonl"
+__all__ = ["Task", "append_finished", "current_name", "forget_tasks", "open_finished", "read_finished"]
 
 # Names of methods in folders from before, and what they are called now.
 _FORMER_NAMES = {"lean-a": "leantta-a", "lean-b": "leantta", "lean-hybrid": "leantta-hybrid"}

@@ -7,8 +7,8 @@ from typing import Any
 from streams.lab.pilot.advice import choose_mode, risks
 from streams.lab.pilot.economics import label_break_even, yearly
 from streams.lab.pilot.gains import RUNGS, DeviceScore, gain_of
-from streams.lab.pilot.jobs import PLAIN
 from streams.lab.pilot.options import Costs
+from streams.lab.study.recipes import PLAIN
 
 __all__ = ["complete_report", "expected_robust", "likely_gain"]
 

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from adaptation.methods.policy_settings import PolicySettings
+from streams.lab.study.recipes import PLAIN
 
 __all__ = [
-    "PLAIN",
     "CalibratePolicy",
     "ChooseRecipe",
     "FollowDevice",
@@ -14,8 +14,6 @@ __all__ = [
     "MakeSource",
     "MeasureSource",
 ]
-
-PLAIN = "none"  # the recipe of a source that is trained on windows as recorded
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from streams.lab.pilot.advice import points
 from streams.lab.pilot.conclusions import expected_robust, likely_gain
 from streams.lab.pilot.environment import environment_file
 from streams.lab.pilot.gains import RUNGS
-from streams.lab.pilot.jobs import PLAIN
 from streams.lab.pilot.options import BATCH_SIZE
+from streams.lab.study.recipes import PLAIN
 
 __all__ = ["render_page"]
 

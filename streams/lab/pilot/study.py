@@ -21,7 +21,6 @@ from adaptation.methods.policy_settings import PolicySettings
 from adaptation.model.robust import folds
 from streams.lab.pilot.gains import RUNGS, DeviceScore, gain_of, simulated_scores
 from streams.lab.pilot.jobs import (
-    PLAIN,
     CalibratePolicy,
     ChooseRecipe,
     FollowDevice,
@@ -33,6 +32,7 @@ from streams.lab.pilot.jobs import (
 from streams.lab.pilot.options import PilotOptions
 from streams.lab.pilot.work import bundle_folder, start_worker
 from streams.lab.study.processes import Failure, run_jobs
+from streams.lab.study.recipes import PLAIN
 
 __all__ = ["Findings", "Progress", "run_study"]
 

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from adaptation.data.augment import Augmentation, parse_augmentation
 from adaptation.data.dataset import Dataset
 from adaptation.engine.engine import Engine
 from adaptation.errors import ConfigError, NotAdaptable
@@ -30,7 +29,6 @@ from registry.bundles.source_bundle import Bundle, read_bundle
 from streams.lab.making.source_model import choose_recipe, make_source_bundle
 from streams.lab.pilot.gains import RUNGS, DeviceScore
 from streams.lab.pilot.jobs import (
-    PLAIN,
     CalibratePolicy,
     ChooseRecipe,
     FollowDevice,
@@ -42,6 +40,7 @@ from streams.lab.pilot.jobs import (
 from streams.lab.pilot.options import BATCH_SIZE, PilotOptions
 from streams.lab.pilot.shifts import channel_levels, course, refused_share, shift_figures
 from streams.lab.pilot.watch import WatchedPolicy
+from streams.lab.study.recipes import PLAIN, augmentation_of
 from streams.lab.study.selection import selected_dataset
 
 __all__ = ["Report", "Worker", "bundle_folder", "load_data", "start_worker"]
@@ -155,7 +154,7 @@ class Worker:
             source.groups,
             self._spec,
             self._options.seed,
-            _augmentation(job.recipe),
+            augmentation_of(job.recipe),
             progress,
         )
 
@@ -175,7 +174,7 @@ class Worker:
             self._spec,
             self._options.seed,
             epochs,
-            _augmentation(job.recipe),
+            augmentation_of(job.recipe),
             after_epoch,
         )
         context = self._sample(fitted.model, source.windows[rows], source.labels[rows])
@@ -299,7 +298,3 @@ def _run_facts(answers: Answers, source: Answers) -> dict[str, Any]:
         "state_bytes": answers.state_bytes,
         "changed": float(changed.mean()),
     }
-
-
-def _augmentation(recipe: str) -> Augmentation | None:
-    return None if recipe == PLAIN else parse_augmentation(recipe)

@@ -1,12 +1,13 @@
 """The folder of an evaluation: bound to one configuration, used by one run at a time, resumed without being told.
 
-binding.json      what every result in it depends on (`options.binding`)
+binding.json      what every result in it depends on
 finished.jsonl    finished tasks
 sources/          source models
 results.json, summary.md, figures/    made from these, any number of times
 """
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -17,9 +18,11 @@ from typing import Any
 
 from adaptation.errors import ConfigError
 from registry.folder import replace_file
-from streams.lab.evaluate.tasks import FINISHED_FILE
+from streams.lab.study.selection import SIMULATION_SEED
 
-__all__ = ["check_binding", "open_folder", "read_binding"]
+__all__ = ["FINISHED_FILE", "check_binding", "data_binding", "open_folder", "read_binding"]
+
+FINISHED_FILE = "finished.jsonl"
 
 _BINDING = "binding.json"
 _LOCK = ".lock"
@@ -68,6 +71,24 @@ def read_binding(folder: Path) -> dict[str, Any]:
     return binding
 
 
+def data_binding(selection: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what results depend on by their recordings: their name, their content and the rows that are selected.
+
+    Args:
+        selection: Data options by name, as `streams.lab.study.selection.selected_dataset` takes them.
+
+    Raises:
+        ConfigError: The file of recordings cannot be read.
+    """
+    data = selection.get("data")
+    rest = {name: value for name, value in selection.items() if name != "data"}
+    return {
+        "data": Path(data).name if data is not None else f"simulated fleet, seed {SIMULATION_SEED}",
+        "data_sha256": _file_sha256(Path(data)) if data is not None else None,
+        "selection": {name: list(value) if isinstance(value, tuple) else value for name, value in rest.items()},
+    }
+
+
 def check_binding(folder: Path, binding: Mapping[str, Any]) -> None:
     """Refuse a folder whose results belong to another configuration.
 
@@ -102,6 +123,14 @@ def _bind(folder: Path, binding: dict[str, Any], force: bool) -> None:
             else:
                 target.unlink(missing_ok=True)
     replace_file(path, (json.dumps(binding, indent=1) + "\n").encode())
+
+
+def _file_sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}; expected an .npz file of recordings") from error
 
 
 def _as_stored(binding: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 
-from adaptation.data.augment import parse_augmentation
 from adaptation.data.dataset import Dataset
 from adaptation.errors import ContractError
 from adaptation.evaluation.run import balanced_rows
@@ -33,10 +32,10 @@ from adaptation.model.spec import expected_tensors
 from adaptation.model.train import check_source, default_epochs, default_spec, fit
 from registry.bundles.tensor_file import read_tensors, write_tensors
 from registry.folder import replace_file
-from streams.lab.evaluate.options import PLAIN
 from streams.lab.making.source_model import choose_recipe
 from streams.lab.study.code_state import CHOICE_MAKERS, POLICY_MAKERS, SOURCE_MAKERS, code_digest
 from streams.lab.study.generators import read_generators
+from streams.lab.study.recipes import PLAIN, augmentation_of
 from streams.lab.study.taught import read_alignments
 
 __all__ = [
@@ -88,7 +87,7 @@ def prepare_source(dataset: Dataset, recipe: str, seed: int, epochs: int | None 
     """
     source, spec = dataset.source, default_spec(dataset)
     check_source(source.windows, source.labels, source.groups, spec)
-    augmentation = None if recipe == PLAIN else parse_augmentation(recipe)
+    augmentation = augmentation_of(recipe)
     epochs = epochs or default_epochs(len(source))
     fitted = fit(source.windows, source.labels, spec, seed, epochs, augmentation)
     facts = {
@@ -172,7 +171,7 @@ def prepare_policy(folder: Path, dataset: Dataset, recipe: str, seed: int) -> Po
         DataError: A training leads to numbers that are not finite.
     """
     source = dataset.source
-    augmentation = None if recipe == PLAIN else parse_augmentation(recipe)
+    augmentation = augmentation_of(recipe)
     settings = calibrate_policy(source.windows, source.labels, source.groups, default_spec(dataset), seed, augmentation)
     path = policy_path(folder, recipe, seed)
     made = {"seed": seed, "recipe": recipe, "code": code_digest(POLICY_MAKERS)}

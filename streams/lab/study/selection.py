@@ -8,7 +8,9 @@ from adaptation.data.selectors import parse_integers
 from adaptation.data.simulate import simulate_fleet
 from adaptation.errors import ConfigError
 
-__all__ = ["selected_dataset"]
+__all__ = ["SIMULATION_SEED", "selected_dataset"]
+
+SIMULATION_SEED = 0  # of the fleet that studies simulate where there are no recordings
 
 
 def selected_dataset(
