@@ -31,8 +31,8 @@ from adaptation.model.spec import NetworkSpec
 from adaptation.model.train import default_epochs, default_spec, fit
 from infra.allocator import keep_freed_memory
 from streams.commands.shared.data_options import data_options
-from streams.lab.evaluate.summary import points, table
 from streams.lab.study.selection import selected_dataset
+from streams.lab.study.tables import points, table
 
 PSEUDO_WINDOWS = (64.0, 256.0)
 _BATCH = 8

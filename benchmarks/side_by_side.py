@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from adaptation.methods.catalogue import METHODS
-from streams.lab.evaluate.lines import Line, grouped
+from streams.lab.evaluate.lines import Line
 from streams.lab.evaluate.results import SOURCE, Row
-from streams.lab.evaluate.summary import points, table
 from streams.lab.evaluate.tasks import current_name
 from streams.lab.study.recipes import PLAIN
+from streams.lab.study.tables import grouped, points, table
 
 AS_PLAIN = "as plain"
 Setting = tuple[str, int, str]  # stream, batch size, kind of source

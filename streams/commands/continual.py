@@ -167,7 +167,7 @@ def _print_table(results: "Results", files: list[Path]) -> None:
     from rich.table import Table
 
     from streams.lab.continual.page import HEAD, cells
-    from streams.lab.evaluate.lines import grouped
+    from streams.lab.study.tables import grouped
 
     console = Console()
     for (fraction, wrong), lines in grouped(results.lines, lambda line: (line.label_fraction, line.wrong)):

@@ -1,6 +1,5 @@
 """Plots of a comparison: the accuracy matrix of each way of learning, and how much each forgets."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,9 +7,8 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from registry.folder import replace_file
 from streams.lab.continual.results import Line, Results
-from streams.lab.evaluate.figures import STYLE
+from streams.lab.study.plots import STYLE, write_plot
 
 __all__ = ["draw_figures"]
 
@@ -34,10 +32,8 @@ def draw_figures(folder: Path, results: Results) -> list[Path]:
                 f"forgetting-{name}": _forgetting([results.lines[n] for n in chosen]),
             }
             for stem, figure in drawn.items():
-                drawing = io.BytesIO()
-                figure.savefig(drawing, format="svg", metadata={"Date": None, "Title": stem})
                 paths.append(target / f"{stem}.svg")
-                replace_file(paths[-1], drawing.getvalue())
+                write_plot(paths[-1], figure, stem)
     return paths
 
 

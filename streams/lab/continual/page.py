@@ -8,8 +8,7 @@ from typing import Any
 from registry.folder import replace_file
 from streams.lab.continual.options import ContinualOptions, binding
 from streams.lab.continual.results import Line, Results, figures
-from streams.lab.evaluate.lines import grouped
-from streams.lab.evaluate.summary import points, table
+from streams.lab.study.tables import grouped, points, table
 
 __all__ = ["HEAD", "cells", "write_page", "write_results"]
 

@@ -1,6 +1,5 @@
 """Plots of an evaluation, one SVG each per stream and batch size: accuracy over time, gain per device, harm."""
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from registry.folder import replace_file
 from streams.lab.evaluate.evaluation import recipe_of
 from streams.lab.evaluate.lines import Line, summarise_lines
 from streams.lab.evaluate.options import EvaluationOptions
@@ -18,21 +16,13 @@ from streams.lab.evaluate.results import SOURCE, Results
 from streams.lab.evaluate.task_runner import unpack_bits
 from streams.lab.evaluate.tasks import Task, read_finished
 from streams.lab.study.folder import FINISHED_FILE
+from streams.lab.study.plots import STYLE, write_plot
 from streams.lab.study.recipes import PLAIN
 
-__all__ = ["STYLE", "draw_figures"]
+__all__ = ["draw_figures"]
 
 _PANELS = 12
 _CURVES = 4  # besides the sources
-STYLE: Any = {
-    "font.size": 8.5,
-    "axes.titlesize": 8.5,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "legend.frameon": False,
-    "svg.hashsalt": "acclimate",  # equal results, equal files
-}
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito
 
 Curves = dict[tuple[str, str], dict[str, list[NDArray[np.bool_]]]]  # by (source, method), then group: one per seed
@@ -58,10 +48,7 @@ def draw_figures(folder: Path, options: EvaluationOptions, results: Results) -> 
             }
             for stem, figure in drawn.items():
                 paths.append(target / f"{stem}.svg")
-                drawing = io.BytesIO()
-                described = {"Date": None, "Title": f"{stem} of {results.about['data']}"}
-                figure.savefig(drawing, format="svg", metadata=described)
-                replace_file(paths[-1], drawing.getvalue())
+                write_plot(paths[-1], figure, f"{stem} of {results.about['data']}")
     return paths
 
 

@@ -1,16 +1,14 @@
 """Lines of the tables: one method on one kind of source in one setting, over groups and seeds."""
 
 import statistics
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from adaptation.evaluation.harm import share_interval
 from streams.lab.evaluate.results import Results, Row
+from streams.lab.study.tables import grouped
 
-__all__ = ["Line", "grouped", "summarise_lines"]
-
-_T = TypeVar("_T")
-_K = TypeVar("_K")
+__all__ = ["Line", "summarise_lines"]
 
 
 class Line:
@@ -73,14 +71,6 @@ def summarise_lines(results: Results) -> list[Line]:
         Line(part, pairs)
         for _, part in grouped(results.rows, lambda row: (row.stream, row.batch_size, row.augment, row.method))
     ]
-
-
-def grouped(items: Iterable[_T], key: Callable[[_T], _K]) -> list[tuple[_K, list[_T]]]:
-    """Group by key, wherever the items stand; keys in the order of their first item."""
-    found: dict[_K, list[_T]] = {}
-    for item in items:
-        found.setdefault(key(item), []).append(item)
-    return list(found.items())
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

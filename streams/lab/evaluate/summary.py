@@ -1,14 +1,15 @@
 """``summary.md``: tables for people. Shares in percent, changes in percentage points."""
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from streams.lab.evaluate.lines import Line, grouped, summarise_lines
+from streams.lab.evaluate.lines import Line, summarise_lines
 from streams.lab.evaluate.reading_guide import reading_guide
 from streams.lab.evaluate.results import SOURCE, Results, Row
+from streams.lab.study.tables import grouped, points, table
 
-__all__ = ["BRIEF", "HEAD", "cells", "points", "render_summary", "table"]
+__all__ = ["BRIEF", "HEAD", "cells", "render_summary"]
 
 HEAD = (
     "source",
@@ -267,23 +268,8 @@ def _place(row: Row) -> tuple[object, ...]:
     return row.stream, row.batch_size, row.augment, row.seed, row.group
 
 
-def table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
-    """Return a Markdown table."""
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    lines += ["| " + " | ".join(cells) + " |" for cells in body]
-    return "\n".join(lines) + "\n"
-
-
 def _percent(share: float | None) -> str:
     return "" if share is None else f"{100 * share:.1f}"
-
-
-def points(change: float | None) -> str:
-    """Return a change of accuracy in percentage points, signed; empty where it is not known."""
-    if change is None:
-        return ""
-    rounded = round(100 * change, 1)
-    return "0.0" if rounded == 0 else f"{rounded:+.1f}"
 
 
 def _harm(line: Line) -> str:
