@@ -8,18 +8,15 @@ from typing import Any
 from adaptation.data.dataset import Split
 from adaptation.errors import ConfigError, ContractError
 from adaptation.evaluation.streams import stream_members
-from adaptation.generators.generator import VARIANTS
-from adaptation.methods.catalogue import ALIGNED
 from streams.lab.evaluate.options import EvaluationOptions, binding
 from streams.lab.evaluate.recordings import load_data
-from streams.lab.evaluate.task_runner import Align, CalibratePolicy, ChooseRecipe, MetaTrain, TrainSource, start_worker
+from streams.lab.evaluate.task_runner import CalibratePolicy, ChooseRecipe, Teach, TrainSource, start_worker
 from streams.lab.evaluate.tasks import Task, append_finished, forget_tasks, open_finished, read_finished
 from streams.lab.study.folder import FINISHED_FILE, open_folder
-from streams.lab.study.generators import generator_path
 from streams.lab.study.prepare import is_prepared, policy_path, read_choice, read_policy
 from streams.lab.study.processes import EXPECTED, Failure, finish_all, run_jobs
 from streams.lab.study.recipes import PLAIN
-from streams.lab.study.taught import alignment_path
+from streams.lab.study.taught import KINDS, Kind
 
 __all__ = ["FailedTask", "Progress", "list_tasks", "recipe_of", "run_evaluation"]
 
@@ -68,8 +65,8 @@ def run_evaluation(
         _prepare_sources(options, folder, progress)
         _forget(list_tasks(options, folder, target), folder, again)
         _prepare_policies(options, folder, progress)
-        _prepare_generators(options, folder, progress)
-        _prepare_alignments(options, folder, progress)
+        for kind in KINDS.values():
+            _teach(options, folder, kind, progress)
         tasks = list_tasks(options, folder, target)
         finished, _ = read_finished(folder / FINISHED_FILE)
         # Whether a method can adapt a network is asked again each time: that is cheap, and code changes.
@@ -132,10 +129,9 @@ def _forget(tasks: Sequence[Task], folder: Path, methods: Sequence[str]) -> None
     for recipe, seed in {(task.source, task.seed) for task in chosen if task.method == POLICY}:
         policy_path(folder, recipe, seed).unlink(missing_ok=True)
     for task in chosen:
-        if task.method in VARIANTS:
-            generator_path(folder, task.source, task.seed, task.method).unlink(missing_ok=True)
-        if ALIGNED.get(task.method) == task.method:  # others use it too
-            alignment_path(folder, task.source, task.seed, task.method).unlink(missing_ok=True)
+        for kind in KINDS.values():
+            if task.method in kind.variants:  # other methods may use it too
+                kind.path(folder, task.source, task.seed, task.method).unlink(missing_ok=True)
 
 
 def _prepare_sources(options: EvaluationOptions, folder: Path, progress: Progress) -> None:
@@ -156,24 +152,12 @@ def _prepare_policies(options: EvaluationOptions, folder: Path, progress: Progre
         _finish([CalibratePolicy(*pair) for pair in pairs], options, folder, progress)
 
 
-def _prepare_generators(options: EvaluationOptions, folder: Path, progress: Progress) -> None:
-    asked = [name for name in options.methods if name in VARIANTS]
+def _teach(options: EvaluationOptions, folder: Path, kind: Kind[Any, Any, Any], progress: Progress) -> None:
     jobs = [
-        MetaTrain(seed, recipe, name)
+        Teach(kind.name, seed, recipe, name)
         for seed, recipe in _pairs(options, folder)
-        for name in asked
-        if not generator_path(folder, recipe, seed, name).exists()
-    ]
-    _finish(jobs, options, folder, progress)
-
-
-def _prepare_alignments(options: EvaluationOptions, folder: Path, progress: Progress) -> None:
-    asked = dict.fromkeys(ALIGNED[name] for name in options.methods if name in ALIGNED)
-    jobs = [
-        Align(seed, recipe, name)
-        for seed, recipe in _pairs(options, folder)
-        for name in asked
-        if not alignment_path(folder, recipe, seed, name).exists()
+        for name in kind.needed(options.methods)
+        if not kind.path(folder, recipe, seed, name).exists()
     ]
     _finish(jobs, options, folder, progress)
 

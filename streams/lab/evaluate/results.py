@@ -8,34 +8,32 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from adaptation.errors import ContractError
 from adaptation.evaluation.harm import Change, paired_change
 from adaptation.evaluation.scoring import collapsed
-from adaptation.methods.catalogue import ALIGNED
 from registry.folder import replace_file
 from streams.lab.evaluate.evaluation import FailedTask, recipe_of
 from streams.lab.evaluate.options import EvaluationOptions
 from streams.lab.evaluate.task_runner import unpack_bits
 from streams.lab.evaluate.tasks import Task, read_finished
 from streams.lab.study.code_state import (
-    ALIGNMENT_MAKERS,
     CHOICE_MAKERS,
-    GENERATOR_MAKERS,
     POLICY_MAKERS,
     SOURCE_MAKERS,
     code_digest,
 )
 from streams.lab.study.folder import FINISHED_FILE, read_binding
-from streams.lab.study.generators import read_generator_facts
 from streams.lab.study.prepare import read_choice, read_facts, read_policy, read_policy_code
 from streams.lab.study.recipes import PLAIN
-from streams.lab.study.taught import read_alignment_facts
+from streams.lab.study.taught import ALIGNMENTS, GENERATORS, AlignmentFacts, GeneratorFacts, Kind, TaughtFacts
 
 __all__ = ["SOURCE", "Results", "Row", "collect_results", "write_json"]
 
 SOURCE = "source"
+
+_Facts = TypeVar("_Facts", bound=TaughtFacts)
 
 
 @dataclass(frozen=True)
@@ -125,8 +123,8 @@ class Results:
     sources: Sequence[Mapping[str, Any]]
     choice: Mapping[str, Any] | None
     policies: Sequence[Mapping[str, Any]]
-    generators: Sequence[Mapping[str, Any]]
-    alignments: Sequence[Mapping[str, Any]]
+    generators: Sequence[GeneratorFacts]
+    alignments: Sequence[AlignmentFacts]
     outdated: Sequence[str]
     cannot: Mapping[str, str]
     missing: int
@@ -158,17 +156,7 @@ def collect_results(
     used = sorted({(task.source, task.seed) for task in tasks}, key=lambda pair: (pair[1], pair[0]))
     sources = [facts for facts in read_facts(folder) if (facts["recipe"], facts["seed"]) in used]
     choice = read_choice(folder) if "auto" in options.augment else None
-    generators = [
-        facts
-        for facts in read_generator_facts(folder)
-        if facts["name"] in options.methods and (facts["recipe"], facts["seed"]) in used
-    ]
-    needed = {ALIGNED[name] for name in options.methods if name in ALIGNED}
-    alignments = [
-        facts
-        for facts in read_alignment_facts(folder)
-        if facts["name"] in needed and (facts["recipe"], facts["seed"]) in used
-    ]
+    generators, alignments = (_taught(kind, folder, options, used) for kind in (GENERATORS, ALIGNMENTS))
     rows.sort(key=lambda row: _place(row, options))
     about = {
         **read_binding(folder),
@@ -189,7 +177,11 @@ def collect_results(
         ],
         generators=generators,
         alignments=alignments,
-        outdated=_outdated(folder, sources, choice, used, generators, alignments),
+        outdated=[
+            *_outdated(folder, sources, choice, used),
+            *_outdated_taught(GENERATORS, generators),
+            *_outdated_taught(ALIGNMENTS, alignments),
+        ],
         cannot={task.method: finished[task]["cannot"] for task in tasks if "cannot" in finished.get(task, {})},
         missing=sum(task not in finished for task in tasks),
         failed=[{"task": asdict(item.task), **asdict(item.failure)} for item in failed],
@@ -208,8 +200,6 @@ def _outdated(
     sources: Sequence[Mapping[str, Any]],
     choice: Mapping[str, Any] | None,
     used: Sequence[tuple[str, int]],
-    generators: Sequence[Mapping[str, Any]],
-    alignments: Sequence[Mapping[str, Any]],
 ) -> list[str]:
     """Name what is reused although the code that makes it has changed since."""
     source_code, choice_code, policy_code = map(code_digest, (SOURCE_MAKERS, CHOICE_MAKERS, POLICY_MAKERS))
@@ -219,13 +209,20 @@ def _outdated(
     for recipe, seed in used:
         if read_policy(folder, recipe, seed) and read_policy_code(folder, recipe, seed) != policy_code:
             found.append(f"policy for source {recipe}, seed {seed}")
-    found += [
-        f"{facts['name']} for source {facts['recipe']}, seed {facts['seed']}"
-        for made, code in ((generators, GENERATOR_MAKERS), (alignments, ALIGNMENT_MAKERS))
-        for facts in made
-        if facts["code"] != code_digest(code)
-    ]
     return found
+
+
+def _taught(
+    kind: Kind[Any, _Facts, Any], folder: Path, options: EvaluationOptions, used: Sequence[tuple[str, int]]
+) -> list[_Facts]:
+    """Return the facts of what the methods asked for needed."""
+    needed = kind.needed(options.methods)
+    return [facts for facts in kind.read_facts(folder) if facts.name in needed and (facts.recipe, facts.seed) in used]
+
+
+def _outdated_taught(kind: Kind[Any, _Facts, Any], taught: Sequence[_Facts]) -> list[str]:
+    current = code_digest(kind.makers)
+    return [f"{facts.name} for source {facts.recipe}, seed {facts.seed}" for facts in taught if facts.code != current]
 
 
 def _row(

@@ -8,6 +8,7 @@ from streams.lab.evaluate.lines import Line, summarise_lines
 from streams.lab.evaluate.reading_guide import reading_guide
 from streams.lab.evaluate.results import SOURCE, Results, Row
 from streams.lab.study.tables import grouped, points, table
+from streams.lab.study.taught import AlignmentFacts, GeneratorFacts
 
 __all__ = ["BRIEF", "HEAD", "cells", "render_summary"]
 
@@ -124,40 +125,40 @@ def _head(results: Results, command: str) -> str:
     return "\n".join(text)
 
 
-def _generators(facts: Sequence[Mapping[str, Any]]) -> str:
+def _generators(facts: Sequence[GeneratorFacts]) -> str:
     """Show how meta-training ended: on held-out groups of the source, under simulated shifts."""
     head = ["generator", "source model", "seed", "loss without", "with", "accuracy without", "with", "updates"]
     head += ["share of steps at test", "CPU s"]
     rows = [
         [
-            f"{each['name']}{'' if each['helps'] else ' (no help)'}",
-            str(each["recipe"]),
-            str(each["seed"]),
-            f"{each['best']['source_loss']:.3f}",
-            f"{each['best']['loss']:.3f}",
-            f"{100 * each['best']['source_accuracy']:.1f}",
-            f"{100 * each['best']['accuracy']:.1f}",
-            f"{each['best']['update']} of {each['updates']}",
-            f"{each['step_share']:g}",
-            f"{each['seconds']:.0f}",
+            f"{each.name}{'' if each.helps else ' (no help)'}",
+            each.recipe,
+            str(each.seed),
+            f"{each.best['source_loss']:.3f}",
+            f"{each.best['loss']:.3f}",
+            f"{100 * each.best['source_accuracy']:.1f}",
+            f"{100 * each.best['accuracy']:.1f}",
+            f"{each.best['update']} of {each.updates}",
+            f"{each.step_share:g}",
+            f"{each.seconds:.0f}",
         ]
         for each in facts
     ]
     return "Generators on shifted windows of source groups that they were not taught with:\n\n" + table(head, rows)
 
 
-def _alignments(facts: Sequence[Mapping[str, Any]]) -> str:
+def _alignments(facts: Sequence[AlignmentFacts]) -> str:
     """Show how alignment ended: on all windows of the source."""
     head = ["aligned encoder", "source model", "seed", "cosine, one window", "two windows", "loss of its task", "CPU s"]
     rows = [
         [
-            str(each["name"]),
-            str(each["recipe"]),
-            str(each["seed"]),
-            f"{each['matched']:.2f}",
-            f"{each['mismatched']:.2f}",
-            f"{each['ssl_mean']:.2f} ± {each['ssl_std']:.2f}",
-            f"{each['seconds']:.0f}",
+            each.name,
+            each.recipe,
+            str(each.seed),
+            f"{each.matched:.2f}",
+            f"{each.mismatched:.2f}",
+            f"{each.ssl_mean:.2f} ± {each.ssl_std:.2f}",
+            f"{each.seconds:.0f}",
         ]
         for each in facts
     ]

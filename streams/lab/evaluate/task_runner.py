@@ -26,7 +26,6 @@ from streams.lab.evaluate.options import EvaluationOptions
 from streams.lab.evaluate.recordings import Recordings, load_data
 from streams.lab.evaluate.tasks import Task
 from streams.lab.study.code_state import code_digest
-from streams.lab.study.generators import prepare_generator
 from streams.lab.study.memory import peak_bytes, reset_peak, resident_bytes
 from streams.lab.study.prepare import (
     PreparedSource,
@@ -36,14 +35,13 @@ from streams.lab.study.prepare import (
     prepare_source,
     save_source,
 )
-from streams.lab.study.taught import prepare_alignment
+from streams.lab.study.taught import KINDS
 
 __all__ = [
-    "Align",
     "CalibratePolicy",
     "ChooseRecipe",
-    "MetaTrain",
     "TaskRunner",
+    "Teach",
     "TrainSource",
     "score_group",
     "start_worker",
@@ -82,27 +80,16 @@ class CalibratePolicy:
 
 
 @dataclass(frozen=True)
-class MetaTrain:
-    """Meta-train the generator of this name for this source."""
+class Teach:
+    """Teach a variant of one of `KINDS` for this source."""
 
+    kind: str
     seed: int
     recipe: str
     name: str
 
     def __str__(self) -> str:
-        return f"meta-training of {self.name} for source {self.recipe}, seed {self.seed}"
-
-
-@dataclass(frozen=True)
-class Align:
-    """Align a second encoder of this name with this source."""
-
-    seed: int
-    recipe: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"alignment of {self.name} with source {self.recipe}, seed {self.seed}"
+        return f"{KINDS[self.kind].work.format(self.name)} source {self.recipe}, seed {self.seed}"
 
 
 def start_worker(options: EvaluationOptions, folder: Path) -> "TaskRunner":
@@ -130,18 +117,15 @@ class TaskRunner:
         self._method = lru_cache(maxsize=64)(self._make_method)
         self._stream = lru_cache(maxsize=64)(self._make_stream)
 
-    def __call__(self, job: ChooseRecipe | TrainSource | CalibratePolicy | MetaTrain | Align | Task) -> Any:
+    def __call__(self, job: ChooseRecipe | TrainSource | CalibratePolicy | Teach | Task) -> Any:
         """Do one job; what it returns goes back to the parent."""
         if isinstance(job, ChooseRecipe):
             return prepare_choice(self._folder, self._dataset, self._options.epochs)
         if isinstance(job, CalibratePolicy):
             return prepare_policy(self._folder, self._dataset, job.recipe, job.seed).rung
-        if isinstance(job, MetaTrain):
-            context = self._source(job.recipe, job.seed).context
-            return prepare_generator(self._folder, self._dataset, context, job.recipe, job.name, time.process_time)
-        if isinstance(job, Align):
-            context = self._source(job.recipe, job.seed).context
-            return prepare_alignment(self._folder, self._dataset, context, job.recipe, job.name, time.process_time)
+        if isinstance(job, Teach):
+            context, clock = self._source(job.recipe, job.seed).context, time.process_time
+            return KINDS[job.kind].teach(self._folder, self._dataset, context, job.recipe, job.name, clock)
         if isinstance(job, TrainSource):
             prepared = prepare_source(self._dataset, job.recipe, job.seed, self._options.epochs)
             save_source(self._folder, prepared)

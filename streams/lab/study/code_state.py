@@ -21,7 +21,15 @@ from adaptation.model.robust import choose_augmentation
 from adaptation.model.train import fit
 from streams.lab.study.selection import selected_dataset
 
-__all__ = ["ALIGNMENT_MAKERS", "CHOICE_MAKERS", "GENERATOR_MAKERS", "POLICY_MAKERS", "SOURCE_MAKERS", "code_digest"]
+__all__ = [
+    "ALIGNMENT_MAKERS",
+    "CHOICE_MAKERS",
+    "GENERATOR_MAKERS",
+    "POLICY_MAKERS",
+    "SOURCE_MAKERS",
+    "Maker",
+    "code_digest",
+]
 
 Maker = Callable[..., Any]
 

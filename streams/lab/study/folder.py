@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from adaptation.errors import ConfigError
 from registry.folder import replace_file
 from streams.lab.study.selection import SIMULATION_SEED
 
-__all__ = ["FINISHED_FILE", "check_binding", "data_binding", "open_folder", "read_binding"]
+__all__ = ["FINISHED_FILE", "check_binding", "data_binding", "open_folder", "read_binding", "source_path"]
 
 FINISHED_FILE = "finished.jsonl"
 
@@ -105,6 +106,15 @@ def check_binding(folder: Path, binding: Mapping[str, Any]) -> None:
             f"{folder} holds results of another configuration ({texts}); choose another --out, repeat the options "
             "of that run to go on with it, or --force to delete its results"
         )
+
+
+def source_path(folder: Path, recipe: str, seed: int, suffix: str) -> Path:
+    """Return where a part of a source is kept, or of what belongs to it.
+
+    >>> str(source_path(Path("out"), "gain+noise:0.5", 0, "json"))
+    'out/sources/seed-0-gain-noise-0.5.json'
+    """
+    return folder / "sources" / f"seed-{seed}-{re.sub('[^A-Za-z0-9.]+', '-', recipe)}.{suffix}"
 
 
 def _bind(folder: Path, binding: dict[str, Any], force: bool) -> None:

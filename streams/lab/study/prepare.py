@@ -3,8 +3,7 @@
 sources/seed-0-none.safetensors     tensors
 sources/seed-0-none.json            figures of the training; written last, so its presence means complete
 sources/seed-0-none.policy          what the policy may do with it (JSON), where the policy is evaluated
-sources/seed-0-none.NAME.generator  generators (`streams.lab.study.generators`), where methods need them
-sources/seed-0-none.NAME.alignment  aligned encoders (`streams.lab.study.taught`), where methods need them
+sources/seed-0-none.NAME.KIND       what is taught for it (`streams.lab.study.taught`), where methods need it
 sources/choice.json                 what ``auto`` chose, with the figures that decided
 
 Each remembers which state of the code made it (`streams.lab.study.code_state`), for the report to tell.
@@ -12,7 +11,6 @@ Each remembers which state of the code made it (`streams.lab.study.code_state`),
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -34,9 +32,9 @@ from registry.bundles.tensor_file import read_tensors, write_tensors
 from registry.folder import replace_file
 from streams.lab.making.source_model import choose_recipe
 from streams.lab.study.code_state import CHOICE_MAKERS, POLICY_MAKERS, SOURCE_MAKERS, code_digest
-from streams.lab.study.generators import read_generators
+from streams.lab.study.folder import source_path
 from streams.lab.study.recipes import PLAIN, augmentation_of
-from streams.lab.study.taught import read_alignments
+from streams.lab.study.taught import ALIGNMENTS, GENERATORS
 
 __all__ = [
     "PreparedSource",
@@ -105,9 +103,9 @@ def save_source(folder: Path, prepared: PreparedSource) -> None:
     """Write a source into the evaluation's folder; the JSON file comes last and makes it count."""
     model = prepared.context.model
     assert isinstance(model, Classifier)  # made above
-    tensors, described = _paths(folder, prepared.facts["seed"], prepared.facts["recipe"])
-    replace_file(tensors, write_tensors(to_tensors(model)))
-    replace_file(described, _json({"facts": dict(prepared.facts)}))
+    recipe, seed = prepared.facts["recipe"], prepared.facts["seed"]
+    replace_file(source_path(folder, recipe, seed, "safetensors"), write_tensors(to_tensors(model)))
+    replace_file(source_path(folder, recipe, seed, "json"), _json({"facts": dict(prepared.facts)}))
 
 
 def load_source(folder: Path, dataset: Dataset, recipe: str, seed: int) -> PreparedSource:
@@ -116,15 +114,15 @@ def load_source(folder: Path, dataset: Dataset, recipe: str, seed: int) -> Prepa
     Raises:
         ContractError: The tensors do not fit the network.
     """
-    tensors, described = _paths(folder, seed, recipe)
-    content = json.loads(described.read_text())
+    tensors = source_path(folder, recipe, seed, "safetensors")
+    content = json.loads(source_path(folder, recipe, seed, "json").read_text())
     spec = default_spec(dataset)
     stored = tensors.read_bytes()
     model = from_tensors(spec, read_tensors(str(tensors), stored, expected_tensors(spec)))
     prepared = Prepared(
         read_policy(folder, recipe, seed),
-        read_generators(folder, recipe, seed),
-        read_alignments(folder, recipe, seed),
+        GENERATORS.read(folder, recipe, seed),
+        ALIGNMENTS.read(folder, recipe, seed),
     )
     digest = hashlib.blake2b(stored, digest_size=6).hexdigest()
     return PreparedSource(_context(dataset, model, seed), content["facts"], digest, prepared)
@@ -132,7 +130,7 @@ def load_source(folder: Path, dataset: Dataset, recipe: str, seed: int) -> Prepa
 
 def is_prepared(folder: Path, recipe: str, seed: int) -> bool:
     """Say whether a source is there, complete."""
-    return _paths(folder, seed, recipe)[1].exists()
+    return source_path(folder, recipe, seed, "json").exists()
 
 
 def read_facts(folder: Path) -> list[dict[str, Any]]:
@@ -181,7 +179,7 @@ def prepare_policy(folder: Path, dataset: Dataset, recipe: str, seed: int) -> Po
 
 def policy_path(folder: Path, recipe: str, seed: int) -> Path:
     """Return where the policy's settings are kept."""
-    return _paths(folder, seed, recipe)[1].with_suffix(".policy")
+    return source_path(folder, recipe, seed, "policy")
 
 
 def read_policy(folder: Path, recipe: str, seed: int) -> PolicySettings | None:
@@ -228,11 +226,6 @@ def _context(dataset: Dataset, model: torch.nn.Module, seed: int) -> SourceConte
     rows = balanced_rows(dataset.source.labels, _SAMPLE, seed)
     recorded, labels = torch.from_numpy(dataset.source.windows), torch.from_numpy(dataset.source.labels)
     return SourceContext(model, recorded[rows], labels[rows], seed, recorded)
-
-
-def _paths(folder: Path, seed: int, recipe: str) -> tuple[Path, Path]:
-    stem = f"seed-{seed}-{re.sub('[^A-Za-z0-9.]+', '-', recipe)}"
-    return folder / "sources" / f"{stem}.safetensors", folder / "sources" / f"{stem}.json"
 
 
 def _json(content: Mapping[str, Any]) -> bytes:

@@ -19,9 +19,9 @@ from streams.lab.evaluate.options import EvaluationOptions, parse_choice
 from streams.lab.evaluate.recordings import load_data
 from streams.lab.evaluate.task_runner import unpack_bits
 from streams.lab.evaluate.tasks import read_finished
-from streams.lab.study.generators import generator_path, read_generators
 from streams.lab.study.prepare import load_source, policy_path, prepare_source, read_policy, save_source
 from streams.lab.study.processes import WorkerDied
+from streams.lab.study.taught import GENERATORS
 
 
 def run(recordings: Path, out: Path, *arguments: object) -> int:
@@ -429,7 +429,7 @@ def test_generators_are_taught_once_kept_shown_and_taught_again_on_demand(
     options = ["--seeds", 1, "--augment", "none", "--batch-sizes", 16, "--streams", "ordered"]
     names = ["--methods", "mgg,generalizeformer"]
     assert run(recordings, tmp_path / "out", *options, *names) == 0
-    kept = {name: generator_path(tmp_path / "out", "none", 0, name) for name in ("mgg", "generalizeformer")}
+    kept = {name: GENERATORS.path(tmp_path / "out", "none", 0, name) for name in ("mgg", "generalizeformer")}
     first = {name: path.read_bytes() for name, path in kept.items()}
     rows = rows_of(tmp_path / "out")
     assert {row["method"] for row in rows} == {"source", "mgg", "generalizeformer"}
@@ -451,15 +451,15 @@ def test_a_damaged_generator_and_one_of_other_settings_are_named(
     monkeypatch.setattr(meta_train, "_PATIENCE", 1)
     options = ["--seeds", 1, "--augment", "none", "--batch-sizes", 16, "--streams", "ordered", "--methods", "mgg"]
     assert run(recordings, tmp_path / "out", *options) == 0
-    path = generator_path(tmp_path / "out", "none", 0, "mgg")
+    path = GENERATORS.path(tmp_path / "out", "none", 0, "mgg")
     whole = path.read_bytes()
     path.write_bytes(whole.replace(b'\\"alpha\\": 0.03', b'\\"alpha\\": 0.02'))
     assert path.read_bytes() != whole
     with pytest.raises(ContractError, match="--again mgg makes it anew"):
-        read_generators(tmp_path / "out", "none", 0)
+        GENERATORS.read(tmp_path / "out", "none", 0)
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ContractError, match="damaged"):
-        read_generators(tmp_path / "out", "none", 0)
+        GENERATORS.read(tmp_path / "out", "none", 0)
 
 
 def test_all_leaves_the_ablations_to_those_who_ask_for_them() -> None:
