@@ -70,10 +70,10 @@ def load(folder: Path, seeds: int) -> Evaluated:
     dataset = load_data(folder, None)
     sources: dict[str, list[PreparedSource]] = {}
     for facts in read_facts(folder):
-        if facts["seed"] < seeds:
-            source = load_source(folder, dataset, facts["recipe"], facts["seed"])
+        if facts.seed < seeds:
+            source = load_source(folder, dataset, facts.recipe, facts.seed)
             if set(NAMES) <= set(source.prepared.generators):
-                sources.setdefault(facts["recipe"], []).append(source)
+                sources.setdefault(facts.recipe, []).append(source)
     return Evaluated(folder.name.rpartition("-")[2], dataset, sources)
 
 

@@ -91,15 +91,13 @@ def main() -> None:
     torch.set_num_threads(1)
     dataset = load_data(arguments.evaluation, arguments.data)
     facts = [
-        found
-        for found in read_facts(arguments.evaluation)
-        if arguments.seeds is None or found["seed"] < arguments.seeds
+        found for found in read_facts(arguments.evaluation) if arguments.seeds is None or found.seed < arguments.seeds
     ]
     assert dataset.target is not None  # load_data has checked it
     target = every(dataset.target, arguments.stride)
     rows = []
-    for recipe in dict.fromkeys(found["recipe"] for found in facts):
-        seeds = [found["seed"] for found in facts if found["recipe"] == recipe]
+    for recipe in dict.fromkeys(found.recipe for found in facts):
+        seeds = [found.seed for found in facts if found.recipe == recipe]
         rows += study(recipe, [load_source(arguments.evaluation, dataset, recipe, s).context for s in seeds], target)
     print(json.dumps([asdict(row) for row in rows], indent=2) if arguments.json else markdown(rows))
 

@@ -52,8 +52,8 @@ def study_lines(folder: Path, data: Path, groups: int, steps: int, rate: float) 
     selection = {n: tuple(v) if isinstance(v, list) else v for n, v in bound["selection"].items()}
     recordings = load_recordings(ContinualOptions({**selection, "data": data / bound["data"]}, ("naive",)))
     facts = read_facts(folder)
-    for recipe in dict.fromkeys(each["recipe"] for each in facts):
-        seeds = [each["seed"] for each in facts if each["recipe"] == recipe]
+    for recipe in dict.fromkeys(each.recipe for each in facts):
+        seeds = [each.seed for each in facts if each.recipe == recipe]
         found: dict[str, list[tuple[float, float, float]]] = {method: [] for method in METHODS}
         for seed in seeds:
             context = load_source(folder, recordings.dataset, recipe, seed).context

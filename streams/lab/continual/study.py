@@ -25,11 +25,11 @@ from adaptation.projection.report import distances, lipschitz
 from infra.allocator import keep_freed_memory
 from streams.lab.continual.options import FINE_TUNED, ContinualOptions, binding
 from streams.lab.continual.runs import Run, is_finished, keep_run
-from streams.lab.evaluate.evaluation import recipe_of
 from streams.lab.evaluate.task_runner import ChooseRecipe, TrainSource
+from streams.lab.study.choices import prepare_choice, read_choice, recipes_of
 from streams.lab.study.code_state import code_digest
 from streams.lab.study.folder import open_folder
-from streams.lab.study.prepare import is_prepared, load_source, prepare_choice, prepare_source, read_choice, save_source
+from streams.lab.study.prepare import is_prepared, load_source, prepare_source, save_source
 from streams.lab.study.processes import Failure, finish_all, run_jobs
 from streams.lab.study.selection import SIMULATION_SEED, selected_dataset
 
@@ -72,7 +72,7 @@ def run_study(options: ContinualOptions, folder: Path, force: bool, progress: Pr
         trainings = [
             TrainSource(seed, recipe)
             for seed in range(options.seeds)
-            for recipe in dict.fromkeys(recipe_of(folder, augment) for augment in options.augment)
+            for recipe in recipes_of(folder, options.augment)
             if not is_prepared(folder, recipe, seed)
         ]
         _finish(trainings, options, folder, progress)
@@ -94,7 +94,7 @@ def list_runs(options: ContinualOptions, folder: Path) -> list[Run]:
     """Return all runs: seed by seed, the reference of each source first."""
     runs = []
     for seed in range(options.seeds):
-        for recipe in dict.fromkeys(recipe_of(folder, augment) for augment in options.augment):
+        for recipe in recipes_of(folder, options.augment):
             runs.append(Run(recipe, seed, FINE_TUNED, 1e-3, 1.0, 0.0))
             runs += [
                 Run(recipe, seed, method, rate, fraction, wrong)
@@ -148,7 +148,7 @@ class _Worker:
         if isinstance(job, TrainSource):
             prepared = prepare_source(self._data.dataset, job.recipe, job.seed)
             save_source(self._folder, prepared)
-            return dict(prepared.facts)
+            return prepared.facts
         return {"code": self._code, **(self._fine_tune(job) if job.method == FINE_TUNED else self._learn(job))}
 
     def _learner(self, job: Run, settings: LearnerSettings) -> Learner:

@@ -6,19 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from adaptation.data.dataset import Split
-from adaptation.errors import ConfigError, ContractError
+from adaptation.errors import ConfigError
 from adaptation.evaluation.streams import stream_members
 from streams.lab.evaluate.options import EvaluationOptions, binding
 from streams.lab.evaluate.recordings import load_data
 from streams.lab.evaluate.task_runner import CalibratePolicy, ChooseRecipe, Teach, TrainSource, start_worker
 from streams.lab.evaluate.tasks import Task, append_finished, forget_tasks, open_finished, read_finished
+from streams.lab.study.choices import policy_path, read_choice, read_policy, recipes_of
 from streams.lab.study.folder import FINISHED_FILE, open_folder
-from streams.lab.study.prepare import is_prepared, policy_path, read_choice, read_policy
+from streams.lab.study.prepare import is_prepared
 from streams.lab.study.processes import EXPECTED, Failure, finish_all, run_jobs
 from streams.lab.study.recipes import PLAIN
 from streams.lab.study.taught import KINDS, Kind
 
-__all__ = ["FailedTask", "Progress", "list_tasks", "recipe_of", "run_evaluation"]
+__all__ = ["FailedTask", "Progress", "list_tasks", "run_evaluation"]
 
 Progress = Callable[[str, int, int, str], None]  # stage, done, of, what came last
 
@@ -94,7 +95,7 @@ def list_tasks(options: EvaluationOptions, folder: Path, target: Split) -> list[
     """
     tasks = []
     for seed in range(options.seeds):
-        recipes = list(dict.fromkeys(recipe_of(folder, augment) for augment in options.augment))
+        recipes = recipes_of(folder, options.augment)
         for stream in options.streams:
             members = stream_members(target, stream)
             for batch_size in sorted(options.batch_sizes, reverse=True):
@@ -107,20 +108,6 @@ def list_tasks(options: EvaluationOptions, folder: Path, target: Split) -> list[
                         for groups in members
                     ]
     return tasks
-
-
-def recipe_of(folder: Path, augment: str) -> str:
-    """Return the recipe behind a kind of source: itself, or what ``auto`` chose.
-
-    Raises:
-        ContractError: It has not chosen yet.
-    """
-    if augment != "auto":
-        return augment
-    choice = read_choice(folder)
-    if choice is None:
-        raise ContractError(f"{folder} has no choice of augmentation; run the evaluation again")
-    return str(choice["recipe"])
 
 
 def _forget(tasks: Sequence[Task], folder: Path, methods: Sequence[str]) -> None:
@@ -164,7 +151,7 @@ def _teach(options: EvaluationOptions, folder: Path, kind: Kind[Any, Any, Any], 
 
 def _pairs(options: EvaluationOptions, folder: Path) -> list[tuple[int, str]]:
     """Return every seed with every recipe asked for."""
-    recipes = list(dict.fromkeys(recipe_of(folder, augment) for augment in options.augment))
+    recipes = recipes_of(folder, options.augment)
     return [(seed, recipe) for seed in range(options.seeds) for recipe in recipes]
 
 

@@ -9,12 +9,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from streams.lab.evaluate.evaluation import recipe_of
 from streams.lab.evaluate.lines import Line, summarise_lines
 from streams.lab.evaluate.options import EvaluationOptions
 from streams.lab.evaluate.results import SOURCE, Results
 from streams.lab.evaluate.task_runner import unpack_bits
 from streams.lab.evaluate.tasks import Task, read_finished
+from streams.lab.study.choices import recipe_of
 from streams.lab.study.folder import FINISHED_FILE
 from streams.lab.study.plots import STYLE, write_plot
 from streams.lab.study.recipes import PLAIN
@@ -61,11 +61,12 @@ def _read_curves(
     finished: Mapping[Task, Any], folder: Path, options: EvaluationOptions, stream: str, batch_size: int
 ) -> Curves:
     curves: Curves = {}
+    recipes = {augment: recipe_of(folder, augment) for augment in options.shown}
     for task, result in finished.items():
         if (task.stream, task.batch_size) != (stream, batch_size) or task.seed >= options.seeds:
             continue
-        for augment in options.shown:
-            if recipe_of(folder, augment) == task.source:
+        for augment, recipe in recipes.items():
+            if recipe == task.source:
                 for entry in result["groups"]:
                     by_group = curves.setdefault((augment, task.method), {})
                     by_group.setdefault(entry["group"], []).append(unpack_bits(entry))

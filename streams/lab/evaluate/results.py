@@ -14,10 +14,11 @@ from adaptation.errors import ContractError
 from adaptation.evaluation.harm import Change, paired_change
 from adaptation.evaluation.scoring import collapsed
 from registry.folder import replace_file
-from streams.lab.evaluate.evaluation import FailedTask, recipe_of
+from streams.lab.evaluate.evaluation import FailedTask
 from streams.lab.evaluate.options import EvaluationOptions
 from streams.lab.evaluate.task_runner import unpack_bits
 from streams.lab.evaluate.tasks import Task, read_finished
+from streams.lab.study.choices import KeptChoice, KeptPolicy, read_choice, read_kept_policy, recipe_of
 from streams.lab.study.code_state import (
     CHOICE_MAKERS,
     POLICY_MAKERS,
@@ -25,7 +26,7 @@ from streams.lab.study.code_state import (
     code_digest,
 )
 from streams.lab.study.folder import FINISHED_FILE, read_binding
-from streams.lab.study.prepare import read_choice, read_facts, read_policy, read_policy_code
+from streams.lab.study.prepare import SourceFacts, read_facts
 from streams.lab.study.recipes import PLAIN
 from streams.lab.study.taught import ALIGNMENTS, GENERATORS, AlignmentFacts, GeneratorFacts, Kind, TaughtFacts
 
@@ -120,9 +121,9 @@ class Results:
 
     rows: tuple[Row, ...]
     about: Mapping[str, Any]
-    sources: Sequence[Mapping[str, Any]]
-    choice: Mapping[str, Any] | None
-    policies: Sequence[Mapping[str, Any]]
+    sources: Sequence[SourceFacts]
+    choice: KeptChoice | None
+    policies: Sequence[KeptPolicy]
     generators: Sequence[GeneratorFacts]
     alignments: Sequence[AlignmentFacts]
     outdated: Sequence[str]
@@ -149,13 +150,16 @@ def collect_results(
     models = {task: result["model"] for task, result in finished.items() if result["groups"]}
     rows = []
     for augment in options.shown:
+        recipe = recipe_of(folder, augment)
         for task in tasks:
-            if task in finished and task.source == recipe_of(folder, augment):
+            if task in finished and task.source == recipe:
                 result = finished[task]
                 rows += [_row(augment, task, result, entry, index, models) for entry in result["groups"]]
     used = sorted({(task.source, task.seed) for task in tasks}, key=lambda pair: (pair[1], pair[0]))
-    sources = [facts for facts in read_facts(folder) if (facts["recipe"], facts["seed"]) in used]
+    sources = [facts for facts in read_facts(folder) if (facts.recipe, facts.seed) in used]
     choice = read_choice(folder) if "auto" in options.augment else None
+    kept = [read_kept_policy(folder, recipe, seed) for recipe, seed in used]
+    policies = [policy for policy in kept if policy is not None]
     generators, alignments = (_taught(kind, folder, options, used) for kind in (GENERATORS, ALIGNMENTS))
     rows.sort(key=lambda row: _place(row, options))
     about = {
@@ -170,15 +174,11 @@ def collect_results(
         about=about,
         sources=sources,
         choice=choice,
-        policies=[
-            {"recipe": recipe, "seed": seed, **asdict(policy)}
-            for recipe, seed in used
-            if (policy := read_policy(folder, recipe, seed)) is not None
-        ],
+        policies=policies,
         generators=generators,
         alignments=alignments,
         outdated=[
-            *_outdated(folder, sources, choice, used),
+            *_outdated(sources, choice, policies),
             *_outdated_taught(GENERATORS, generators),
             *_outdated_taught(ALIGNMENTS, alignments),
         ],
@@ -190,26 +190,20 @@ def collect_results(
 
 def write_json(path: Path, results: Results) -> None:
     """Write ``results.json``."""
-    content = json.dumps(asdict(results), allow_nan=False)
+    policies = [{"recipe": each.recipe, "seed": each.seed, **asdict(each.settings)} for each in results.policies]
+    content = json.dumps({**asdict(results), "policies": policies}, allow_nan=False)
     # One row per line: readable with grep.
     replace_file(path, (content.replace('{"method"', '\n{"method"') + "\n").encode())
 
 
-def _outdated(
-    folder: Path,
-    sources: Sequence[Mapping[str, Any]],
-    choice: Mapping[str, Any] | None,
-    used: Sequence[tuple[str, int]],
-) -> list[str]:
+def _outdated(sources: Sequence[SourceFacts], choice: KeptChoice | None, policies: Sequence[KeptPolicy]) -> list[str]:
     """Name what is reused although the code that makes it has changed since."""
     source_code, choice_code, policy_code = map(code_digest, (SOURCE_MAKERS, CHOICE_MAKERS, POLICY_MAKERS))
-    found = [f"source {facts['recipe']}, seed {facts['seed']}" for facts in sources if facts.get("code") != source_code]
-    if choice is not None and choice.get("code") != choice_code:
-        found.append("choice of `auto`")
-    for recipe, seed in used:
-        if read_policy(folder, recipe, seed) and read_policy_code(folder, recipe, seed) != policy_code:
-            found.append(f"policy for source {recipe}, seed {seed}")
-    return found
+    return [
+        *(f"source {each.recipe}, seed {each.seed}" for each in sources if each.code != source_code),
+        *(["choice of `auto`"] if choice is not None and choice.code != choice_code else []),
+        *(f"policy for source {each.recipe}, seed {each.seed}" for each in policies if each.code != policy_code),
+    ]
 
 
 def _taught(

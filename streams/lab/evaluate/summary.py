@@ -2,8 +2,8 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
 
+from adaptation.methods.policy_settings import PolicySettings
 from streams.lab.evaluate.lines import Line, summarise_lines
 from streams.lab.evaluate.reading_guide import reading_guide
 from streams.lab.evaluate.results import SOURCE, Results, Row
@@ -98,26 +98,21 @@ def _head(results: Results, command: str) -> str:
             table(
                 ["source model", "seed", "windows", "epochs", "last loss, nats"],
                 [
-                    [
-                        str(facts["recipe"]),
-                        str(facts["seed"]),
-                        str(facts["windows"]),
-                        str(facts["epochs"]),
-                        f"{facts['loss']:.3f}",
-                    ]
+                    [facts.recipe, str(facts.seed), str(facts.windows), str(facts.epochs), f"{facts.loss:.3f}"]
                     for facts in results.sources
                 ],
             )
         )
     if (choice := results.choice) is not None:
-        by = "leaving groups out" if choice["judged_by"] == "groups" else "simulated shifts of one group"
-        weak = ", which is weak evidence" if choice["weak"] else ""
-        text.append(f"`auto` chose {choice['recipe']}, judged by {by}{weak}.\n")
-    for policy in results.policies:
-        when = "through its gate" if policy["gated"] else "always"
-        weak = " (weak evidence)" if policy["weak"] else ""
-        rung = "the source only" if policy["rung"] == SOURCE else f"`{policy['rung']}` {when}"
-        text.append(f"`policy` for source {policy['recipe']}, seed {policy['seed']}: {rung}{weak}{_proof(policy)}.\n")
+        by = "leaving groups out" if choice.judged_by == "groups" else "simulated shifts of one group"
+        weak = ", which is weak evidence" if choice.weak else ""
+        text.append(f"`auto` chose {choice.recipe}, judged by {by}{weak}.\n")
+    for kept in results.policies:
+        policy = kept.settings
+        when = "through its gate" if policy.gated else "always"
+        weak = " (weak evidence)" if policy.weak else ""
+        rung = "the source only" if policy.rung == SOURCE else f"`{policy.rung}` {when}"
+        text.append(f"`policy` for source {kept.recipe}, seed {kept.seed}: {rung}{weak}{_proof(policy)}.\n")
     if results.generators:
         text.append(_generators(results.generators))
     if results.alignments:
@@ -167,13 +162,13 @@ def _alignments(facts: Sequence[AlignmentFacts]) -> str:
     )
 
 
-def _proof(policy: Mapping[str, Any]) -> str:
+def _proof(policy: PolicySettings) -> str:
     """Say what the chosen rung did on the devices left out, where it answered always."""
-    tried = [score for score in policy["table"] if score["rung"] == policy["rung"]]
+    tried = [score for score in policy.table if score.rung == policy.rung]
     if not tried:
         return ""
-    gain = statistics.fmean(score["accuracy"] - score["source_accuracy"] for score in tried)
-    loss = ", **a loss: only the gate holds it back**" if gain < 0 and policy["gated"] else ""
+    gain = statistics.fmean(score.accuracy - score.source_accuracy for score in tried)
+    loss = ", **a loss: only the gate holds it back**" if gain < 0 and policy.gated else ""
     devices = f"{len(tried)} source devices left out of training"
     return f"; without a gate it gained {points(gain)} points in the mean on {devices}{loss}"
 

@@ -25,16 +25,10 @@ from infra.allocator import keep_freed_memory
 from streams.lab.evaluate.options import EvaluationOptions
 from streams.lab.evaluate.recordings import Recordings, load_data
 from streams.lab.evaluate.tasks import Task
+from streams.lab.study.choices import prepare_choice, prepare_policy
 from streams.lab.study.code_state import code_digest
 from streams.lab.study.memory import peak_bytes, reset_peak, resident_bytes
-from streams.lab.study.prepare import (
-    PreparedSource,
-    load_source,
-    prepare_choice,
-    prepare_policy,
-    prepare_source,
-    save_source,
-)
+from streams.lab.study.prepare import PreparedSource, load_source, prepare_source, save_source
 from streams.lab.study.taught import KINDS
 
 __all__ = [
@@ -129,7 +123,7 @@ class TaskRunner:
         if isinstance(job, TrainSource):
             prepared = prepare_source(self._dataset, job.recipe, job.seed, self._options.epochs)
             save_source(self._folder, prepared)
-            return dict(prepared.facts)
+            return prepared.facts
         return self._run(job)
 
     def _run(self, task: Task) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 from adaptation.errors import ContractError
 from registry.folder import replace_file
+from streams.lab.study.recipes import respelt
 
 __all__ = ["Task", "append_finished", "current_name", "forget_tasks", "open_finished", "read_finished"]
 
@@ -72,8 +73,8 @@ def read_finished(path: Path) -> tuple[dict[Task, dict[str, Any]], int]:
         try:
             entry = json.loads(line)
             fields = entry["task"]
-            source = fields["source"].replace(",", "+")  # once joined by commas
-            task = Task(**{**fields, "source": source, "method": current_name(fields["method"])})
+            source, method = respelt(fields["source"]), current_name(fields["method"])
+            task = Task(**{**fields, "source": source, "method": method})
             if all(group.keys() >= _NEEDED for group in entry["groups"]):
                 found[task] = entry
         except (ValueError, TypeError, KeyError, AttributeError) as error:

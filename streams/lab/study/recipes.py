@@ -3,7 +3,7 @@
 from adaptation.data.augment import Augmentation, parse_augmentation
 from adaptation.errors import ConfigError
 
-__all__ = ["PLAIN", "augmentation_of", "parse_sources"]
+__all__ = ["PLAIN", "augmentation_of", "parse_sources", "respelt"]
 
 PLAIN = "none"  # the source as it is always trained: shown beside every other
 
@@ -41,3 +41,12 @@ def parse_sources(text: str) -> tuple[str, ...]:
                 ) from error
         sources.append(name)
     return tuple(dict.fromkeys(sources))
+
+
+def respelt(recipe: str) -> str:
+    """Spell a recipe as it is spelt now: folders of earlier versions have commas.
+
+    >>> respelt("gain,noise:0.5")
+    'gain+noise:0.5'
+    """
+    return recipe.replace(",", "+")

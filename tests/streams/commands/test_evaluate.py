@@ -19,7 +19,8 @@ from streams.lab.evaluate.options import EvaluationOptions, parse_choice
 from streams.lab.evaluate.recordings import load_data
 from streams.lab.evaluate.task_runner import unpack_bits
 from streams.lab.evaluate.tasks import read_finished
-from streams.lab.study.prepare import load_source, policy_path, prepare_source, read_policy, save_source
+from streams.lab.study.choices import policy_path, read_policy
+from streams.lab.study.prepare import load_source, prepare_source, save_source
 from streams.lab.study.processes import WorkerDied
 from streams.lab.study.taught import GENERATORS
 
@@ -399,7 +400,7 @@ def test_what_the_policy_may_do_is_found_out_once_per_source_and_forgotten_on_re
         asked.append(arguments)
         return settings
 
-    monkeypatch.setattr("streams.lab.study.prepare.calibrate_policy", calibrate)
+    monkeypatch.setattr("streams.lab.study.choices.calibrate_policy", calibrate)
     options = ["--methods", "policy", "--seeds", 1, "--augment", "none", "--batch-sizes", 8, "--streams", "ordered"]
     for _ in range(2):
         assert run(recordings, tmp_path, *options) == 0

@@ -1,8 +1,8 @@
 """Tables from rows that do not fit each other, and verdicts that could not be reached."""
 
 from dataclasses import replace
-from typing import Any
 
+from adaptation.methods.policy_settings import PolicySettings, RungScore
 from streams.lab.evaluate.lines import Line
 from streams.lab.evaluate.results import Row
 from streams.lab.evaluate.summary import HEAD, _corruptions, _proof, cells
@@ -80,10 +80,11 @@ def test_undecided_pairs_are_counted_apart() -> None:
 
 
 def test_only_the_chosen_rung_counts_as_its_proof() -> None:
-    table: list[dict[str, Any]] = [
-        {"device": "1", "rung": "prototypes", "source_accuracy": 0.5, "accuracy": 0.6},
-        {"device": "1", "rung": "statistics", "source_accuracy": 0.5, "accuracy": 0.1},
-    ]
-    told = _proof({"rung": "prototypes", "gated": True, "table": table})
+    table = (
+        RungScore("1", "prototypes", 0.5, 0.6, gate=1.0, agreement=(0.9,) * 5),
+        RungScore("1", "statistics", 0.5, 0.1, gate=1.0, agreement=(0.9,) * 5),
+    )
+    settings = PolicySettings("prototypes", True, 0.5, 0.25, 256.0, weak=False, table=table)
+    told = _proof(settings)
     assert told == "; without a gate it gained +10.0 points in the mean on 1 source devices left out of training"
-    assert _proof({"rung": "source", "gated": True, "table": table}) == ""
+    assert _proof(replace(settings, rung="source")) == ""

@@ -1,5 +1,6 @@
 """What an evaluation prepares: what methods may know of the source."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from adaptation.generators.affine_gradient import source_features
 from adaptation.generators.episodes import Recordings
 from adaptation.generators.meta_task import ALONE, MetaTask
 from adaptation.model.network import Network
-from streams.lab.study.prepare import load_source, prepare_source, save_source
+from streams.lab.study.prepare import SourceFacts, load_source, prepare_source, read_facts, save_source
 from tests.adaptation.tiny_nets import tones
 
 
@@ -35,3 +36,16 @@ def test_methods_compare_features_to_the_very_windows_that_generators_are_taught
     assert all(torch.equal(value, getattr(task.source, name)) for name, value in vars(shown).items())
     balanced = source_features(Network(context.model), context.windows)
     assert not torch.allclose(balanced.mean, shown.mean, atol=1e-3)
+
+
+def test_facts_that_an_earlier_version_kept_are_still_read(tmp_path: Path) -> None:
+    folder = tmp_path / "sources"
+    folder.mkdir()
+    older = {"seed": 1, "recipe": "gain,noise:1", "windows": 9, "epochs": 2, "loss": 0.5, "held_out_by": "groups"}
+    (folder / "seed-1-gain-noise-1.json").write_text(json.dumps({"facts": older}))
+    newer = {"seed": 0, "recipe": "none", "windows": 9, "epochs": 2, "loss": 0.25, "code": "0123456789ab"}
+    (folder / "seed-0-none.json").write_text(json.dumps({"facts": newer}))
+    assert read_facts(tmp_path) == [
+        SourceFacts(0, "none", 9, 2, 0.25, "0123456789ab"),
+        SourceFacts(1, "gain+noise:1", 9, 2, 0.5, None),
+    ]
