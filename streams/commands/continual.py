@@ -135,7 +135,7 @@ def command(
     from streams.lab.continual.page import write_page, write_results
     from streams.lab.continual.results import collect, figures
     from streams.lab.continual.study import run_study
-    from streams.lab.study.processes import EXPECTED, WorkerDied
+    from streams.lab.study.processes import WorkerDied
 
     try:
         with stage_progress() as progress:
@@ -143,7 +143,7 @@ def command(
     except WorkerDied as error:
         click.echo(f"error: {error}", err=True)
         click.get_current_context().exit(_EXIT_AGAIN)
-    texts = [f"{run}: {failure.kind}: {failure.message}" for run, failure in failed]
+    texts = [str(item) for item in failed]
     results = collect(options, out, texts)
     files = [out / "results.json", out / "summary.md"]
     write_results(files[0], options, results)
@@ -158,8 +158,7 @@ def command(
         click.echo(f"failed: {text}", err=True)
     if texts:
         click.echo(f"error: {len(texts)} runs failed; the same command tries them again", err=True)
-        expected = all(failure.kind in EXPECTED for _, failure in failed)
-        click.get_current_context().exit(3 if expected else _EXIT_BUG)
+        click.get_current_context().exit(3 if all(item.expected for item in failed) else _EXIT_BUG)
 
 
 def _print_table(results: "Results", files: list[Path]) -> None:

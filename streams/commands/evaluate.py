@@ -135,11 +135,11 @@ def command(
     )
     repeated = parse_choice("--again", again, options.methods) if again is not None else ()
 
-    from streams.lab.evaluate.evaluation import FailedTask, run_evaluation
+    from streams.lab.evaluate.evaluation import run_evaluation
     from streams.lab.evaluate.report import write_report
-    from streams.lab.study.processes import WorkerDied
+    from streams.lab.study.processes import FailedJob, WorkerDied
 
-    failed: list[FailedTask] = []
+    failed: list[FailedJob] = []
     if not report_only:
         try:
             with stage_progress() as progress:
@@ -153,7 +153,7 @@ def command(
     else:
         _print_table(results, files)
     for item in failed:
-        click.echo(f"failed: {item.task}: {item.failure.kind}: {item.failure.message}", err=True)
+        click.echo(f"failed: {item}", err=True)
     if failed:
         click.echo(
             f"error: {len(failed)} tasks failed (results.json has the traces); the same command tries them again",

@@ -1,9 +1,8 @@
 """Sources first, then every run that is not kept yet, in worker processes."""
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +21,16 @@ from adaptation.errors import ConfigError
 from adaptation.evaluation.harm import block_length, paired_change
 from adaptation.evaluation.run import balanced_rows
 from adaptation.projection.report import distances, lipschitz
-from infra.allocator import keep_freed_memory
 from streams.lab.continual.options import FINE_TUNED, ContinualOptions, binding
 from streams.lab.continual.runs import Run, is_finished, keep_run
-from streams.lab.evaluate.task_runner import ChooseRecipe, TrainSource
-from streams.lab.study.choices import prepare_choice, read_choice, recipes_of
+from streams.lab.study.choices import recipes_of
 from streams.lab.study.code_state import code_digest
 from streams.lab.study.folder import open_folder
-from streams.lab.study.prepare import is_prepared, load_source, prepare_source, save_source
-from streams.lab.study.processes import Failure, finish_all, run_jobs
+from streams.lab.study.jobs import SourceJob, SourceMaker, make_sources, set_up_worker
+from streams.lab.study.processes import FailedJob, StageProgress, Workers
 from streams.lab.study.selection import SIMULATION_SEED, selected_dataset
 
 __all__ = ["Recordings", "list_runs", "load_recordings", "run_study"]
-
-Progress = Callable[[str, int, int, str], None]  # stage, done, of, what came last
 
 _FINE_TUNING_EPOCHS = 10
 _LEAST_FINE_TUNING_STEPS = 300
@@ -57,7 +52,7 @@ class Recordings:
     domains: tuple[Domain, ...]
 
 
-def run_study(options: ContinualOptions, folder: Path, force: bool, progress: Progress) -> list[tuple[Run, Failure]]:
+def run_study(options: ContinualOptions, folder: Path, force: bool, progress: StageProgress) -> list[FailedJob]:
     """Do what is not done yet; return what failed, which the next call tries again.
 
     Raises:
@@ -67,27 +62,11 @@ def run_study(options: ContinualOptions, folder: Path, force: bool, progress: Pr
     """
     load_recordings(options)  # refuses what no worker could use
     with open_folder(folder, binding(options), force):
-        choice = [ChooseRecipe()] if "auto" in options.augment and read_choice(folder) is None else []
-        _finish(choice, options, folder, progress)
-        trainings = [
-            TrainSource(seed, recipe)
-            for seed in range(options.seeds)
-            for recipe in recipes_of(folder, options.augment)
-            if not is_prepared(folder, recipe, seed)
-        ]
-        _finish(trainings, options, folder, progress)
+        workers = Workers(_start_worker, (options, folder), options.jobs, progress)
+        make_sources(folder, options.augment, options.seeds, partial(workers.finish, "preparing sources"))
         runs = list_runs(options, folder)
         missing = [each for each in runs if not is_finished(folder, each)]
-        done, failed = len(runs) - len(missing), []
-        progress("learning", done, len(runs), "")
-        for job, result in run_jobs(missing, _start_worker, (options, folder), options.jobs):
-            if isinstance(result, Failure):
-                failed.append((job, result))
-            else:
-                keep_run(folder, job, result)
-            done += 1
-            progress("learning", done, len(runs), str(job))
-        return failed
+        return workers.attempt("learning", missing, len(runs), partial(keep_run, folder))
 
 
 def list_runs(options: ContinualOptions, folder: Path) -> list[Run]:
@@ -123,39 +102,27 @@ def load_recordings(options: ContinualOptions) -> Recordings:
     return Recordings(replace(dataset, source=_take(dataset.source, learned), target=None), source, domains)
 
 
-def _finish(jobs: list[Any], options: ContinualOptions, folder: Path, progress: Progress) -> None:
-    work = run_jobs(jobs, _start_worker, (options, folder), options.jobs)
-    finish_all(work, lambda done, job: progress("preparing sources", done, len(jobs), str(job)))
-
-
 def _start_worker(options: ContinualOptions, folder: Path) -> "_Worker":
-    keep_freed_memory()
-    torch.set_num_threads(1)
+    set_up_worker()
     return _Worker(options, folder)
 
 
 class _Worker:
     def __init__(self, options: ContinualOptions, folder: Path) -> None:
-        self._options, self._folder, self._data = options, folder, load_recordings(options)
+        self._options, self._data = options, load_recordings(options)
+        self._sources = SourceMaker(folder, self._data.dataset)
         self._code = code_digest()
-        self._context = lru_cache(maxsize=4)(
-            lambda recipe, seed: load_source(folder, self._data.dataset, recipe, seed).context
-        )
 
-    def __call__(self, job: ChooseRecipe | TrainSource | Run) -> Any:
-        if isinstance(job, ChooseRecipe):
-            return prepare_choice(self._folder, self._data.dataset)
-        if isinstance(job, TrainSource):
-            prepared = prepare_source(self._data.dataset, job.recipe, job.seed)
-            save_source(self._folder, prepared)
-            return prepared.facts
+    def __call__(self, job: SourceJob | Run) -> Any:
+        if not isinstance(job, Run):
+            return self._sources.do(job)
         return {"code": self._code, **(self._fine_tune(job) if job.method == FINE_TUNED else self._learn(job))}
 
     def _learner(self, job: Run, settings: LearnerSettings) -> Learner:
         windows, labels = self._data.source.windows, self._data.source.labels
         rows = torch.from_numpy(balanced_rows(labels.numpy(), min(_SOURCE_WINDOWS, len(labels)), job.seed))
         source = Labelled(windows[rows], labels[rows], torch.zeros_like(labels[rows]))
-        model = self._context(job.recipe, job.seed).model
+        model = self._sources.load(job.recipe, job.seed).context.model
         return Learner(model, source, self._data.dataset.classes, settings, job.seed)
 
     def _fine_tune(self, job: Run) -> dict[str, Any]:
@@ -179,7 +146,7 @@ class _Worker:
 
     def _moved(self, job: Run, after: nn.Module) -> dict[str, Any]:
         """Return how far the last model is from the source, and what it may amplify."""
-        before = self._context(job.recipe, job.seed).model
+        before = self._sources.load(job.recipe, job.seed).context.model
         found = distances(after.state_dict(), before.state_dict())
         windows = self._data.source.judged_windows
         return {

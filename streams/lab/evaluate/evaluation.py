@@ -1,7 +1,7 @@
 """One evaluation from options to files: sources first, then every task that is not finished yet, then the report."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,38 +10,24 @@ from adaptation.errors import ConfigError
 from adaptation.evaluation.streams import stream_members
 from streams.lab.evaluate.options import EvaluationOptions, binding
 from streams.lab.evaluate.recordings import load_data
-from streams.lab.evaluate.task_runner import CalibratePolicy, ChooseRecipe, Teach, TrainSource, start_worker
+from streams.lab.evaluate.task_runner import start_worker
 from streams.lab.evaluate.tasks import Task, append_finished, forget_tasks, open_finished, read_finished
-from streams.lab.study.choices import policy_path, read_choice, read_policy, recipes_of
+from streams.lab.study.choices import policy_path, read_policy, recipes_of
 from streams.lab.study.folder import FINISHED_FILE, open_folder
-from streams.lab.study.prepare import is_prepared
-from streams.lab.study.processes import EXPECTED, Failure, finish_all, run_jobs
+from streams.lab.study.jobs import CalibratePolicy, Teach, make_sources
+from streams.lab.study.processes import FailedJob, StageProgress, Workers
 from streams.lab.study.recipes import PLAIN
 from streams.lab.study.taught import KINDS, Kind
 
-__all__ = ["FailedTask", "Progress", "list_tasks", "run_evaluation"]
-
-Progress = Callable[[str, int, int, str], None]  # stage, done, of, what came last
+__all__ = ["list_tasks", "run_evaluation"]
 
 POLICY = "policy"
-
-
-@dataclass(frozen=True)
-class FailedTask:
-    """A task that ended in an exception; it is not finished, so the next run tries it again."""
-
-    task: Task
-    failure: Failure
-
-    @property
-    def expected(self) -> bool:
-        """Whether the exception is one that users are expected to meet; any other is a bug."""
-        return self.failure.kind in EXPECTED
+_PREPARING = "preparing sources"
 
 
 def run_evaluation(
-    options: EvaluationOptions, folder: Path, *, force: bool = False, again: Sequence[str] = (), progress: Progress
-) -> list[FailedTask]:
+    options: EvaluationOptions, folder: Path, *, force: bool = False, again: Sequence[str] = (), progress: StageProgress
+) -> list[FailedJob]:
     """Run what is not finished yet; return what failed.
 
     Args:
@@ -63,27 +49,23 @@ def run_evaluation(
         raise ConfigError(f"--again: {stray[0]} is not among --methods ({', '.join(options.methods)}); add it there")
     target = load_data(options).target
     with open_folder(folder, binding(options), force):
-        _prepare_sources(options, folder, progress)
+        workers = Workers(start_worker, (options, folder), options.jobs, progress)
+        make_sources(folder, options.shown, options.seeds, partial(workers.finish, _PREPARING))
         _forget(list_tasks(options, folder, target), folder, again)
-        _prepare_policies(options, folder, progress)
+        workers.finish(_PREPARING, _policies(options, folder))
         for kind in KINDS.values():
-            _teach(options, folder, kind, progress)
+            workers.finish(_PREPARING, _teachings(kind, options, folder))
         tasks = list_tasks(options, folder, target)
         finished, _ = read_finished(folder / FINISHED_FILE)
         # Whether a method can adapt a network is asked again each time: that is cheap, and code changes.
         missing = [task for task in tasks if "cannot" in finished.get(task, {"cannot": ""})]
-        failed = []
-        done = len(tasks) - len(missing)
-        progress("running methods", done, len(tasks), "")
         with open_finished(folder / FINISHED_FILE) as file:
-            for task, result in run_jobs(missing, start_worker, (options, folder), options.jobs):
-                if isinstance(result, Failure):
-                    failed.append(FailedTask(task, result))
-                elif "cannot" not in result or finished.get(task, {}).get("cannot") != result["cannot"]:
+
+            def keep(task: Task, result: dict[str, Any]) -> None:
+                if "cannot" not in result or finished.get(task, {}).get("cannot") != result["cannot"]:
                     append_finished(file, task, result)
-                done += 1
-                progress("running methods", done, len(tasks), str(task))
-        return failed
+
+            return workers.attempt("running methods", missing, len(tasks), keep)
 
 
 def list_tasks(options: EvaluationOptions, folder: Path, target: Split) -> list[Task]:
@@ -121,40 +103,24 @@ def _forget(tasks: Sequence[Task], folder: Path, methods: Sequence[str]) -> None
                 kind.path(folder, task.source, task.seed, task.method).unlink(missing_ok=True)
 
 
-def _prepare_sources(options: EvaluationOptions, folder: Path, progress: Progress) -> None:
-    seeds = range(options.seeds)
-    fixed = dict.fromkeys([PLAIN, *(augment for augment in options.augment if augment != "auto")])
-    choices = [ChooseRecipe()] if "auto" in options.augment and read_choice(folder) is None else []
-    trainings = [
-        TrainSource(seed, recipe) for seed in seeds for recipe in fixed if not is_prepared(folder, recipe, seed)
-    ]
-    _finish([*choices, *trainings], options, folder, progress)
-    late = [TrainSource(*pair) for pair in _pairs(options, folder) if not is_prepared(folder, pair[1], pair[0])]
-    _finish(late, options, folder, progress)
+def _policies(options: EvaluationOptions, folder: Path) -> list[CalibratePolicy]:
+    """Return the calibrations that are missing, where the policy is evaluated."""
+    if POLICY not in options.methods:
+        return []
+    return [CalibratePolicy(*pair) for pair in _pairs(options, folder) if read_policy(folder, pair[1], pair[0]) is None]
 
 
-def _prepare_policies(options: EvaluationOptions, folder: Path, progress: Progress) -> None:
-    if POLICY in options.methods:
-        pairs = [pair for pair in _pairs(options, folder) if read_policy(folder, pair[1], pair[0]) is None]
-        _finish([CalibratePolicy(*pair) for pair in pairs], options, folder, progress)
-
-
-def _teach(options: EvaluationOptions, folder: Path, kind: Kind[Any, Any, Any], progress: Progress) -> None:
-    jobs = [
+def _teachings(kind: Kind[Any, Any, Any], options: EvaluationOptions, folder: Path) -> list[Teach]:
+    """Return what of this kind the methods need and is missing."""
+    return [
         Teach(kind.name, seed, recipe, name)
         for seed, recipe in _pairs(options, folder)
         for name in kind.needed(options.methods)
         if not kind.path(folder, recipe, seed, name).exists()
     ]
-    _finish(jobs, options, folder, progress)
 
 
 def _pairs(options: EvaluationOptions, folder: Path) -> list[tuple[int, str]]:
     """Return every seed with every recipe asked for."""
     recipes = recipes_of(folder, options.augment)
     return [(seed, recipe) for seed in range(options.seeds) for recipe in recipes]
-
-
-def _finish(jobs: Sequence[Any], options: EvaluationOptions, folder: Path, progress: Progress) -> None:
-    work = run_jobs(jobs, start_worker, (options, folder), options.jobs)
-    finish_all(work, lambda done, job: progress("preparing sources", done, len(jobs), str(job)))

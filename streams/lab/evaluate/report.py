@@ -4,19 +4,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from registry.folder import replace_file
-from streams.lab.evaluate.evaluation import FailedTask, list_tasks
+from streams.lab.evaluate.evaluation import list_tasks
 from streams.lab.evaluate.figures import draw_figures
 from streams.lab.evaluate.options import EvaluationOptions, binding
 from streams.lab.evaluate.recordings import load_data
 from streams.lab.evaluate.results import Results, collect_results, write_json
 from streams.lab.evaluate.summary import render_summary
 from streams.lab.study.folder import check_binding
+from streams.lab.study.processes import FailedJob
 
 __all__ = ["write_report"]
 
 
 def write_report(
-    options: EvaluationOptions, folder: Path, failed: Sequence[FailedTask], command: str
+    options: EvaluationOptions, folder: Path, failed: Sequence[FailedJob], command: str
 ) -> tuple[Results, dict[str, Path]]:
     """Write the files and return what they tell and their paths.
 

@@ -14,7 +14,6 @@ from adaptation.errors import ContractError
 from adaptation.evaluation.harm import Change, paired_change
 from adaptation.evaluation.scoring import collapsed
 from registry.folder import replace_file
-from streams.lab.evaluate.evaluation import FailedTask
 from streams.lab.evaluate.options import EvaluationOptions
 from streams.lab.evaluate.task_runner import unpack_bits
 from streams.lab.evaluate.tasks import Task, read_finished
@@ -27,6 +26,7 @@ from streams.lab.study.code_state import (
 )
 from streams.lab.study.folder import FINISHED_FILE, read_binding
 from streams.lab.study.prepare import SourceFacts, read_facts
+from streams.lab.study.processes import FailedJob
 from streams.lab.study.recipes import PLAIN
 from streams.lab.study.taught import ALIGNMENTS, GENERATORS, AlignmentFacts, GeneratorFacts, Kind, TaughtFacts
 
@@ -137,7 +137,7 @@ def collect_results(
     options: EvaluationOptions,
     tasks: Sequence[Task],
     groups: Sequence[str],
-    failed: Sequence[FailedTask] = (),
+    failed: Sequence[FailedJob] = (),
 ) -> Results:
     """Read the folder; of what it holds, the tasks asked for count, whichever run finished them.
 
@@ -184,7 +184,7 @@ def collect_results(
         ],
         cannot={task.method: finished[task]["cannot"] for task in tasks if "cannot" in finished.get(task, {})},
         missing=sum(task not in finished for task in tasks),
-        failed=[{"task": asdict(item.task), **asdict(item.failure)} for item in failed],
+        failed=[{"task": asdict(item.job), **asdict(item.failure)} for item in failed],
     )
 
 

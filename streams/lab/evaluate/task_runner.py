@@ -4,13 +4,12 @@ import base64
 import hashlib
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from adaptation.data.corruptions import centre_and_scale
@@ -21,75 +20,19 @@ from adaptation.evaluation.scoring import score, tail_start, top_share
 from adaptation.evaluation.streams import Stream, make_stream
 from adaptation.method import Method
 from adaptation.methods.catalogue import make_method
-from infra.allocator import keep_freed_memory
 from streams.lab.evaluate.options import EvaluationOptions
 from streams.lab.evaluate.recordings import Recordings, load_data
 from streams.lab.evaluate.tasks import Task
-from streams.lab.study.choices import prepare_choice, prepare_policy
 from streams.lab.study.code_state import code_digest
+from streams.lab.study.jobs import SourceJob, SourceMaker, set_up_worker
 from streams.lab.study.memory import peak_bytes, reset_peak, resident_bytes
-from streams.lab.study.prepare import PreparedSource, load_source, prepare_source, save_source
-from streams.lab.study.taught import KINDS
 
-__all__ = [
-    "CalibratePolicy",
-    "ChooseRecipe",
-    "TaskRunner",
-    "Teach",
-    "TrainSource",
-    "score_group",
-    "start_worker",
-    "unpack_bits",
-]
-
-
-@dataclass(frozen=True)
-class ChooseRecipe:
-    """Let ``auto`` choose, once for all seeds."""
-
-    def __str__(self) -> str:
-        return "choice of augmentation"
-
-
-@dataclass(frozen=True)
-class TrainSource:
-    """Train the source of this seed with this recipe."""
-
-    seed: int
-    recipe: str
-
-    def __str__(self) -> str:
-        return f"training of source {self.recipe}, seed {self.seed}"
-
-
-@dataclass(frozen=True)
-class CalibratePolicy:
-    """Find out what the policy may do with this source."""
-
-    seed: int
-    recipe: str
-
-    def __str__(self) -> str:
-        return f"calibration of the policy for source {self.recipe}, seed {self.seed}"
-
-
-@dataclass(frozen=True)
-class Teach:
-    """Teach a variant of one of `KINDS` for this source."""
-
-    kind: str
-    seed: int
-    recipe: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{KINDS[self.kind].work.format(self.name)} source {self.recipe}, seed {self.seed}"
+__all__ = ["TaskRunner", "score_group", "start_worker", "unpack_bits"]
 
 
 def start_worker(options: EvaluationOptions, folder: Path) -> "TaskRunner":
     """Set this process up and load what all jobs share."""
-    keep_freed_memory()
-    torch.set_num_threads(1)
+    set_up_worker()
     return TaskRunner(options, folder, load_data(options))
 
 
@@ -103,28 +46,16 @@ class TaskRunner:
     """
 
     def __init__(self, options: EvaluationOptions, folder: Path, recordings: Recordings) -> None:
-        self._options, self._folder = options, folder
-        self._dataset, self._target = recordings.source, recordings.target
-        self._centre, self._scale = centre_and_scale(self._dataset.source.windows)
+        self._options, self._target = options, recordings.target
+        self._centre, self._scale = centre_and_scale(recordings.source.source.windows)
+        self._sources = SourceMaker(folder, recordings.source, options.epochs)
         self._code = code_digest()
-        self._source = lru_cache(maxsize=4)(self._load_source)
         self._method = lru_cache(maxsize=64)(self._make_method)
         self._stream = lru_cache(maxsize=64)(self._make_stream)
 
-    def __call__(self, job: ChooseRecipe | TrainSource | CalibratePolicy | Teach | Task) -> Any:
+    def __call__(self, job: SourceJob | Task) -> Any:
         """Do one job; what it returns goes back to the parent."""
-        if isinstance(job, ChooseRecipe):
-            return prepare_choice(self._folder, self._dataset, self._options.epochs)
-        if isinstance(job, CalibratePolicy):
-            return prepare_policy(self._folder, self._dataset, job.recipe, job.seed).rung
-        if isinstance(job, Teach):
-            context, clock = self._source(job.recipe, job.seed).context, time.process_time
-            return KINDS[job.kind].teach(self._folder, self._dataset, context, job.recipe, job.name, clock)
-        if isinstance(job, TrainSource):
-            prepared = prepare_source(self._dataset, job.recipe, job.seed, self._options.epochs)
-            save_source(self._folder, prepared)
-            return prepared.facts
-        return self._run(job)
+        return self._run(job) if isinstance(job, Task) else self._sources.do(job)
 
     def _run(self, task: Task) -> dict[str, Any]:
         try:
@@ -139,7 +70,7 @@ class TaskRunner:
         peak = peak_bytes() if measured else None
         return {
             "code": self._code,
-            "model": self._source(task.source, task.seed).digest,
+            "model": self._sources.load(task.source, task.seed).digest,
             "run": {
                 "seconds_per_window": answers.seconds / len(stream),
                 "peak_memory_bytes": peak,
@@ -155,11 +86,8 @@ class TaskRunner:
             "groups": [score_group(stream, index, answers.probabilities) for index in range(len(stream.groups))],
         }
 
-    def _load_source(self, recipe: str, seed: int) -> PreparedSource:
-        return load_source(self._folder, self._dataset, recipe, seed)
-
     def _make_method(self, name: str, recipe: str, seed: int) -> Method:
-        source = self._source(recipe, seed)
+        source = self._sources.load(recipe, seed)
         return make_method(name, source.context, source.prepared)
 
     def _make_stream(self, group: str, kind: str, seed: int) -> Stream:

@@ -3,25 +3,10 @@
 from dataclasses import dataclass
 
 from adaptation.methods.policy_settings import PolicySettings
+from streams.lab.study.jobs import CalibratePolicy, ChooseRecipe
 from streams.lab.study.recipes import PLAIN
 
-__all__ = [
-    "CalibratePolicy",
-    "ChooseRecipe",
-    "FollowDevice",
-    "Job",
-    "LeaveOut",
-    "MakeSource",
-    "MeasureSource",
-]
-
-
-@dataclass(frozen=True)
-class ChooseRecipe:
-    """Let ``auto`` choose how to train."""
-
-    def __str__(self) -> str:
-        return "choosing how to train"
+__all__ = ["FollowDevice", "Job", "LeaveOut", "MakeSource", "MeasureSource", "words"]
 
 
 @dataclass(frozen=True)
@@ -32,16 +17,6 @@ class MakeSource:
 
     def __str__(self) -> str:
         return "training the plain source" if self.recipe == PLAIN else "training the robust source"
-
-
-@dataclass(frozen=True)
-class CalibratePolicy:
-    """Ask the source's devices what the policy may do."""
-
-    recipe: str
-
-    def __str__(self) -> str:
-        return "calibrating the policy"
 
 
 @dataclass(frozen=True)
@@ -78,3 +53,14 @@ class FollowDevice:
 
 
 Job = ChooseRecipe | MakeSource | CalibratePolicy | LeaveOut | MeasureSource | FollowDevice
+
+
+def words(job: Job) -> str:
+    """Say what a job does; a pilot has one seed and calibrates one source, so it names neither."""
+    match job:
+        case ChooseRecipe():
+            return "choosing how to train"
+        case CalibratePolicy():
+            return "calibrating the policy"
+        case _:
+            return str(job)

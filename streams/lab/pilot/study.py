@@ -14,36 +14,23 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from adaptation.data.augment import parse_augmentation
 from adaptation.data.dataset import Dataset
-from adaptation.errors import ConfigError, ContractError, DataError
 from adaptation.methods.policy_settings import PolicySettings
 from adaptation.model.robust import folds
+from streams.lab.making.source_model import choose_recipe
 from streams.lab.pilot.gains import RUNGS, DeviceScore, gain_of, simulated_scores
-from streams.lab.pilot.jobs import (
-    CalibratePolicy,
-    ChooseRecipe,
-    FollowDevice,
-    Job,
-    LeaveOut,
-    MakeSource,
-    MeasureSource,
-)
+from streams.lab.pilot.jobs import FollowDevice, Job, LeaveOut, MakeSource, MeasureSource, words
 from streams.lab.pilot.options import PilotOptions
 from streams.lab.pilot.work import bundle_folder, start_worker
-from streams.lab.study.processes import Failure, run_jobs
+from streams.lab.study.choices import KeptChoice
+from streams.lab.study.jobs import CalibratePolicy, ChooseRecipe
+from streams.lab.study.processes import finish_all, run_jobs
 from streams.lab.study.recipes import PLAIN
 
 __all__ = ["Findings", "Progress", "run_study"]
 
 Findings = dict[str, Any]
 Progress = Callable[[str, int, int], None]  # job, steps done, of; 0 of 0: the job is over
-
-_ERRORS: dict[str, type[Exception]] = {
-    "ConfigError": ConfigError,
-    "DataError": DataError,
-    "ContractError": ContractError,
-}
 
 
 def run_study(options: PilotOptions, dataset: Dataset, folder: Path, progress: Progress) -> Findings:
@@ -59,19 +46,20 @@ def run_study(options: PilotOptions, dataset: Dataset, folder: Path, progress: P
         ConfigError, DataError, ContractError: As the jobs raise them.
     """
     stages = _Stages(options, folder, progress)
-    choice, sources = None, {}
+    choice: KeptChoice | None = None
+    sources: dict[str, Any] = {}
     recipe = options.augment
     if options.augment == "auto":
-        chosen, made = ChooseRecipe(), MakeSource(PLAIN)
+        chosen, made = ChooseRecipe(options.seed), MakeSource(PLAIN)
         results = stages.run([chosen, made])
         choice, sources[PLAIN] = results[chosen], results[made]
-        recipe = choice["recipe"]
+        recipe = results[chosen].recipe
     elif options.augment != PLAIN:
-        recipe = str(_checked(options.augment, dataset))
+        recipe = str(choose_recipe(dataset, options.augment, options.seed).augmentation)  # checked before any work
     wanted = [MakeSource(name) for name in dict.fromkeys((recipe, PLAIN)) if name not in sources]
     source = dataset.source
     left_out = [LeaveOut(recipe, fold) for fold in range(len(folds(source.labels, source.groups)))]
-    calibration = CalibratePolicy(recipe)
+    calibration = CalibratePolicy(options.seed, recipe)
     results = stages.run([*wanted, calibration, *left_out])
     sources |= {job.recipe: results[job] for job in wanted}
     policy: PolicySettings = results[calibration]
@@ -92,7 +80,7 @@ def run_study(options: PilotOptions, dataset: Dataset, folder: Path, progress: P
         "labelled": options.labelled,
         "seed": options.seed,
         "recipe": recipe,
-        "choice": choice,
+        "choice": None if choice is None else _told(choice),
         "sources": sources,
         "bundle": str(bundle_folder(folder, recipe)),
         "source_devices": results[measured]["devices"],
@@ -134,14 +122,12 @@ class _Stages:
 
     def _collect(self, jobs: Sequence[Job], report: Progress) -> None:
         arguments = (self._options, self._folder, report)
-        for job, result in run_jobs(jobs, start_worker, arguments, self._options.jobs):
-            if isinstance(result, Failure):
-                error = _ERRORS.get(result.kind)
-                if error is None:
-                    raise RuntimeError(f"{job}: {result.trace}")
-                raise error(f"{job}: {result.message}")
+
+        def keep(_done: int, job: Job, result: Any) -> None:
             self.results[job] = result
-            report(str(job), 0, 0)
+            report(words(job), 0, 0)
+
+        finish_all(run_jobs(jobs, start_worker, arguments, self._options.jobs), keep, words)
 
 
 class _Sender:
@@ -154,18 +140,8 @@ class _Sender:
         self._queue.put((job, done, of))
 
 
-def _checked(text: str, dataset: Dataset) -> object:
-    """Read a list of kinds before anything is started.
-
-    Raises:
-        ConfigError: It cannot be read or does not suit the channels.
-    """
-    try:
-        augmentation = parse_augmentation(text)
-        augmentation.check_channels(dataset.channels)
-    except ConfigError as error:
-        raise ConfigError(f"--augment: expected none, auto or a list such as gain+noise:0.5; {error}") from error
-    return augmentation
+def _told(choice: KeptChoice) -> Findings:
+    return {name: value for name, value in asdict(choice).items() if name != "code"}
 
 
 def _plain(device: Findings) -> Findings:

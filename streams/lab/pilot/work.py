@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,27 +18,17 @@ from adaptation.evaluation.run import Answers, balanced_rows, run_stream
 from adaptation.method import Method, SourceContext
 from adaptation.methods.catalogue import make_method
 from adaptation.methods.policy import Policy
-from adaptation.methods.policy_calibration import calibrate_policy
-from adaptation.methods.policy_settings import PolicySettings
 from adaptation.model.nets import Classifier, from_tensors
 from adaptation.model.robust import MAX_WINDOWS, folds
 from adaptation.model.train import default_epochs, default_spec, fit
-from infra.allocator import keep_freed_memory
 from registry.bundles.source_bundle import Bundle, read_bundle
-from streams.lab.making.source_model import choose_recipe, make_source_bundle
+from streams.lab.making.source_model import make_source_bundle
 from streams.lab.pilot.gains import RUNGS, DeviceScore
-from streams.lab.pilot.jobs import (
-    CalibratePolicy,
-    ChooseRecipe,
-    FollowDevice,
-    Job,
-    LeaveOut,
-    MakeSource,
-    MeasureSource,
-)
+from streams.lab.pilot.jobs import FollowDevice, Job, LeaveOut, MakeSource, MeasureSource, words
 from streams.lab.pilot.options import BATCH_SIZE, PilotOptions
 from streams.lab.pilot.shifts import channel_levels, course, refused_share, shift_figures
 from streams.lab.pilot.watch import WatchedPolicy
+from streams.lab.study.jobs import CalibratePolicy, ChooseRecipe, SourceMaker, set_up_worker
 from streams.lab.study.recipes import PLAIN, augmentation_of
 from streams.lab.study.selection import selected_dataset
 
@@ -67,8 +56,7 @@ def load_data(options: PilotOptions) -> Dataset:
 
 def start_worker(options: PilotOptions, folder: Path, report: Report) -> "Worker":
     """Set this process up and load the data."""
-    keep_freed_memory()
-    torch.set_num_threads(1)
+    set_up_worker()
     return Worker(options, folder, report, load_data(options))
 
 
@@ -90,18 +78,17 @@ class Worker:
     def __init__(self, options: PilotOptions, folder: Path, report: Report, dataset: Dataset) -> None:
         self._options, self._folder, self._report, self._dataset = options, folder, report, dataset
         self._spec = default_spec(dataset)
+        self._sources = SourceMaker(folder, dataset)
         self._bundle = lru_cache(maxsize=2)(self._read_bundle)
         self._context = lru_cache(maxsize=2)(self._make_context)
 
     def __call__(self, job: Job) -> Any:
         """Do one job; what it returns goes back to the parent."""
         match job:
-            case ChooseRecipe():
-                return self._choose(job)
+            case ChooseRecipe() | CalibratePolicy():
+                return self._sources.do(job, lambda done, of, _what: self._report(words(job), done, of))
             case MakeSource():
                 return self._make_source(job)
-            case CalibratePolicy():
-                return self._calibrate(job)
             case LeaveOut():
                 return self._leave_out(job)
             case MeasureSource():
@@ -109,22 +96,9 @@ class Worker:
             case FollowDevice():
                 return self._follow(job)
 
-    def _choose(self, job: ChooseRecipe) -> dict[str, Any]:
-        def progress(done: int, of: int, _what: str) -> None:
-            self._report(str(job), done, of)
-
-        choice = choose_recipe(self._dataset, "auto", self._options.seed, progress).choice
-        assert choice is not None  # auto looks for one
-        return {
-            "recipe": choice.name,
-            "weak": choice.weak,
-            "judged_by": choice.judged_by,
-            "table": [asdict(score) for score in choice.table],
-        }
-
     def _make_source(self, job: MakeSource) -> dict[str, Any]:
         def progress(epoch: int, of: int, _loss: float, _accuracy: float) -> None:
-            self._report(str(job), epoch, of)
+            self._report(words(job), epoch, of)
 
         made = make_source_bundle(
             self._dataset,
@@ -143,21 +117,6 @@ class Worker:
             "threshold": made.settings.threshold,
         }
 
-    def _calibrate(self, job: CalibratePolicy) -> PolicySettings:
-        def progress(done: int, of: int, _what: str) -> None:
-            self._report(str(job), done, of)
-
-        source = self._dataset.source
-        return calibrate_policy(
-            source.windows,
-            source.labels,
-            source.groups,
-            self._spec,
-            self._options.seed,
-            augmentation_of(job.recipe),
-            progress,
-        )
-
     def _leave_out(self, job: LeaveOut) -> dict[str, list[DeviceScore]]:
         source = self._dataset.source
         _, test = folds(source.labels, source.groups)[job.fold]
@@ -166,7 +125,7 @@ class Worker:
         epochs = min(default_epochs(rows.size), max(_FOLD_LEAST_EPOCHS, _FOLD_WINDOWS_IN_ALL // rows.size))
 
         def after_epoch(epoch: int, _loss: float, _model: Classifier) -> None:
-            self._report(str(job), epoch, epochs)
+            self._report(words(job), epoch, epochs)
 
         fitted = fit(
             source.windows[rows],
@@ -215,7 +174,7 @@ class Worker:
         runs: dict[str, Answers | None] = {}
         names = ("source", *RUNGS)
         for done, name in enumerate(names):
-            self._report(str(job), done, len(names))
+            self._report(words(job), done, len(names))
             runs[name] = (
                 run_stream(policy, windows, BATCH_SIZE, time.process_time)
                 if name == "policy"

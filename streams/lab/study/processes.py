@@ -17,9 +17,10 @@ from typing import Any
 
 from adaptation.errors import AcclimateError, ConfigError, ContractError, DataError
 
-__all__ = ["EXPECTED", "Failure", "WorkerDied", "finish_all", "run_jobs"]
+__all__ = ["EXPECTED", "FailedJob", "Failure", "StageProgress", "WorkerDied", "Workers", "finish_all", "run_jobs"]
 
 Work = Callable[[Any], Any]
+StageProgress = Callable[[str, int, int, str], None]  # stage, jobs done, of, what came last
 
 # By the name that a failure carries: what users are expected to meet. Any other exception is a bug.
 EXPECTED: Mapping[str, type[AcclimateError]] = {
@@ -47,6 +48,65 @@ class Failure:
     kind: str
     message: str
     trace: str
+
+
+@dataclass(frozen=True)
+class FailedJob:
+    """A job that ended in an exception; nothing of it is kept, so the same command tries it again."""
+
+    job: Any
+    failure: Failure
+
+    def __str__(self) -> str:
+        return f"{self.job}: {self.failure.kind}: {self.failure.message}"
+
+    @property
+    def expected(self) -> bool:
+        """Whether the exception is one that users are expected to meet; any other is a bug."""
+        return self.failure.kind in EXPECTED
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The worker processes of a study.
+
+    Attributes:
+        make_work, arguments, count: As `run_jobs` takes them.
+        progress: Called after each job.
+    """
+
+    make_work: Callable[..., Work]
+    arguments: tuple[Any, ...]
+    count: int
+    progress: StageProgress
+
+    def finish(self, stage: str, jobs: Sequence[Any]) -> None:
+        """Do jobs that must all succeed; see `finish_all`."""
+        work = run_jobs(jobs, self.make_work, self.arguments, self.count)
+        finish_all(work, lambda done, job, _: self.progress(stage, done, len(jobs), str(job)))
+
+    def attempt(self, stage: str, jobs: Sequence[Any], of: int, keep: Callable[[Any, Any], None]) -> list[FailedJob]:
+        """Do jobs of which any may fail, and return those that did.
+
+        Args:
+            stage: The name of all this for ``progress``.
+            jobs: What is left to do.
+            of: The number of jobs in all, with those that were done before.
+            keep: Called with each job and its result.
+
+        Raises:
+            WorkerDied: A worker did.
+        """
+        done, failed = of - len(jobs), []
+        self.progress(stage, done, of, "")
+        for job, result in run_jobs(jobs, self.make_work, self.arguments, self.count):
+            if isinstance(result, Failure):
+                failed.append(FailedJob(job, result))
+            else:
+                keep(job, result)
+            done += 1
+            self.progress(stage, done, of, str(job))
+        return failed
 
 
 def run_jobs(
@@ -107,12 +167,15 @@ def run_jobs(
             process.kill()
 
 
-def finish_all(work: Iterable[tuple[Any, Any]], after_job: Callable[[int, Any], None]) -> None:
+def finish_all(
+    work: Iterable[tuple[Any, Any]], after_job: Callable[[int, Any, Any], None], words: Callable[[Any], str] = str
+) -> None:
     """Go through jobs that must all succeed; the first failure ends it.
 
     Args:
-        work: Of `run_jobs`.
-        after_job: Called with the number of jobs that are done, and the last.
+        work: Jobs and results, as `run_jobs` yields them.
+        after_job: Called with the number of jobs that are done, the last job and its result.
+        words: Gives the name of a job.
 
     Raises:
         AcclimateError: A job met an expected error; it is named.
@@ -122,9 +185,9 @@ def finish_all(work: Iterable[tuple[Any, Any]], after_job: Callable[[int, Any], 
         if isinstance(result, Failure):
             error = EXPECTED.get(result.kind)
             if error is None:
-                raise RuntimeError(f"{job} failed\n{result.trace}")
-            raise error(f"{job}: {result.message}")
-        after_job(done, job)
+                raise RuntimeError(f"{words(job)} failed\n{result.trace}")
+            raise error(f"{words(job)}: {result.message}")
+        after_job(done, job, result)
 
 
 def _hand(connection: Connection, process: SpawnProcess, job: Any) -> None:

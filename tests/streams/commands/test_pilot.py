@@ -16,9 +16,10 @@ from registry.bundles.source_bundle import read_bundle
 from streams.cli import main
 from streams.lab.pilot import study
 from streams.lab.pilot.files import check_out
-from streams.lab.pilot.jobs import ChooseRecipe, Job, MakeSource
+from streams.lab.pilot.jobs import Job, MakeSource, words
 from streams.lab.pilot.options import PilotOptions, complete_costs
 from streams.lab.pilot.page import render_page
+from streams.lab.study.jobs import ChooseRecipe
 from streams.lab.study.processes import Failure
 from tests.adaptation.model.test_train import waves
 
@@ -281,7 +282,7 @@ def test_progress_of_worker_processes_arrives_and_their_errors_keep_their_kind(
     seen: list[tuple[str, int, int]] = []
     stages = study._Stages(PilotOptions({}, jobs=2), tmp_path, lambda *message: seen.append(message))
     assert stages.run(jobs) == {jobs[0]: 7, jobs[1]: 8}
-    assert seen == [(str(jobs[0]), 1, 3), (str(jobs[0]), 0, 0), (str(jobs[1]), 0, 0)]
+    assert seen == [(str(jobs[0]), 1, 3), (words(jobs[0]), 0, 0), (words(jobs[1]), 0, 0)]
     outcome[0] = Failure("DataError", "diverged", "trace")
     with pytest.raises(DataError, match="choosing how to train: diverged"):
         stages.run(jobs)
