@@ -1,1 +1,1 @@
-"""From recordings to bundles: source models, generators and aligned encoders."""
+"""Make bundles from recordings: source models, generators and aligned encoders."""

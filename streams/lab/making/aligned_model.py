@@ -1,4 +1,4 @@
-"""From a source bundle and recordings to a bundle of kind ``cta``, and from that back to what adapts."""
+"""Make a bundle of kind ``cta`` from a source bundle and recordings, and make from it what adapts."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -34,10 +34,10 @@ from streams.lab.making.checkpoint import checkpoint_path, keep_checkpoint, read
 
 __all__ = ["aligned_of", "make_aligned_bundle"]
 
-_SAMPLE = 512  # source windows of which the context's sample is made
+_SAMPLE = 512  # source windows in the context's sample
 _CANARY_WINDOWS = 64
 _CANARY_TOLERANCE = 1e-4
-_FIGURES = {  # of an aligned encoder, and their names in the card
+_FIGURES = {  # the figures of an aligned encoder, and their names in the card
     "ssl_mean": "ssl_mean",
     "ssl_std": "ssl_std",
     "matched": "matched_cosine",
@@ -60,18 +60,18 @@ def make_aligned_bundle(
     """Align a second encoder with a source bundle and write its bundle; minutes, which a kill does not undo.
 
     Args:
-        dataset: Its source is what is learned from; channels and classes must be the bundle's.
-        source: Of the classifier, which stays as it is.
-        settings: How to align.
-        folder: Of the new bundle; must not exist.
-        seed: Of everything random.
+        dataset: Recordings; their source is learned from, and channels and classes must be the bundle's.
+        source: The classifier's bundle; it stays as it is.
+        settings: The settings of the alignment.
+        folder: The folder of the new bundle; it must not exist.
+        seed: The seed for everything random.
         clock: Gives seconds, for the cost in the card.
-        epochs: Of each stage; by the size of the source when not given.
+        epochs: The epochs of each stage; they follow from the size of the source when not given.
         progress: Called after every epoch.
         force: Begin anew where a checkpoint of another training lies.
 
     Raises:
-        ConfigError: The data do not fit the bundle, the folder exists, or a checkpoint is of another training.
+        ConfigError: The data do not fit the bundle, the folder exists, or the checkpoint of another training is there.
         DataError: Training leads to numbers that are not finite.
     """
     check_fit(dataset, source, folder)

@@ -1,4 +1,4 @@
-"""Do recordings fit the source bundle that something is to be made for?"""
+"""Check that recordings fit the source bundle that something is made for."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The state of a long training beside the folder that it will fill, so that a kill does not undo it.
+"""Keep the state of a long training beside the folder that it will fill, so that a kill does not undo it.
 
 ``OUT.checkpoint`` is written whole or not at all, and bound to everything that the result depends on: the same command
 goes on from it, another is refused.
@@ -40,10 +40,10 @@ def keep_checkpoint(path: Path, state: Mapping[str, Tensor], binding: Mapping[st
     """Write a state.
 
     Args:
-        path: From `checkpoint_path`.
-        state: Of the training.
-        binding: What its result depends on, as JSON gives it back.
-        seconds: That the training has taken so far, over all its starts.
+        path: The file that `checkpoint_path` names.
+        state: The state of the training.
+        binding: Everything that its result depends on, as JSON gives it back.
+        seconds: The time that the training has taken so far, over all its starts.
     """
     write_facts_file(path, state, {"binding": binding, "seconds": seconds})
 
@@ -52,8 +52,8 @@ def read_checkpoint(path: Path, binding: Mapping[str, Any], force: bool) -> tupl
     """Return the state to go on from and the seconds that it took; None and 0 where there is none.
 
     Args:
-        path: From `checkpoint_path`.
-        binding: What the result depends on.
+        path: The file that `checkpoint_path` names.
+        binding: Everything that the result depends on.
         force: Begin anew where the checkpoint of another training lies; it is overwritten later, as every process
             reads it and none may remove it.
 

@@ -1,4 +1,4 @@
-"""Tensors with facts about them in one file: safetensors, the facts as JSON in its header."""
+"""Keep tensors and facts about them in one file: safetensors, with the facts as JSON in its header."""
 
 import json
 from collections.abc import Mapping

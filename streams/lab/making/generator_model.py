@@ -1,4 +1,4 @@
-"""From a source bundle and recordings to a generator bundle, in a way that a kill does not undo (`checkpoint`)."""
+"""Make a generator bundle from a source bundle and recordings; a kill does not undo the work (`checkpoint`)."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -57,12 +57,12 @@ FloatArray = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class GeneratorModel:
-    """What was made.
+    """A generator and the bundle that was written from it.
 
     Attributes:
-        bundle: As read back.
-        trained: Checks and figures.
-        resumed_at: Update of the checkpoint that the run went on from; 0 for a run from the start.
+        bundle: The bundle, as read back.
+        trained: The generator, with checks and figures.
+        resumed_at: The update of the checkpoint that the run went on from; 0 for a run from the start.
     """
 
     bundle: GeneratorBundle
@@ -87,20 +87,20 @@ def make_generator_bundle(
     """Meta-train a generator for a source bundle and write its bundle; None in every process but the first.
 
     Args:
-        dataset: Its source is what is learned from; channels and classes must be the bundle's.
-        source: Of the model that is to be adapted.
-        settings: What to train.
-        folder: Of the new bundle; must not exist.
-        seed: Of everything random.
+        dataset: Recordings; their source is learned from, and channels and classes must be the bundle's.
+        source: The bundle of the model that is to be adapted.
+        settings: The settings of the generator; their class says which kind.
+        folder: The folder of the new bundle; it must not exist.
+        seed: The seed for everything random.
         clock: Gives seconds, for the cost in the card.
-        updates: At most so many.
-        device: Where torch trains.
+        updates: The largest number of updates.
+        device: The device that torch trains on.
         share: The part of this process, where several train together.
         progress: Called after every update.
         force: Begin anew where a checkpoint of another training lies.
 
     Raises:
-        ConfigError: The data do not fit the bundle, the folder exists, or a checkpoint is of another training.
+        ConfigError: The data do not fit the bundle, the folder exists, or the checkpoint of another training is there.
         DataError: The source is too small, or training leads to numbers that are not finite.
         ContractError: The exported graphs differ from the generator.
     """

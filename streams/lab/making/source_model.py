@@ -1,8 +1,8 @@
-"""From a data set to a bundle that workers serve: choose a recipe, train, calibrate the shift magnitude, write.
+"""Make a bundle that workers serve from a data set: choose a recipe, train, calibrate the shift magnitude, write.
 
-Needs the train extra.
+It needs the train extra.
 
-One function for ``acclimate train`` and the demo, so that both make the same model from the same rows.
+One function serves ``acclimate train`` and the demo, so both make the same model from the same rows.
 """
 
 import tempfile
@@ -39,7 +39,7 @@ _CANARY_WINDOWS = 32
 
 @dataclass(frozen=True)
 class LeanChoice:
-    """What the user set of LeanTTA; None keeps the default of `LeanSettings.for_layers`.
+    """The settings of LeanTTA that the user gave; None keeps the default of `LeanSettings.for_layers`.
 
     Attributes:
         layers: ``all``, ``first-half``, ``first`` or BatchNorm layers by number from 0, such as ``0,2``.
@@ -67,11 +67,11 @@ class LeanChoice:
 
 @dataclass(frozen=True)
 class SourceRecipe:
-    """How the source's training is augmented.
+    """The augmentation of the source's training.
 
     Attributes:
         asked: The option's value: ``none``, ``auto`` or a list of kinds.
-        augmentation: What it came to.
+        augmentation: The recipe that it came to; None for the plain source.
         choice: The evidence, where ``auto`` looked for it.
     """
 
@@ -87,7 +87,7 @@ class SourceModel:
     Attributes:
         folder: The bundle.
         digest: SHA-256 of its manifest.
-        recipe: How its training was augmented, and why.
+        recipe: The augmentation of its training, and the reasons.
     """
 
     folder: Path
@@ -108,12 +108,12 @@ def choose_recipe(
     """Read ``none`` or a list of kinds, or find the recipe out (``auto``).
 
     Args:
-        dataset: The source's groups are the conditions that ``auto`` leaves out, one after another; the target is not
-            looked at.
+        dataset: Recordings; the source's groups are the conditions that ``auto`` leaves out, one after another, and
+            the target is not looked at.
         asked: ``none``, ``auto`` or a list in the form of `adaptation.data.augment.parse_augmentation`.
-        seed: Of everything random.
+        seed: The seed for everything random.
         progress: Called before each fit of ``auto``.
-        epochs: Passes of each of those fits, see `adaptation.model.robust.choose_augmentation`.
+        epochs: The passes of each of those fits, see `adaptation.model.robust.choose_augmentation`.
 
     Raises:
         ConfigError: The text is none of these, or does not suit the data.
