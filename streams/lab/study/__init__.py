@@ -1,1 +1,1 @@
-"""What all studies share: folders that can be resumed, worker processes, and what is made once and kept."""
+"""The base of all studies: folders that can be resumed, worker processes, and sources made once and kept."""

@@ -1,7 +1,7 @@
-"""What the source itself decides, once, and a study keeps: the recipe behind ``auto``, and what the policy may do.
+"""Decisions that the source itself makes once and a study keeps: the recipe behind ``auto``, the policy's settings.
 
-sources/choice.json           what ``auto`` chose, with the figures that decided
-sources/seed-0-none.policy    what the policy may do with that source (JSON)
+sources/choice.json           the choice of ``auto``, with the figures that decided
+sources/seed-0-none.policy    the settings of the policy for that source (JSON)
 """
 
 import json
@@ -40,14 +40,14 @@ Progress = Callable[[int, int, str], None]  # trainings done, in all, what is ne
 
 @dataclass(frozen=True)
 class KeptChoice:
-    """What ``auto`` chose.
+    """The choice of ``auto``.
 
     Attributes:
         recipe: The recipe, ``none`` for the plain one.
-        weak: Whether the evidence is weak.
+        weak: True where the evidence is weak.
         judged_by: ``groups`` left out, or ``simulated`` shifts.
         table: The figures that decided.
-        code: The state of the code that chose; None where that is not known.
+        code: The state of the code that chose; None where it is not known.
     """
 
     recipe: str
@@ -59,12 +59,12 @@ class KeptChoice:
 
 @dataclass(frozen=True)
 class KeptPolicy:
-    """What the policy may do with one source.
+    """The policy's settings for one source.
 
     Attributes:
         seed, recipe: The source.
-        settings: What its own devices allow.
-        code: The state of the code that found it out; None where that is not known.
+        settings: The settings that its own devices allow.
+        code: The state of the code that found it out; None where it is not known.
     """
 
     seed: int

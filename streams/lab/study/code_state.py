@@ -1,4 +1,4 @@
-"""Digests of source code, to tell apart what different states of it made.
+"""Tell states of the source code apart by digests, so that an artifact of an earlier state is known as one.
 
 A kept artifact is made by a function: by its module and by every file of `adaptation` that this imports, directly or
 through others. The digest follows these imports, so no list can miss a file. It covers what the files do: a move of a

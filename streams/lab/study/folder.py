@@ -1,6 +1,6 @@
-"""The folder of an evaluation: bound to one configuration, used by one run at a time, resumed without being told.
+"""The folder of a study: bound to one configuration, used by one run at a time, resumed without being told.
 
-binding.json      what every result in it depends on
+binding.json      everything that its results depend on
 finished.jsonl    finished tasks
 sources/          source models
 results.json, summary.md, figures/    made from these, any number of times
@@ -73,7 +73,7 @@ def read_binding(folder: Path) -> dict[str, Any]:
 
 
 def data_binding(selection: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what results depend on by their recordings: their name, their content and the rows that are selected.
+    """Return how results depend on recordings: on their name, their content and the rows that are selected.
 
     Args:
         selection: Data options by name, as `streams.lab.study.selection.selected_dataset` takes them.

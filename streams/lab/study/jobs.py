@@ -1,4 +1,4 @@
-"""The jobs that make what studies need of a source, and who does them in a worker process."""
+"""The jobs that make sources and whatever belongs to them, and the `SourceMaker` that does them in a worker process."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -92,9 +92,9 @@ class SourceMaker:
     """Does the jobs, and keeps the sources that it loaded last.
 
     Args:
-        folder: The study's folder, where all is kept.
-        dataset: Its source is what everything is made from.
-        epochs: Passes of source training; None is the default.
+        folder: The study's folder, which keeps everything.
+        dataset: Recordings; everything is made from their source.
+        epochs: The passes of source training; None is the default.
     """
 
     def __init__(self, folder: Path, dataset: Dataset, epochs: int | None = None) -> None:
@@ -102,10 +102,10 @@ class SourceMaker:
         self.load: Callable[[str, int], PreparedSource] = lru_cache(maxsize=4)(self._load)
 
     def do(self, job: SourceJob, progress: Progress | None = None) -> KeptChoice | SourceFacts | PolicySettings | None:
-        """Do one job, keep what it makes, and return what is to be told of it.
+        """Do one job, keep what it makes, and return what others may ask of it.
 
         Args:
-            job: What to do.
+            job: The job.
             progress: Called before each training of a choice or a calibration.
         """
         match job:
@@ -133,8 +133,8 @@ def make_sources(folder: Path, kinds: Sequence[str], seeds: int, do_all: Callabl
     Args:
         folder: The study's folder.
         kinds: Kinds of source, as `streams.lab.study.recipes.parse_sources` reads them.
-        seeds: How many: 0, 1, 2, ...
-        do_all: Does jobs, any number at once, and returns when all are done.
+        seeds: The number of seeds: 0, 1, 2, ...
+        do_all: A function that does jobs, any number at once, and returns when all are done.
     """
     choices = [ChooseRecipe()] if "auto" in kinds and read_choice(folder) is None else []
     do_all([*choices, *_missing(folder, [kind for kind in kinds if kind != "auto"], seeds)])

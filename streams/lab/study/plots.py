@@ -1,4 +1,4 @@
-"""Plots of studies as SVG files: equal results give equal files."""
+"""Write plots of studies as SVG files; equal results give equal files."""
 
 import io
 from pathlib import Path

@@ -1,9 +1,9 @@
-"""Source models of an evaluation: trained once per seed and recipe, kept in the folder, shared by all methods.
+"""Source models of a study: trained once per seed and recipe, kept in the folder, shared by all methods.
 
 sources/seed-0-none.safetensors     tensors
 sources/seed-0-none.json            figures of the training; written last, so its presence means complete
-sources/seed-0-none.policy          what the policy may do with it (`streams.lab.study.choices`)
-sources/seed-0-none.NAME.KIND       what is taught for it (`streams.lab.study.taught`)
+sources/seed-0-none.policy          the policy's settings for it (`streams.lab.study.choices`)
+sources/seed-0-none.NAME.KIND       a second model that is taught for it (`streams.lab.study.taught`)
 
 Each remembers which state of the code made it (`streams.lab.study.code_state`), for the report to tell.
 """
@@ -37,12 +37,12 @@ _SAMPLE = 512  # source windows that a method may look at
 
 @dataclass(frozen=True)
 class SourceFacts:
-    """How a source was trained.
+    """The facts of a source's training.
 
     Attributes:
         seed, recipe: The source.
-        windows: How many it was trained on.
-        epochs: Passes over them.
+        windows: The number of windows that it was trained on.
+        epochs: The passes over them.
         loss: The mean of the last epoch, nats.
         code: The state of the code that trained it; None where that is not known.
     """
@@ -57,12 +57,12 @@ class SourceFacts:
 
 @dataclass(frozen=True, eq=False)
 class PreparedSource:
-    """A trained source and what methods may know of it.
+    """A trained source and everything that methods may know of it.
 
     Attributes:
-        context: For `adaptation.methods.catalogue.make_method`.
-        facts: How it was trained, for results and summary.
-        digest: Of the stored tensors, to tell models apart; empty where nothing is stored yet.
+            context: The context that `adaptation.methods.catalogue.make_method` takes.
+        facts: The facts of its training.
+        digest: The digest of the stored tensors, to tell models apart; empty where nothing is stored yet.
         prepared: What else was prepared for it so far.
     """
 
@@ -75,8 +75,8 @@ class PreparedSource:
 def prepare_source(dataset: Dataset, recipe: str, seed: int, epochs: int | None = None) -> PreparedSource:
     """Train the source of one seed with one recipe (``none``, or as `parse_augmentation` reads it); minutes.
 
-    On all windows of the source, as `train_source` makes the model that it returns; what that one measures on held-out
-    windows first is not needed where targets are there to be measured on.
+    It is trained on all windows of the source, as `train_source` trains the model that it returns. That function first
+    measures on held-out windows, which is not needed where targets are there to be measured on.
 
     Raises:
         ConfigError: The recipe cannot be read or does not suit the channels.
@@ -92,7 +92,7 @@ def prepare_source(dataset: Dataset, recipe: str, seed: int, epochs: int | None 
 
 
 def save_source(folder: Path, prepared: PreparedSource) -> None:
-    """Write a source into the evaluation's folder; the JSON file comes last and makes it count."""
+    """Write a source into the study's folder; the JSON file comes last and makes it count."""
     model = prepared.context.model
     assert isinstance(model, Classifier)  # made above
     recipe, seed = prepared.facts.recipe, prepared.facts.seed
@@ -104,7 +104,7 @@ def save_source(folder: Path, prepared: PreparedSource) -> None:
 
 
 def load_source(folder: Path, dataset: Dataset, recipe: str, seed: int) -> PreparedSource:
-    """Read what `save_source` wrote.
+    """Read a source that `save_source` wrote.
 
     Raises:
         ContractError: The tensors do not fit the network.

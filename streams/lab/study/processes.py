@@ -1,7 +1,8 @@
 """Worker processes that share a list of jobs, one at a time each.
 
-Started with spawn, so that no state of this process leaks into results. A worker ends when its pipe closes or when its
-parent is gone, even killed; a worker that dies itself (memory, a signal) ends the run with a message naming its job.
+They are started with spawn, so that no state of this process leaks into results. A worker ends when its pipe closes or
+when its parent is gone, even killed. A worker that dies itself (memory, a signal) ends the run with a message that
+names its job.
 """
 
 import multiprocessing
@@ -22,7 +23,7 @@ __all__ = ["EXPECTED", "FailedJob", "Failure", "StageProgress", "WorkerDied", "W
 Work = Callable[[Any], Any]
 StageProgress = Callable[[str, int, int, str], None]  # stage, jobs done, of, what came last
 
-# By the name that a failure carries: what users are expected to meet. Any other exception is a bug.
+# Exceptions that users are expected to meet, by the name that a failure carries. Any other is a bug.
 EXPECTED: Mapping[str, type[AcclimateError]] = {
     "ConfigError": ConfigError,
     "NotAdaptable": ConfigError,
@@ -40,9 +41,9 @@ class Failure:
     """An exception in a worker.
 
     Attributes:
-        kind: Name of the exception's class.
+        kind: The name of the exception's class.
         message: Its text.
-        trace: Where it came from.
+        trace: Its traceback.
     """
 
     kind: str
@@ -62,7 +63,7 @@ class FailedJob:
 
     @property
     def expected(self) -> bool:
-        """Whether the exception is one that users are expected to meet; any other is a bug."""
+        """True where users are expected to meet the exception; any other is a bug."""
         return self.failure.kind in EXPECTED
 
 
@@ -71,8 +72,9 @@ class Workers:
     """The worker processes of a study.
 
     Attributes:
-        make_work, arguments, count: As `run_jobs` takes them.
-        progress: Called after each job.
+        make_work, arguments: The same as in `run_jobs`.
+        count: The number of processes; 0 does everything in this one.
+        progress: A function that is called after each job.
     """
 
     make_work: Callable[..., Work]
@@ -90,9 +92,9 @@ class Workers:
 
         Args:
             stage: The name of all this for ``progress``.
-            jobs: What is left to do.
+            jobs: The jobs that are left to do.
             of: The number of jobs in all, with those that were done before.
-            keep: Called with each job and its result.
+            keep: A function that is called with each job and its result.
 
         Raises:
             WorkerDied: A worker did.
@@ -115,10 +117,10 @@ def run_jobs(
     """Yield each job with its result, or with a `Failure`, as they come.
 
     Args:
-        jobs: Handed out in this order.
-        make_work: Called once in each worker, at module level; returns the function that does a job.
-        arguments: Of ``make_work``.
-        workers: Processes; 0 does everything in this one.
+        jobs: The jobs; they are handed out in this order.
+        make_work: A function at module level, called once in each worker; it returns the function that does a job.
+        arguments: The arguments of ``make_work``.
+        workers: The number of processes; 0 does everything in this one.
 
     Raises:
         WorkerDied: A worker did.
@@ -174,8 +176,8 @@ def finish_all(
 
     Args:
         work: Jobs and results, as `run_jobs` yields them.
-        after_job: Called with the number of jobs that are done, the last job and its result.
-        words: Gives the name of a job.
+        after_job: A function that is called with the number of jobs that are done, the last job and its result.
+        words: A function that gives the name of a job.
 
     Raises:
         AcclimateError: A job met an expected error; it is named.

@@ -1,4 +1,4 @@
-"""From the data options of a command to recordings; without a file to the simulated fleet."""
+"""Load the recordings that data options select, or simulate a fleet."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What the tables of all studies share: items in groups, Markdown, and how a change of accuracy is written."""
+"""The base of all studies' tables: items in groups, Markdown, and the text for a change of accuracy."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar

@@ -1,4 +1,4 @@
-"""What is taught for a source and kept beside it: generators and aligned encoders.
+"""Second models that are taught for a source and kept beside it: generators and aligned encoders.
 
 Each is taught once per seed, recipe and variant, on the source alone.
 
@@ -37,13 +37,13 @@ __all__ = ["ALIGNMENTS", "GENERATORS", "KINDS", "AlignmentFacts", "GeneratorFact
 
 @dataclass(frozen=True)
 class TaughtFacts:
-    """What is known of anything that was taught.
+    """The facts of anything that was taught.
 
     Attributes:
         name: The variant.
         seed, recipe: The source model that it was taught for.
         settings: The settings of the variant at that time.
-        seconds: CPU time of the teaching.
+        seconds: The CPU time of the teaching.
         code: The state of the code that taught it, see `streams.lab.study.code_state`.
     """
 
@@ -57,14 +57,14 @@ class TaughtFacts:
 
 @dataclass(frozen=True)
 class GeneratorFacts(TaughtFacts):
-    """How the meta-training of a generator ended.
+    """The facts of a generator's meta-training.
 
     Attributes:
         valid_range: The fields of its `ValidRange`.
         step_share: The share of its steps that is left at test, above 0 to 1.
-        updates: How many were made.
+        updates: The number of updates.
         best: The fields of the `Check` whose weights were kept.
-        helps: Whether it beat the source on held-out groups.
+        helps: True where it beat the source on held-out groups.
     """
 
     valid_range: Mapping[str, Any]
@@ -76,7 +76,7 @@ class GeneratorFacts(TaughtFacts):
 
 @dataclass(frozen=True)
 class AlignmentFacts(TaughtFacts):
-    """How the alignment of an encoder ended; see `adaptation.alignment.aligned.Aligned` for the figures."""
+    """The facts of an encoder's alignment; see `adaptation.alignment.aligned.Aligned` for the figures."""
 
     unsafe: tuple[str, ...]
     ssl_mean: float
@@ -93,7 +93,7 @@ Figures = dict[str, Any]  # the fields that a kind's facts add to `TaughtFacts`
 
 @dataclass(frozen=True)
 class Kind(Generic[_Settings, _Facts, _Made]):
-    """One kind of what is taught for a source.
+    """A kind of second model that is taught for a source.
 
     Attributes:
         name: The ending of its files.
@@ -101,9 +101,9 @@ class Kind(Generic[_Settings, _Facts, _Made]):
         variants: The settings of each variant, by name.
         needed_by: The variant that a method needs, by the method's name.
         makers: The functions that make it, for `code_digest`.
-        facts: What is known of one; a class.
-        train: Teaches a source's second model by some settings; returns its weights and figures.
-        restore: Makes it again from settings, facts and weights.
+        facts: The class of its facts.
+        train: A function that teaches it by some settings and returns its weights and figures.
+        restore: A function that makes it again from settings, facts and weights.
     """
 
     name: str
@@ -136,11 +136,11 @@ class Kind(Generic[_Settings, _Facts, _Made]):
 
         Args:
             folder: The study's folder.
-            dataset: Its source is what is learned from.
-            context: What methods know of the source model; it gives the seed.
+            dataset: Recordings; their source is learned from.
+            context: The source model and what methods know of it; it gives the seed.
             recipe: The recipe that the source model was trained with.
             name: A variant.
-            clock: Gives seconds.
+            clock: A function that gives seconds.
 
         Raises:
             DataError: The source is too small, or training leads to numbers that are not finite.
@@ -159,7 +159,7 @@ class Kind(Generic[_Settings, _Facts, _Made]):
         write_facts_file(self.path(folder, recipe, context.seed, name), weights, asdict(facts))
 
     def read(self, folder: Path, recipe: str, seed: int) -> dict[str, _Made]:
-        """Return all that is kept for a source model, by variant.
+        """Return everything of this kind that is kept for a source model, by variant.
 
         Raises:
             ContractError: A file is damaged, or from another state of the code.
