@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 DEMO_OPTIONS := $(if $(DATA),--data $(DATA)) $(if $(LABEL),--label $(LABEL)) $(if $(SOURCE),--source $(SOURCE)) \
   $(if $(TARGET),--target $(TARGET)) $(if $(GROUP),--group $(GROUP)) $(if $(TRANSFORM),--transform $(TRANSFORM))
 
-.PHONY: help setup lock demo test lint check chaos bench up down clean
+.PHONY: help setup lock demo test lint rooms check chaos bench up down clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -44,6 +44,9 @@ lint: $(READY) ## format, lint and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+
+rooms: $(READY) ## draw which room of the code imports which
+	@$(BIN)/python -m tests.support.rooms
 
 check: lint ## lint, fast tests, doctests and exported schemas: before every commit
 	@$(BIN)/python -m pytest -n 2 -m 'not kafka and not mlflow and not chaos' tests --doctest-modules adaptation infra registry streams
