@@ -1,6 +1,7 @@
 """Fixtures of the whole test session: the real Kafka and the real MLflow server that tests share."""
 
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,10 @@ import pytest
 
 from infra.broker import LocalKafka
 from infra.mlflow_server import start_mlflow, stop_mlflow
+
+# Networks of tests are tiny, and two test processes share the cores: more threads than one wait for each other and
+# make a forward pass six times as expensive. Child processes get this too.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,12 @@ class MlflowServer:
 def pytest_configure(config: pytest.Config) -> None:
     # kafka-python 3.0.12 reads its schemas by functions that Python 3.11 calls deprecated and 3.13 does not.
     config.addinivalue_line("filterwarnings", r"ignore:(read|open)_text is deprecated:DeprecationWarning")
+
+
+def pytest_runtest_setup() -> None:
+    # A command that ran in this process may have asked for more threads.
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
