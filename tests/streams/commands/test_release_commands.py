@@ -1,5 +1,9 @@
-"""Asking for releases from the command line, and who had what afterwards: real Kafka, real MLflow, real processes."""
+"""Asking for releases from the command line, and who had what afterwards: real Kafka, real MLflow, a real controller.
 
+Commands run in this process, which has imported MLflow already; one runs as a process of its own, as controllers do.
+"""
+
+import io
 import itertools
 import json
 import os
@@ -9,19 +13,32 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from registry.bundles.member import Member
+from streams.cli import main
 from tests.support.delivery import wait_for
 from tests.support.plant import Plant
 from tests.support.signed import private
 
 pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("kafka"), pytest.mark.filterwarnings("ignore")]
+
+
+@dataclass(frozen=True)
+class Said:
+    """How a command ended, and what it said."""
+
+    returncode: int
+    stdout: str
+    stderr: str
 
 
 class Site:
@@ -46,8 +63,20 @@ class Site:
         path.chmod(0o600)
         return str(path)
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
+    def run(self, *arguments: str) -> Said:
+        output, errors = io.StringIO(), io.StringIO()
+        with (
+            patch.dict(os.environ, self.environment),
+            redirect_stdout(output),
+            redirect_stderr(errors),
+            pytest.raises(SystemExit) as stopped,
+        ):
+            main(list(arguments))
+        assert isinstance(stopped.value.code, int)
+        return Said(stopped.value.code, output.getvalue(), errors.getvalue())
+
+    def run_as_process(self, *arguments: str) -> Said:
+        found = subprocess.run(
             [sys.executable, "-m", "streams.cli", *arguments],
             env={**os.environ, **self.environment},
             capture_output=True,
@@ -55,6 +84,7 @@ class Site:
             timeout=120,
             check=False,
         )
+        return Said(found.returncode, found.stdout, found.stderr)
 
     def json(self, *arguments: str) -> Any:
         found = self.run(*arguments, "--json")
@@ -153,7 +183,7 @@ def test_a_version_that_failed_its_gates_ends_the_wait_with_code_1_and_says_why(
     member = site.plant.register("bad")
     site.plant.judge(member, passed=False)
     site.start_controller()
-    found = site.run("promote", "source", str(member.version), "--wait", "--timeout", "60")
+    found = site.run_as_process("promote", "source", str(member.version), "--wait", "--timeout", "60")
     assert found.returncode == 1
     assert "failed canary" in found.stdout
 
