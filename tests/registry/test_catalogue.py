@@ -10,6 +10,7 @@ from adaptation.errors import ContractError
 from infra.errors import CatalogueError
 from registry.catalogue import Catalogue
 from tests.registry.bundles.test_source_bundle import parts
+from tests.support.mlflow_store import store_in
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # mlflow's own
 
@@ -78,7 +79,7 @@ def test_the_run_has_what_its_training_was(catalogue: Catalogue, folder: Path):
 
 
 def test_a_version_that_names_another_place_is_refused_unread(folder: Path, tmp_path: Path):
-    catalogue = Catalogue(f"sqlite:///{tmp_path}/mlflow.db", "plant")  # a server refuses to note such a version
+    catalogue = Catalogue(store_in(tmp_path), "plant")  # a server refuses to note such a version
     register(catalogue, folder)
     client = catalogue._client
     for source in (str(tmp_path), f"file://{tmp_path}", "runs:/" + "0" * 32 + "/../secrets"):
@@ -140,13 +141,14 @@ def test_files_of_a_fleet_that_a_server_has_made_are_found_without_it(mlflow_ser
 
 
 def test_a_store_that_has_moved_still_has_its_files(folder: Path, tmp_path: Path):
-    version = register(Catalogue(f"sqlite:///{tmp_path}/here/mlflow.db", "plant"), folder)
+    (tmp_path / "here").mkdir()
+    version = register(Catalogue(store_in(tmp_path / "here"), "plant"), folder)
     (tmp_path / "here").rename(tmp_path / "there")
     assert Catalogue(f"sqlite:///{tmp_path}/there/mlflow.db", "plant").download("source", version).files == parts()
 
 
 def test_a_run_whose_files_lie_outside_of_the_store_is_refused(folder: Path, tmp_path: Path):
-    catalogue = Catalogue(f"sqlite:///{tmp_path}/mlflow.db", "plant")
+    catalogue = Catalogue(store_in(tmp_path), "plant")
     version = register(catalogue, folder)
     with sqlite3.connect(tmp_path / "mlflow.db") as store:
         store.execute("UPDATE runs SET artifact_uri = 'mlflow-artifacts:/../../etc'")

@@ -2,7 +2,6 @@
 
 import tempfile
 import time
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from streams.wire.connect import kafka_python_options
 from streams.wire.messages import DeviceStatus, Output, PredictionRecord, WindowPrediction, WorkerStatus
 from streams.wire.topics import create_topics, topic_name
 from tests.support.answers import SESSION, receipt, window
+from tests.support.mlflow_store import store_in
 from tests.support.models import tiny_bundle
 from tests.support.signed import key, private, sign_bundle, trust
 
@@ -32,14 +32,6 @@ AT_ONCE = RolloutPolicy(waves=(1.0,), observe_s=0.0)
 
 def now_ms() -> int:
     return time.time_ns() // 1_000_000
-
-
-@cache
-def empty_store() -> bytes:
-    """Return MLflow's tables without rows: MLflow takes two seconds to make them, a copy takes none."""
-    with tempfile.TemporaryDirectory() as folder:
-        Catalogue(f"sqlite:///{folder}/mlflow.db", "nobody")
-        return (Path(folder) / "mlflow.db").read_bytes()
 
 
 class Plant:
@@ -55,10 +47,8 @@ class Plant:
             fleet=fleet,
             trust=folder / "trust.json",
             state=folder / "state",
-            mlflow=mlflow or f"sqlite:///{folder}/mlflow.db",
+            mlflow=mlflow or store_in(folder),
         )
-        if mlflow is None:
-            (folder / "mlflow.db").write_bytes(empty_store())
         create_topics(self.settings, partitions=2)
         self.catalogue = Catalogue(self.settings.mlflow, fleet)
         self.trust = read_trust_file(folder / "trust.json")[1]
