@@ -12,10 +12,10 @@ unexport PYTHONDONTWRITEBYTECODE
 DEMO_OPTIONS := $(if $(DATA),--data $(DATA)) $(if $(LABEL),--label $(LABEL)) $(if $(SOURCE),--source $(SOURCE)) \
   $(if $(TARGET),--target $(TARGET)) $(if $(GROUP),--group $(GROUP)) $(if $(TRANSFORM),--transform $(TRANSFORM))
 
-.PHONY: help setup lock demo test lint rooms check chaos bench up down clean
+.PHONY: help setup lock demo test test-all lint rooms check chaos bench up down clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 setup: $(READY) ## virtual environment with the locked packages
 
@@ -37,8 +37,13 @@ lock: $(READY) ## refresh requirements.lock to the newest versions that pyprojec
 demo: $(READY) ## the story end to end; on recordings with DATA= LABEL= SOURCE= TARGET=
 	@$(BIN)/acclimate demo $(DEMO_OPTIONS)
 
-test: $(READY) ## all tests but the long ones, on real Kafka
+# A test marked `long` stands for a kind of check that `make test` makes with another test, once; one marked `chaos`
+# repeats kills for minutes.
+test: $(READY) ## every kind of check once, on real Kafka and MLflow: in 8 minutes
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+test-all: $(READY) ## test and the tests marked long: what CI runs
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not chaos'
 
 lint: $(READY) ## format, lint and types
 	@$(BIN)/ruff format --check .
@@ -49,9 +54,9 @@ rooms: $(READY) ## draw which room of the code imports which
 	@$(BIN)/python -m tests.support.rooms
 
 check: lint ## lint, fast tests, doctests and exported schemas: before every commit
-	@$(BIN)/python -m pytest -n 2 -m 'not kafka and not mlflow and not chaos' tests --doctest-modules adaptation infra registry streams
+	@$(BIN)/python -m pytest -n 2 -m 'not kafka and not mlflow and not long and not chaos' tests --doctest-modules adaptation infra registry streams
 
-chaos: $(READY) ## long kill and load runs
+chaos: $(READY) ## repeated kills, for minutes
 	@$(BIN)/python -m pytest -m chaos --timeout 1800 -s
 
 bench: $(READY) ## time per record and window against the floor, as JSON
