@@ -24,6 +24,8 @@ from streams.lab.study.prepare import load_source, prepare_source, save_source
 from streams.lab.study.processes import WorkerDied
 from streams.lab.study.taught import GENERATORS
 
+pytestmark = pytest.mark.xdist_group("evaluate")  # what is made once for all tests is made by one process
+
 
 def run(recordings: Path, out: Path, *arguments: object) -> int:
     basics = ["--data", recordings, "--source", "device=0-3", "--target", "device=4-5", "--epochs", 1, "--out", out]
@@ -426,7 +428,7 @@ def test_what_the_policy_may_do_is_found_out_once_per_source_and_forgotten_on_re
 def test_generators_are_taught_once_kept_shown_and_taught_again_on_demand(
     recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(meta_train, "_PATIENCE", 1)
+    monkeypatch.setattr(meta_train, "default_updates", lambda settings: 2)
     options = ["--seeds", 1, "--augment", "none", "--batch-sizes", 16, "--streams", "ordered"]
     names = ["--methods", "mgg,generalizeformer"]
     assert run(recordings, tmp_path / "out", *options, *names) == 0
@@ -449,7 +451,7 @@ def test_generators_are_taught_once_kept_shown_and_taught_again_on_demand(
 def test_a_damaged_generator_and_one_of_other_settings_are_named(
     recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(meta_train, "_PATIENCE", 1)
+    monkeypatch.setattr(meta_train, "default_updates", lambda settings: 2)
     options = ["--seeds", 1, "--augment", "none", "--batch-sizes", 16, "--streams", "ordered", "--methods", "mgg"]
     assert run(recordings, tmp_path / "out", *options) == 0
     path = GENERATORS.path(tmp_path / "out", "none", 0, "mgg")
