@@ -18,6 +18,8 @@ from registry.bundles.source_bundle import read_bundle
 from streams.cli import main
 from streams.lab.making.aligned_model import aligned_of
 
+pytestmark = pytest.mark.xdist_group("align")  # what is made once for all tests is made by one process
+
 
 def run(*arguments: str) -> int:
     with pytest.raises(SystemExit) as stopped:

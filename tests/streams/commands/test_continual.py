@@ -13,6 +13,8 @@ from streams.lab.continual.runs import Run, read_run
 
 QUICK = ["--methods", "naive,ftp+er", "--seeds", 1, "--label-fraction", 0.5, "--label-delay", 5, "--steps", 2]
 
+pytestmark = pytest.mark.xdist_group("continual")  # what is made once for all tests is made by one process
+
 
 def run(recordings: Path, out: Path, *arguments: object) -> int:
     basics = ["--data", recordings, "--source", "device=0-3", "--target", "device=4-5", "--out", out, "--jobs", 0]

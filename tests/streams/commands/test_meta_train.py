@@ -20,6 +20,7 @@ from registry.bundles.source_bundle import read_bundle
 from streams.cli import main
 from tests.adaptation.model.test_train import waves
 
+pytestmark = pytest.mark.xdist_group("meta-train")  # what is made once for all tests is made by one process
 KINDS = pytest.mark.parametrize("kind", ["mgg", "generalizeformer"])
 
 
@@ -126,7 +127,10 @@ def test_json_tells_all_and_equal_runs_have_equal_weights(
     assert [check["update"] for check in said["checks"]] == [4]
 
 
-@pytest.mark.parametrize(("kind", "updates", "every"), [("mgg", 12, 4), ("generalizeformer", 75, 25)])
+@pytest.mark.parametrize(
+    ("kind", "updates", "every"),
+    [pytest.param("mgg", 8, 4, marks=pytest.mark.long), ("generalizeformer", 75, 25)],
+)
 def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
     kind: str,
     updates: int,

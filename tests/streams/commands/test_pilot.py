@@ -26,6 +26,8 @@ from tests.adaptation.model.test_train import waves
 HOSTILE = "<script>alert(1)</script>&$x_1$\n"
 RUNGS = ["leantta", "cum-bn", "t3a", "policy"]
 
+pytestmark = pytest.mark.xdist_group("pilot")  # what is made once for all tests is made by one process
+
 
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
