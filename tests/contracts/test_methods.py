@@ -64,10 +64,17 @@ NOT_ADAPTABLE = {("leantta-a", "mlp"), ("leantta", "mlp"), ("iabn", "mlp")}
 
 def pairs(names: Iterable[str]) -> pytest.MarkDecorator:
     found = [(name, net) for name in sorted(names) for net in NETS if (name, net) not in NOT_ADAPTABLE]
-    return pytest.mark.parametrize(("name", "net"), found)
+    return pytest.mark.parametrize(("name", "net"), [pytest.param(*pair, marks=one_process(pair[0])) for pair in found])
 
 
-every_method = pytest.mark.parametrize("name", sorted(METHODS))
+def one_process(name: str) -> pytest.MarkDecorator:
+    """Let one process run all tests of a method: it records each run once."""
+    return pytest.mark.xdist_group(name)
+
+
+every_method = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=one_process(name)) for name in sorted(METHODS)]
+)
 every_pair = pairs(METHODS)
 both_nets = pytest.mark.parametrize("net", NETS)
 
