@@ -139,6 +139,7 @@ def test_device_and_worker_do_their_work_without_torch_and_mlflow(kafka, tmp_pat
         process.wait()
 
 
+@pytest.mark.long
 @pytest.mark.kafka
 def test_a_controller_releases_without_torch_and_faust(kafka, tmp_path):
     plant = Plant(kafka, f"registry{os.getpid()}", tmp_path / "plant")

@@ -70,6 +70,7 @@ def test_a_taken_port_is_said_before_anything_starts(tmp_path: Path):
     assert not read_mlflow(tmp_path).running
 
 
+@pytest.mark.long
 @pytest.mark.mlflow
 @pytest.mark.xdist_group("mlflow")
 def test_a_store_that_mlflow_cannot_read_is_reported_with_its_log(tmp_path: Path):

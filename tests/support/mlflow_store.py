@@ -1,6 +1,7 @@
 """MLflow's store without a server, made once and copied: MLflow takes two seconds to make its tables, a copy none."""
 
 import tempfile
+import warnings
 from functools import cache
 from pathlib import Path
 
@@ -15,6 +16,6 @@ def store_in(folder: Path) -> str:
 
 @cache
 def _empty() -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(action="ignore"):  # mlflow's own
         Catalogue(f"sqlite:///{folder}/mlflow.db", "nobody")
         return (Path(folder) / "mlflow.db").read_bytes()

@@ -12,7 +12,7 @@ from adaptation.errors import ContractError
 from registry.releases.receiver_state import STATE_FILE, ReceiverState, read_state, write_state
 from tests.support.signed import digest, trust
 
-KILLS = 200
+PLACES = range(1, 13)  # of a kill: three writes of four durable calls each
 
 
 def state(epoch: int) -> ReceiverState:
@@ -42,19 +42,21 @@ def test_no_flipped_bit_goes_unseen_and_the_error_says_what_to_do(tmp_path: Path
             read_state(tmp_path)
 
 
-def test_a_kill_at_any_write_leaves_the_state_before_or_after_and_never_an_older_one(tmp_path: Path):
+@pytest.mark.parametrize("times", [3, pytest.param(17, marks=pytest.mark.chaos)])
+def test_a_kill_at_any_write_leaves_the_state_before_or_after_and_never_an_older_one(tmp_path: Path, times: int):
     seed = random.SystemRandom().randrange(2**32)
-    draw = random.Random(seed)
+    places = [place for place in PLACES for _ in range(times)]
+    random.Random(seed).shuffle(places)
     epoch = 0
-    for _ in range(KILLS):
-        told, killed = _write_until_killed(tmp_path, epoch + 1, draw.randrange(1, 13))
+    for place in places:
+        told, killed = _write_until_killed(tmp_path, epoch + 1, place)
         assert killed
         found = read_state(tmp_path)
         assert (found.epoch if found else 0) in (told, told + 1), f"seed {seed}"
         assert told >= epoch, f"seed {seed}"
         epoch = found.epoch if found else 0
-    print(f"{KILLS} kills up to epoch {epoch}, seed {seed}")
-    assert epoch > KILLS // 2
+    print(f"{len(places)} kills up to epoch {epoch}, seed {seed}")
+    assert epoch > len(places) // 2
 
 
 def _write_until_killed(folder: Path, first: int, calls: int) -> tuple[int, bool]:

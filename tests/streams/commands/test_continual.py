@@ -74,6 +74,7 @@ def test_a_run_that_is_missing_is_made_again_and_no_other(whole: Path, recording
     assert {path for path in kept if path.stat().st_mtime_ns != kept[path]} == {gone}
 
 
+@pytest.mark.long
 def test_results_do_not_depend_on_the_number_of_processes(whole: Path, recordings: Path, tmp_path: Path) -> None:
     assert run(recordings, tmp_path / "out", *QUICK, "--jobs", 2) == 0
     assert timeless(tmp_path / "out") == timeless(whole)
