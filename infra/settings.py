@@ -43,7 +43,7 @@ class Settings(BaseSettings):
     sasl_password: SecretStr | None = Field(None, description="of the SASL user, never printed")
 
     mode: Literal["observe", "always"] = Field(
-        "always", description="who answers: the source, or rung 1 by its threshold"
+        "always", description="who answers: the source, or LeanTTA from its threshold on"
     )
     bundle: Path | None = Field(None, description="folder of the bundle that a worker serves")
     mlflow: str = Field(
