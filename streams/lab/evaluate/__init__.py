@@ -1,10 +1,9 @@
 """``acclimate evaluate``: train or load the sources, run every method over every stream, write tables and plots.
 
-options      what is evaluated, and which part of it a folder is bound to
+options      the options of an evaluation, and the part of them that a folder is bound to
+recordings   the recordings, source and target apart
 tasks        the smallest pieces of work, and the file of those that are finished
-prepare      source models, made once and kept
-task_runner  one piece of work, in a worker process
-processes    worker processes, and what happens when one dies
-evaluation   all of it in order
-results      finished tasks to rows;  summary and figures draw them
+task_runner  does one piece of work in a worker process
+evaluation   does everything in order (`streams.lab.study` makes the sources and runs the workers)
+results      makes rows of finished tasks; lines sums them up, summary and figures show them, report writes all
 """

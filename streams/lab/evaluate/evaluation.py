@@ -1,4 +1,4 @@
-"""One evaluation from options to files: sources first, then every task that is not finished yet, then the report."""
+"""Run one evaluation: sources first, then every task that is not finished yet."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -28,14 +28,14 @@ _PREPARING = "preparing sources"
 def run_evaluation(
     options: EvaluationOptions, folder: Path, *, force: bool = False, again: Sequence[str] = (), progress: StageProgress
 ) -> list[FailedJob]:
-    """Run what is not finished yet; return what failed.
+    """Run all tasks that are not finished yet; return those that failed.
 
     Args:
-        options: What to evaluate.
-        folder: Where results are kept; an interrupted run goes on from there.
+        options: The options of the evaluation.
+        folder: The folder that keeps the results; an interrupted run goes on from there.
         force: Delete results of another configuration.
         again: Methods whose finished tasks, of those asked for, are forgotten first: their code has changed.
-        progress: Called after each job.
+        progress: A function that is called after each job.
 
     Raises:
         ConfigError: The folder is in use or bound to another configuration, options do not fit the data, or a method is
@@ -111,7 +111,7 @@ def _policies(options: EvaluationOptions, folder: Path) -> list[CalibratePolicy]
 
 
 def _teachings(kind: Kind[Any, Any, Any], options: EvaluationOptions, folder: Path) -> list[Teach]:
-    """Return what of this kind the methods need and is missing."""
+    """Return the teachings of this kind that the methods need and that are missing."""
     return [
         Teach(kind.name, seed, recipe, name)
         for seed, recipe in _pairs(options, folder)

@@ -1,4 +1,4 @@
-"""Plots of an evaluation, one SVG each per stream and batch size: accuracy over time, gain per device, harm."""
+"""Draw an evaluation, one SVG each per stream and batch size: accuracy over time, gain per device, harm."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -74,7 +74,7 @@ def _read_curves(
 
 
 def _accuracy_over_time(lines: Sequence[Line], curves: Curves, title: str) -> Figure:
-    """Running accuracy of the sources, of the policy, and of the best others, in one panel per device."""
+    """Draw the running accuracy of the sources, of the policy, and of the best others, in one panel per device."""
     others = [line for line in lines if line.method != SOURCE]
     others.sort(key=lambda line: (line.method != "policy", -line.accuracy))
     shown = [line for line in lines if line.method == SOURCE] + others[:_CURVES]
@@ -103,7 +103,7 @@ def _accuracy_over_time(lines: Sequence[Line], curves: Curves, title: str) -> Fi
 
 
 def _running(seeds: Sequence[NDArray[np.bool_]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean over seeds of the accuracy in a sliding twentieth of the stream, at up to 200 places."""
+    """Return the mean over seeds of the accuracy in a sliding twentieth of the stream, at up to 200 places."""
     right = np.mean([seed.astype(np.float64) for seed in seeds], axis=0)
     width = max(1, len(right) // 20)
     total = np.concatenate([[0.0], np.cumsum(right)])

@@ -53,7 +53,7 @@ class Line:
 
     @property
     def harmed_interval(self) -> tuple[float, float] | None:
-        """Wilson's interval of the harmed share, groups with a verdict as units."""
+        """Wilson's interval of the harmed share; its units are the groups with a verdict."""
         units = len({row.group for row in self.rows if row.harmed is not None})
         return None if self.harmed is None else share_interval(self.harmed, units)
 

@@ -1,4 +1,4 @@
-"""What is evaluated, and which part of it a folder of results is bound to."""
+"""The options of an evaluation, and the part of them that a folder of results is bound to."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,16 +16,16 @@ class EvaluationOptions:
     """Options of one evaluation.
 
     Attributes:
-        selection: Data options by name, as `streams.lab.study.selection.selected_dataset` takes them.
+        selection: The data options by name, as `streams.lab.study.selection.selected_dataset` takes them.
         methods: Names in the catalogue; the source comes first and is always there, for it is what all are paired with.
         streams: Some of `adaptation.evaluation.streams.STREAMS`.
         batch_sizes: Windows per call, each at least 1.
-        seeds: How many seeds, 0 and up: of source training, orders, corruptions and methods.
+        seeds: The number of seeds, 0 and up, for source training, orders, corruptions and methods.
         augment: Kinds of source: ``none``, ``auto``, or recipes; ``none`` comes first and is always prepared.
-        severity: Instead of every corrupted stream's own; None keeps those.
-        stride: Every how many-th window of each group is used.
-        epochs: Of source training; None is the default.
-        jobs: Worker processes.
+        severity: The severity of all corrupted streams; None keeps each stream's own.
+        stride: The distance from one window of a group to the next that is used; 1 uses all.
+        epochs: The passes of source training; None is the default.
+        jobs: The number of worker processes.
     """
 
     selection: Mapping[str, Any]
@@ -41,12 +41,14 @@ class EvaluationOptions:
 
     @property
     def shown(self) -> tuple[str, ...]:
-        """Kinds of source in every table: the plain one is always there."""
+        """The kinds of source in every table; the plain one is always there."""
         return tuple(dict.fromkeys((PLAIN, *self.augment)))
 
 
 def binding(options: EvaluationOptions) -> dict[str, Any]:
-    """Return what every result of a folder depends on; methods, streams, batch sizes, seeds and sources may be added.
+    """Return everything that a folder's results depend on.
+
+    Methods, streams, batch sizes, seeds and sources may be added to a folder.
 
     Raises:
         ConfigError: The file of recordings cannot be read.

@@ -1,4 +1,4 @@
-"""How to read the tables of a summary, and which of the methods in it look ahead."""
+"""Explain the tables of a summary, and name the methods in it that look ahead."""
 
 import textwrap
 from collections.abc import Iterable

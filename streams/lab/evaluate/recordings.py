@@ -1,4 +1,4 @@
-"""The recordings of an evaluation, in two halves that never meet: what sources are made from, and what is streamed."""
+"""The recordings of an evaluation, in two halves that never meet: one makes sources, the other is streamed."""
 
 from dataclasses import dataclass, replace
 
@@ -13,7 +13,7 @@ __all__ = ["Recordings", "load_data"]
 
 @dataclass(frozen=True, eq=False)
 class Recordings:
-    """What is learned from and what is streamed.
+    """The source and the target of an evaluation, apart.
 
     Attributes:
         source: The source alone, with a target of None: whatever chooses, trains or calibrates is given this.

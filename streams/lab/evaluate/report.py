@@ -1,4 +1,4 @@
-"""Write what is known of an evaluation: ``results.json``, ``summary.md`` and ``figures/``."""
+"""Write the results of an evaluation: ``results.json``, ``summary.md`` and ``figures/``."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,13 +19,13 @@ __all__ = ["write_report"]
 def write_report(
     options: EvaluationOptions, folder: Path, failed: Sequence[FailedJob], command: str
 ) -> tuple[Results, dict[str, Path]]:
-    """Write the files and return what they tell and their paths.
+    """Write the files and return the results and the paths.
 
     Args:
-        options: Of the evaluation.
+        options: The options of the evaluation.
         folder: Its folder.
-        failed: What failed in this run.
-        command: Line that made it, for the head of the summary.
+        failed: The tasks that failed in this run.
+        command: The command line that made it, for the head of the summary.
 
     Raises:
         ConfigError: The folder holds no evaluation, or one of another configuration.

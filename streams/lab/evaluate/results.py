@@ -1,4 +1,4 @@
-"""From finished tasks to rows: each group's scores, paired with the source on the same windows.
+"""Make rows of finished tasks: each group's scores, paired with the source on the same windows.
 
 A row's change is against the source of the same kind (plain or robust); its gain is against the plain source. Both are
 paired window by window with that source at the same seed, stream, batch size and group, in the order of recording.
@@ -42,21 +42,22 @@ class Row:
     """One group under one method.
 
     Attributes:
-        augment: Kind of source that was asked for; ``recipe`` is what it came to on this seed.
+        augment: The kind of source that was asked for; ``recipe`` is the recipe that it came to.
         source_kind: ``plain`` or ``robust``; a robust source whose choice was no augmentation equals the plain one.
         state_policy: ``none`` (stateless), ``per group``, or ``shared by all groups``.
-        corruption, severity: Of the stream; None where it has none. The highest severity that occurs.
-        seconds_per_window: CPU time in the method.
-        peak_memory_bytes: Of the whole process; ``working_memory_bytes`` is its rise above the level before the run.
-        change, change_low, change_high, harmed: Against the source of the same kind, see `adaptation.evaluation.harm`;
-            harmed is None where it is undecided, or where that source is not finished.
-        block, blocks, label_run: Windows per block, blocks per replicate, and the run of one class in which the median
-            window lies; a run longer than a block makes the interval too narrow.
-        adapted_share: Share of the stream's windows that another rung than the source answered; None for methods that
-            keep no receipts.
+        corruption, severity: The stream's corruption and its highest severity; None where it has none.
+        seconds_per_window: The CPU time in the method.
+        peak_memory_bytes: The peak of the whole process; ``working_memory_bytes`` is its rise above the level before
+            the run.
+        change, change_low, change_high, harmed: The change against the source of the same kind, see
+            `adaptation.evaluation.harm`; harmed is None where it is undecided, or where that source is not finished.
+        block, blocks, label_run: The windows per block, blocks per replicate, and the run of one class in which the
+            median window lies; a run longer than a block makes the interval too narrow.
+        adapted_share: The share of the stream's windows that another rung than the source answered; None for methods
+            that keep no receipts.
         gain, gain_low, gain_high, gain_harmed: The same against the plain source.
-        returned_accuracy, returned_change: On the clean last third of ``recurring``.
-        by_severity: Severity level (0 is clean), windows, and how many of them were answered right.
+        returned_accuracy, returned_change: Accuracy and change on the clean last third of ``recurring``.
+        by_severity: Severity level (0 is clean), number of windows, and number of right answers.
     """
 
     method: str
@@ -103,20 +104,20 @@ class Row:
 
 @dataclass(frozen=True)
 class Results:
-    """All that is known.
+    """The results of an evaluation.
 
     Attributes:
-        rows: Of all finished tasks among those asked for.
+        rows: The rows of all finished tasks among those asked for.
         about: Data, selection, stride, severity, states of the code.
-        sources: Facts of the source models.
-        choice: What ``auto`` chose, if it was asked.
-        policies: What the policy may do, per seed and recipe.
-        generators: How the meta-training of each generator ended, per seed and recipe.
-        alignments: How each alignment ended, per seed and recipe.
+        sources: The facts of the source models.
+        choice: The choice of ``auto``, if it was asked.
+        policies: The settings of the policy, per seed and recipe.
+        generators: The facts of each generator, per seed and recipe.
+        alignments: The facts of each aligned encoder, per seed and recipe.
         outdated: Sources, choice, policies, generators and alignments that another state of the code made, in words.
         cannot: Methods that cannot adapt this network, and why.
-        missing: Tasks of the options that are not finished.
-        failed: What failed in this run.
+        missing: The number of tasks that were asked for and are not finished.
+        failed: The tasks that failed in this run, with their errors.
     """
 
     rows: tuple[Row, ...]
@@ -139,7 +140,7 @@ def collect_results(
     groups: Sequence[str],
     failed: Sequence[FailedJob] = (),
 ) -> Results:
-    """Read the folder; of what it holds, the tasks asked for count, whichever run finished them.
+    """Read the folder; the tasks asked for count, whichever run finished them.
 
     Raises:
         ConfigError: The folder holds no evaluation.
@@ -197,7 +198,7 @@ def write_json(path: Path, results: Results) -> None:
 
 
 def _outdated(sources: Sequence[SourceFacts], choice: KeptChoice | None, policies: Sequence[KeptPolicy]) -> list[str]:
-    """Name what is reused although the code that makes it has changed since."""
+    """Name everything that is reused although the code that makes it has changed since."""
     source_code, choice_code, policy_code = map(code_digest, (SOURCE_MAKERS, CHOICE_MAKERS, POLICY_MAKERS))
     return [
         *(f"source {each.recipe}, seed {each.seed}" for each in sources if each.code != source_code),
@@ -209,7 +210,7 @@ def _outdated(sources: Sequence[SourceFacts], choice: KeptChoice | None, policie
 def _taught(
     kind: Kind[Any, _Facts, Any], folder: Path, options: EvaluationOptions, used: Sequence[tuple[str, int]]
 ) -> list[_Facts]:
-    """Return the facts of what the methods asked for needed."""
+    """Return the facts of everything of this kind that the methods asked for need."""
     needed = kind.needed(options.methods)
     return [facts for facts in kind.read_facts(folder) if facts.name in needed and (facts.recipe, facts.seed) in used]
 

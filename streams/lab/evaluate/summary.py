@@ -1,4 +1,4 @@
-"""``summary.md``: tables for people. Shares in percent, changes in percentage points."""
+"""Write ``summary.md``: tables for people, with shares in percent and changes in percentage points."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -121,7 +121,7 @@ def _head(results: Results, command: str) -> str:
 
 
 def _generators(facts: Sequence[GeneratorFacts]) -> str:
-    """Show how meta-training ended: on held-out groups of the source, under simulated shifts."""
+    """Show how well generators did on held-out groups of the source, under simulated shifts."""
     head = ["generator", "source model", "seed", "loss without", "with", "accuracy without", "with", "updates"]
     head += ["share of steps at test", "CPU s"]
     rows = [
@@ -143,7 +143,7 @@ def _generators(facts: Sequence[GeneratorFacts]) -> str:
 
 
 def _alignments(facts: Sequence[AlignmentFacts]) -> str:
-    """Show how alignment ended: on all windows of the source."""
+    """Show how well encoders are aligned on all windows of the source."""
     head = ["aligned encoder", "source model", "seed", "cosine, one window", "two windows", "loss of its task", "CPU s"]
     rows = [
         [
@@ -163,7 +163,7 @@ def _alignments(facts: Sequence[AlignmentFacts]) -> str:
 
 
 def _proof(policy: PolicySettings) -> str:
-    """Say what the chosen rung did on the devices left out, where it answered always."""
+    """Say how the chosen rung did on the devices left out, where it always answered."""
     tried = [score for score in policy.table if score.rung == policy.rung]
     if not tried:
         return ""
@@ -193,7 +193,7 @@ def _setting(lines: Sequence[Line]) -> str:
 
 
 def _narrow(lines: Sequence[Line]) -> str:
-    """Say where blocks could not be as long as what they should hold together."""
+    """Say where blocks are shorter than the runs of one class that they should hold together."""
     rows = {(row.group, row.seed): row for line in lines for row in line.rows}
     narrow = sum(row.label_run > row.block for row in rows.values())
     if not narrow:

@@ -1,4 +1,4 @@
-"""One job in a worker process: choose a recipe, train a source, or run one method over one stream."""
+"""Do the jobs of an evaluation in a worker process: make a source, or run one method over one stream."""
 
 import base64
 import hashlib
@@ -37,12 +37,12 @@ def start_worker(options: EvaluationOptions, folder: Path) -> "TaskRunner":
 
 
 class TaskRunner:
-    """Does jobs; keeps the sources, methods and streams that it needed last.
+    """Does jobs, and keeps the sources, methods and streams that it needed last.
 
     Args:
-        options: Of the evaluation.
-        folder: Where sources are kept.
-        recordings: Of the target, streams and scores alone are made; all other jobs are given the source.
+        options: The options of the evaluation.
+        folder: The folder that keeps the sources.
+        recordings: Source and target; only streams and scores are made from the target.
     """
 
     def __init__(self, options: EvaluationOptions, folder: Path, recordings: Recordings) -> None:
@@ -54,7 +54,7 @@ class TaskRunner:
         self._stream = lru_cache(maxsize=64)(self._make_stream)
 
     def __call__(self, job: SourceJob | Task) -> Any:
-        """Do one job; what it returns goes back to the parent."""
+        """Do one job and return its result for the parent."""
         return self._run(job) if isinstance(job, Task) else self._sources.do(job)
 
     def _run(self, task: Task) -> dict[str, Any]:
@@ -96,12 +96,12 @@ class TaskRunner:
 
 
 def score_group(stream: Stream, index: int, probabilities: NDArray[np.float32]) -> dict[str, Any]:
-    """Return what is kept of one group's answers: scores, which were right, and what they can be paired by.
+    """Return the scores of one group's answers, which of them were right, and how to pair them with others.
 
     Args:
-        stream: What was answered.
-        index: Of the group in it.
-        probabilities: (n, K) of the whole stream, in its order.
+        stream: The stream that was answered.
+        index: The group's place in it.
+        probabilities: (n, K) answers to the whole stream, in its order.
 
     Raises:
         ContractError: A probability is not finite.

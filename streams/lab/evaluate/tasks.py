@@ -29,12 +29,12 @@ class Task:
     """One method on one stream.
 
     Attributes:
-        source: Recipe that the source was trained with, ``none`` for the plain one.
-        seed: Of everything.
-        stream: Kind of stream.
-        batch_size: Windows per call.
-        method: Name in the catalogue.
-        group: Device, or ``""`` for the one stream of all devices.
+        source: The recipe that the source was trained with, ``none`` for the plain one.
+        seed: The seed for everything.
+        stream: The kind of stream.
+        batch_size: The number of windows per call.
+        method: The name in the catalogue.
+        group: The device, or ``""`` for the one stream of all devices.
     """
 
     source: str
@@ -59,7 +59,7 @@ def current_name(method: str) -> str:
 
 
 def read_finished(path: Path) -> tuple[dict[Task, dict[str, Any]], int]:
-    """Return what each finished task gave, the latest where one was run again, and the length of the sound part.
+    """Return the result of each finished task, the latest where one was run again, and the length of the sound part.
 
     Raises:
         ContractError: A line that is not the last one is damaged.
