@@ -1,9 +1,9 @@
-"""What ``acclimate continual`` is made of: ways of learning from delayed labels, compared on groups in turn.
+"""The parts of ``acclimate continual``: ways of learning from delayed labels, compared on groups in turn.
 
-options      what is run, and what a folder of results is bound to
-runs         one run: its name, its file, and what is kept of it
-study        the work in worker processes
-results      from runs to the lines of a table
+options      the options of a comparison, and the part of them that a folder of results is bound to
+runs         one run: its name, its file, and its result there
+study        does the runs in worker processes
+results      makes the lines of a table of the runs
 page         summary.md
 figures      plots
 """

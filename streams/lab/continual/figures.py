@@ -1,4 +1,4 @@
-"""Plots of a comparison: the accuracy matrix of each way of learning, and how much each forgets."""
+"""Draw a comparison: the accuracy matrix of each way of learning, and how much each forgets."""
 
 from collections.abc import Sequence
 from pathlib import Path

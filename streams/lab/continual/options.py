@@ -1,4 +1,4 @@
-"""What is run, and which part of it a folder of results is bound to."""
+"""The options of a comparison, and the part of them that a folder of results is bound to."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from streams.lab.study.recipes import PLAIN
 
 __all__ = ["FINE_TUNED", "ContinualOptions", "binding", "parse_methods", "parse_shares"]
 
-FINE_TUNED = "fine-tuned"  # on all labels of each group alone, from the source: what labels are worth at most
+FINE_TUNED = "fine-tuned"  # taught on all labels of each group alone, from the source: the most that labels are worth
 
 
 @dataclass(frozen=True)
@@ -19,17 +19,17 @@ class ContinualOptions:
     """Options of one comparison.
 
     Attributes:
-        selection: Data options by name, as `streams.lab.study.selection.selected_dataset` takes them.
+        selection: The data options by name, as `streams.lab.study.selection.selected_dataset` takes them.
         methods: Ways of learning, as `adaptation.continual.learner.parse_method` reads them.
-        learning_rates: Of each method.
-        label_fractions: Shares of windows that get a label, above 0 to 1.
-        wrong: Shares of labels that are wrong, 0 to below 1.
-        delay: Windows of a group between a window and its label.
-        seeds: How many: 0, 1, 2, ...
-        augment: Kinds of source, as for evaluations.
-        memory: Windows remembered.
-        steps: Of each update.
-        jobs: Worker processes.
+        learning_rates: The learning rates that each method is run with.
+        label_fractions: The shares of windows that get a label, above 0 to 1.
+        wrong: The shares of labels that are wrong, 0 to below 1.
+        delay: The number of windows of a group between a window and its label.
+        seeds: The number of seeds: 0, 1, 2, ...
+        augment: The kinds of source, as for evaluations.
+        memory: The number of windows remembered.
+        steps: The steps of each update.
+        jobs: The number of worker processes.
     """
 
     selection: Mapping[str, Any]
@@ -50,7 +50,7 @@ class ContinualOptions:
 
 
 def binding(options: ContinualOptions) -> dict[str, Any]:
-    """Return what every result of a folder depends on; all else may be added to it.
+    """Return everything that a folder's results depend on; all else may be added to it.
 
     Raises:
         ConfigError: The file of recordings cannot be read.

@@ -1,4 +1,7 @@
-"""``results.json`` for programs and ``summary.md`` for people; shares in percent, changes in percentage points."""
+"""Write ``results.json`` for programs and ``summary.md`` for people.
+
+Shares are in percent, changes in percentage points.
+"""
 
 import json
 from collections.abc import Mapping

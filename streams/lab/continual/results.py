@@ -1,4 +1,4 @@
-"""From runs to lines: one per source, way of learning, rate and kind of feedback; means over seeds."""
+"""Make lines of runs: one per source, way of learning, rate and kind of feedback; means over seeds."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,24 +22,26 @@ class Line:
     """A way of learning on a kind of source, over its seeds. Accuracies and shares are 0 to 1.
 
     Attributes:
-        recipe, method, learning_rate, label_fraction, wrong: As in `Run`.
-        seeds: How many are finished.
+        recipe, method, learning_rate, label_fraction, wrong: The same as in `Run`.
+        seeds: The number of seeds that are finished.
         accuracy: ACC of the last model over all groups; ``start`` is the source's.
-        fine_tuned: Of the reference, taught on all labels of each group alone; None where it is not finished.
-        learning_accuracy: On each group at the end of its own turn: of devices that keep the model they have then.
-        last_accuracy: On the last group, of the last model.
+        fine_tuned: The accuracy of the reference, which is taught on all labels of each group alone; None where it is
+            not finished.
+        learning_accuracy: The accuracy on each group at the end of its own turn, as of devices that keep the model they
+            have then.
+        last_accuracy: The last model's accuracy on the last group.
         bwt, fwt, forgetting: See `AccuracyMatrix`.
-        return_accuracy: On the first group, of the last model: as if it came back.
-        source_start, source_accuracy: On the source's judged stretches, of the source and of the last model.
-        prequential, change: While learning, of windows as they came; and against the source on the same windows.
-        harmed: Share of pairs of group and seed whose whole interval of the change lies below zero, of decided ones;
-            None where none is decided.
+        return_accuracy: The last model's accuracy on the first group, as if it came back.
+        source_start, source_accuracy: The accuracy of source and last model on the source's judged stretches.
+        prequential, change: The accuracy while learning, on windows as they came, and its change against the source.
+        harmed: The share of decided pairs of group and seed whose whole interval of the change lies below zero; None
+            where none is decided.
         worst_change, worst_group: The group with the lowest mean change.
-        efficiency: Area under accuracy against labels.
-        labels, steps: Mean per run.
-        seconds_per_step: Median of seeds.
-        largest_distance: Largest relative distance from the source of a parameter.
-        lipschitz_ratio: Of the last model over the source.
+        efficiency: The area under accuracy against labels.
+        labels, steps: The mean number per run.
+        seconds_per_step: The median over seeds.
+        largest_distance: The largest relative distance of a parameter from the source.
+        lipschitz_ratio: The last model's Lipschitz bound over the source's.
     """
 
     recipe: str
@@ -73,12 +75,12 @@ class Line:
 
     @property
     def closed(self) -> float | None:
-        """Share of the distance from the source to the fine-tuned reference that it closes."""
+        """The share of the distance from the source to the fine-tuned reference that it closes."""
         return self._closed(self.accuracy)
 
     @property
     def closed_at_once(self) -> float | None:
-        """The same of `learning_accuracy`."""
+        """The same share for `learning_accuracy`."""
         return self._closed(self.learning_accuracy)
 
     def _closed(self, accuracy: float) -> float | None:
@@ -89,15 +91,15 @@ class Line:
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """All that is finished.
+    """The results of everything that is finished.
 
     Attributes:
-        lines: In the order asked for.
-        groups: Names of the target's, in order.
-        matrices: Of each line, (seeds, T, T).
-        runs: Everything kept of each run.
-        missing: Runs asked for that are not finished.
-        failed: Texts of those that failed just now.
+        lines: The lines, in the order asked for.
+        groups: The names of the target's groups, in order.
+        matrices: The accuracy matrices of each line, (seeds, T, T).
+        runs: The kept results of each run.
+        missing: The number of runs that were asked for and are not finished.
+        failed: One text for each run that failed just now.
     """
 
     lines: tuple[Line, ...]
@@ -109,7 +111,7 @@ class Results:
 
 
 def collect(options: ContinualOptions, folder: Path, failed: Sequence[str] = ()) -> Results:
-    """Read what is finished of what the options ask for.
+    """Read the finished ones of the runs that the options ask for.
 
     Raises:
         ContractError: A file is damaged.

@@ -1,4 +1,4 @@
-"""One run: what it is called, where it is kept, and what is kept of it.
+"""Name a run, keep its result in a file, and read it.
 
 runs/NAME.json    written whole or not at all, so its presence means finished
 """
@@ -20,12 +20,12 @@ class Run:
     """One way of learning on one source with one seed.
 
     Attributes:
-        recipe: That the source was trained with, ``none`` for the plain one.
-        seed: Of everything.
-        method: Way of learning, or ``fine-tuned``.
-        learning_rate: Of AdamW.
-        label_fraction: Share of windows that get a label.
-        wrong: Share of labels that are wrong.
+        recipe: The recipe that the source was trained with, ``none`` for the plain one.
+        seed: The seed for everything.
+        method: The way of learning, or ``fine-tuned``.
+        learning_rate: The learning rate of AdamW.
+        label_fraction: The share of windows that get a label.
+        wrong: The share of labels that are wrong.
     """
 
     recipe: str
@@ -47,13 +47,13 @@ def is_finished(folder: Path, run: Run) -> bool:
 
 
 def keep_run(folder: Path, run: Run, result: dict[str, Any]) -> None:
-    """Keep what a run gave."""
+    """Keep the result of a run."""
     path = _path(folder, run)
     replace_file(path, (json.dumps({"run": asdict(run), **result}, indent=1, allow_nan=False) + "\n").encode())
 
 
 def read_run(folder: Path, run: Run) -> dict[str, Any] | None:
-    """Return what a run gave, or None.
+    """Return the result of a run, or None.
 
     Raises:
         ContractError: Its file is damaged.

@@ -1,4 +1,4 @@
-"""Sources first, then every run that is not kept yet, in worker processes."""
+"""Make the sources, then do every run that is not kept yet, in worker processes."""
 
 import time
 from dataclasses import dataclass, replace
@@ -39,11 +39,11 @@ _SOURCE_WINDOWS = 3072  # to learn with new ones; 512 keep less of the source
 
 @dataclass(frozen=True, eq=False)
 class Recordings:
-    """What sources are trained on, and what is learned in turn.
+    """The recordings that sources are trained on, and those that are learned in turn.
 
     Attributes:
-        dataset: Its source is what sources are trained on; it has no target.
-        source: The source as a domain: what it was trained on, and what it is judged on.
+        dataset: Recordings without a target; sources are trained on their source.
+        source: The source as a domain: stretches to train on, and stretches to judge on.
         domains: The groups of the target, in order.
     """
 
@@ -53,7 +53,7 @@ class Recordings:
 
 
 def run_study(options: ContinualOptions, folder: Path, force: bool, progress: StageProgress) -> list[FailedJob]:
-    """Do what is not done yet; return what failed, which the next call tries again.
+    """Do the runs that are not done yet; return those that failed, which the next call tries again.
 
     Raises:
         ConfigError: An option does not fit the data, or the folder is another's.
