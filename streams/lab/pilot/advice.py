@@ -1,4 +1,4 @@
-"""From findings to advice: the mode to start with, and what could go wrong.
+"""Turn findings into advice: the mode to start with, and what could go wrong.
 
 The worker of today answers by the source (``observe``) or by LeanTTA (``always``). It is told ``always`` only if
 

@@ -1,4 +1,4 @@
-"""What follows from the findings of a pilot: a year of each rung, thresholds, the mode to start with, risks."""
+"""Draw conclusions from a pilot's findings: a year of each rung, thresholds, the mode to start with, risks."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""What follows per year, from accuracy, time and prices; plain arithmetic, no statistics.
+"""Work out a year from accuracy, time and prices: plain arithmetic, no statistics.
 
     windows  = 365 * windows per day and device * devices                                                 (1)
     avoided  = windows * gain                 wrong answers that become right, less those that become wrong (2)
@@ -26,13 +26,14 @@ class Yearly:
     """One way to answer, for a year of the fleet.
 
     Attributes:
-        avoided: Wrong answers avoided: likely, and the two ends of the gain's interval where there is one.
-        worth: What they would have cost.
-        compute_hours: Core hours of all answers.
-        compute: Their price.
-        extra_compute: The same, less the source's.
+        avoided: The number of wrong answers avoided: likely, and the two ends of the gain's interval where there is
+            one.
+        worth: The price of those answers.
+        compute_hours: The core hours of all answers.
+        compute: The price of those hours.
+        extra_compute: The same price, less the source's.
         net: Worth less extra compute: likely, and the two ends.
-        labels: Labels that the likely net pays for; None where labels cost nothing.
+        labels: The number of labels that the likely net pays for; None where labels cost nothing.
     """
 
     avoided: tuple[float, float | None, float | None]
@@ -52,7 +53,7 @@ def yearly(
     Args:
         costs: Prices and amounts.
         gain: Change in accuracy, -1 to 1: likely, low end, high end.
-        seconds_per_window, source_seconds_per_window: Of one core.
+        seconds_per_window, source_seconds_per_window: The time of one core.
 
     >>> costs = Costs(label=2, error=0.1, cpu_hour=3.6, windows_per_day=1000, devices=10)
     >>> year = yearly(costs, (0.1, 0.0, None), 2e-3, 1e-3)

@@ -1,4 +1,4 @@
-"""The settings that a worker is started with, as a file."""
+"""Write the settings that a worker is started with as a file."""
 
 import shlex
 from collections.abc import Mapping

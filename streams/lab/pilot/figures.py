@@ -1,4 +1,4 @@
-"""Plots of a pilot as SVG text, dark on light, for a page that asks nothing of the network.
+"""Draw a pilot as SVG text, dark on light, for a page that asks nothing of the network.
 
 Hues are those of Okabe and Ito; what matters differs in shape as well, so that it survives a grey printer.
 """
@@ -147,8 +147,8 @@ def value(years: Sequence[Json], breaks: Sequence[Json], gains_measured: Mapping
 
     Args:
         years: Rows with ``name`` and ``net`` (likely, low, high).
-        breaks: As `streams.lab.pilot.economics.label_break_even` gives them.
-        gains_measured: Gains of rungs in points, by words, to compare labels with.
+        breaks: The rows that `streams.lab.pilot.economics.label_break_even` gives.
+        gains_measured: The gains of rungs in points, by words, to compare labels with.
     """
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(9.2, 1.1 + 0.42 * max(4, len(years))), layout="constrained")

@@ -1,4 +1,4 @@
-"""The files of a pilot: the page for people, all figures for programs, and what a worker is started with.
+"""Write the files of a pilot: the page for people, all figures for programs, and a worker's bundle and settings.
 
 pilot.html      one file without any outside reference
 pilot.json      every figure of the page and those behind it
@@ -42,10 +42,10 @@ def write_pilot(out: Path, report: dict[str, Any], bundle: Path, scratch: Path, 
     """Write everything into ``scratch`` first and then move it into ``out``; return the files by kind.
 
     Args:
-        out: Folder of the pilot.
-        report: As `complete_report` gives it.
+        out: The folder of the pilot.
+        report: The report that `complete_report` gives.
         bundle: The bundle to serve; it is moved.
-        scratch: On the same file system as ``out``.
+        scratch: A folder on the same file system as ``out``.
         force: Replace an older pilot.
 
     Raises:

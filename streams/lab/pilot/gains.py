@@ -1,6 +1,6 @@
-"""From scores of single devices to what a rung gains: over the target, or as expected from devices left out.
+"""Turn scores of single devices into a rung's gain: over the target, or as expected from devices left out.
 
-Mean over devices, each counting once, with the 95 % interval of a bootstrap over devices (1):
+A gain is the mean over devices, each counting once, with the 95 % interval of a bootstrap over devices (1):
 
     (1) mean* = mean of m devices drawn with replacement from the m there are; 10,000 times; 2.5 % and 97.5 % quantiles
 
@@ -30,15 +30,15 @@ _LOSS = 0.01
 
 @dataclass(frozen=True)
 class DeviceScore:
-    """How a rung did on one device, against the source of the same recipe on the same windows.
+    """The score of a rung on one device, against the source of the same recipe on the same windows.
 
     Attributes:
-        device: Name of the device; of a simulated shift, its kind and severity.
-        source_accuracy, accuracy: 0 to 1.
-        change: Mean difference, -1 to 1.
-        low, high: Ends of its 95 % block-bootstrap interval; equal to ``change`` where there is none.
-        harmed: Whether the whole interval lies below zero; None where the recording is too short to tell. Without an
-            interval, whether more than a point was lost.
+        device: The name of the device; for a simulated shift, its kind and severity.
+        source_accuracy, accuracy: The accuracies without and with the rung, 0 to 1.
+        change: The mean difference, -1 to 1.
+        low, high: The ends of its 95 % block-bootstrap interval; equal to ``change`` where there is none.
+        harmed: True where the whole interval lies below zero; None where the recording is too short to tell. Without an
+            interval, true where more than a point was lost.
     """
 
     device: str
@@ -58,15 +58,15 @@ class DeviceScore:
 
 @dataclass(frozen=True)
 class Gain:
-    """What a rung gains over several devices.
+    """The gain of a rung over several devices.
 
     Attributes:
-        mean: Change in accuracy, the mean over devices, -1 to 1.
-        low, high: Ends of its 95 % interval (1), None with fewer than three devices.
-        worst, best: Change on the worst and the best device.
-        devices: How many.
-        harmed: Names of the harmed ones.
-        undecided: Names of those whose recording is too short to tell.
+        mean: The change in accuracy, the mean over devices, -1 to 1.
+        low, high: The ends of its 95 % interval (1), None with fewer than three devices.
+        worst, best: The change on the worst and the best device.
+        devices: The number of devices.
+        harmed: The names of the harmed ones.
+        undecided: The names of those whose recording is too short to tell.
     """
 
     mean: float
@@ -109,7 +109,7 @@ def simulated_scores(table: Sequence[Mapping[str, Any]]) -> dict[str, list[Devic
     """Read a policy's table by rung of the catalogue; rungs of the policy that the pilot does not show are left out.
 
     Args:
-        table: Rows as `adaptation.methods.policy_settings.RungScore` has them.
+        table: Rows with the fields of `adaptation.methods.policy_settings.RungScore`.
     """
     names = {"leantta": "leantta", "statistics": "cum-bn", "prototypes": "t3a"}
     found: dict[str, list[DeviceScore]] = {}

@@ -1,4 +1,4 @@
-"""The jobs of a pilot: what is done, on what, and what to call it while it lasts."""
+"""The jobs of a pilot, and the words for each while it lasts."""
 
 from dataclasses import dataclass
 

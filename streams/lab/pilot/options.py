@@ -1,4 +1,4 @@
-"""What a pilot is asked, and what things cost where it is asked."""
+"""The options of a pilot, and the costs that it reckons with."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ class PilotOptions:
     """Options of one pilot.
 
     Attributes:
-        selection: Data options by name, as `streams.lab.study.selection.selected_dataset` takes them.
-        seed: Of everything.
+        selection: The data options by name, as `streams.lab.study.selection.selected_dataset` takes them.
+        seed: The seed for everything.
         augment: ``none``, ``auto`` or a list of kinds.
-        labelled: Whether labels of the target may be used, for scores alone.
-        epochs: Of source training; None is the default.
-        jobs: Worker processes; 0 does everything in the calling one.
+        labelled: True where labels of the target may be used, for scores alone.
+        epochs: The passes of source training; None is the default.
+        jobs: The number of worker processes; 0 does everything in the calling one.
     """
 
     selection: Mapping[str, Any]
@@ -38,15 +38,15 @@ class PilotOptions:
 
 @dataclass(frozen=True)
 class Costs:
-    """What things cost, in one currency, and how much there is of them.
+    """Prices in one currency, and the size of the fleet.
 
     Attributes:
-        label: To get one window labelled, at least 0.
-        error: Of one wrong answer, at least 0.
-        cpu_hour: Of one core for one hour, at least 0.
-        windows_per_day: Of one device, above 0.
-        devices: In the fleet, at least 1.
-        assumed: Which of these were not given: their values are placeholders.
+        label: The price of one label, at least 0.
+        error: The price of one wrong answer, at least 0.
+        cpu_hour: The price of one core for one hour, at least 0.
+        windows_per_day: The number of windows of one device, above 0.
+        devices: The number of devices in the fleet, at least 1.
+        assumed: The options that were not given: their values are placeholders.
 
     Raises:
         ConfigError: A value is out of range.
@@ -72,7 +72,7 @@ class Costs:
 
     @property
     def windows_per_year(self) -> float:
-        """Of the whole fleet."""
+        """The number of windows of the whole fleet."""
         return 365.0 * self.windows_per_day * self.devices
 
 

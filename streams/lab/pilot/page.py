@@ -1,4 +1,7 @@
-"""The page of a pilot: one file without any outside reference; everything that came from recordings is escaped."""
+"""Write the page of a pilot: one file without any outside reference.
+
+Everything that came from recordings is escaped.
+"""
 
 import math
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What kind of shift a device shows: magnitude and parts, levels and spreads of its channels, broken windows."""
+"""Measure the kind of shift of a device: magnitude and parts, levels and spreads of its channels, broken windows."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Run a pilot's jobs in stages, and gather what they found in one mapping of plain values.
+"""Run a pilot's jobs in stages, and gather their findings in one mapping of plain values.
 
 1  choose how to train; the plain source is trained beside it       2  train what was chosen, calibrate the policy,
    leave the source's devices out                                    3  measure and follow every device
@@ -37,13 +37,13 @@ def run_study(options: PilotOptions, dataset: Dataset, folder: Path, progress: P
     """Do everything that takes time; what is trained stays in ``folder``.
 
     Args:
-        options: Of the pilot.
-        dataset: As `streams.lab.pilot.work.load_data` gives it for these options.
-        folder: Where bundles are kept, empty.
-        progress: Called from another thread where there are worker processes.
+        options: The options of the pilot.
+        dataset: The recordings that `streams.lab.pilot.work.load_data` gives for these options.
+        folder: An empty folder, which keeps the bundles.
+        progress: A function that is called from another thread where there are worker processes.
 
     Raises:
-        ConfigError, DataError, ContractError: As the jobs raise them.
+        ConfigError, DataError, ContractError: A job raised it.
     """
     stages = _Stages(options, folder, progress)
     choice: KeptChoice | None = None
@@ -151,7 +151,7 @@ def _plain(device: Findings) -> Findings:
 
 
 def _cost(devices: Sequence[Findings]) -> Findings:
-    """Time and memory of each rung over all devices; None where it cannot adapt this network."""
+    """Return time and memory of each rung over all devices; None where it cannot adapt this network."""
     cost: Findings = {}
     for name in ("source", *RUNGS):
         runs = [device["runs"][name] for device in devices]
@@ -173,7 +173,7 @@ def _gains(
     policy: PolicySettings,
     options: PilotOptions,
 ) -> Findings:
-    """Give what was measured on the target, where it has labels, and what the source's own devices let expect."""
+    """Return the gains on the target, where it has labels, and those that the source's own devices let expect."""
     measured = None
     if options.labelled:
         names = dict.fromkeys(name for device in devices for name in device["scores"])

@@ -18,7 +18,7 @@ class WatchedPolicy:
     """A method that does what a policy does, and remembers its receipts and its last state.
 
     Args:
-        policy: Configured.
+        policy: The policy, configured.
     """
 
     def __init__(self, policy: Policy) -> None:
@@ -39,7 +39,7 @@ class WatchedPolicy:
         return self._state, step
 
     def summary(self) -> dict[str, Any]:
-        """Say what the gate saw: its parts over their limits at the end, its course, what answered how many windows.
+        """Sum up what the gate saw: its parts over their limits at the end, its course, who answered how many windows.
 
         The course is the gate of every decision, at the first window that the decision answered, and that at the end.
         """

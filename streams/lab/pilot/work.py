@@ -1,4 +1,4 @@
-"""One job of a pilot, in a worker process; what is trained is kept as a bundle in a folder that all workers see."""
+"""Do the jobs of a pilot in a worker process; trained sources are kept as bundles in a folder that all workers see."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -66,13 +66,13 @@ def bundle_folder(folder: Path, recipe: str) -> Path:
 
 
 class Worker:
-    """Does jobs; keeps the models that it needed.
+    """Does jobs, and keeps the models that it needed last.
 
     Args:
-        options: Of the pilot.
-        folder: Where bundles are kept.
-        report: Told of the steps of a job.
-        dataset: As `load_data` gives it.
+        options: The options of the pilot.
+        folder: The folder that keeps the bundles.
+        report: A function that is told of the steps of a job.
+        dataset: The recordings that `load_data` gives.
     """
 
     def __init__(self, options: PilotOptions, folder: Path, report: Report, dataset: Dataset) -> None:
@@ -83,7 +83,7 @@ class Worker:
         self._context = lru_cache(maxsize=2)(self._make_context)
 
     def __call__(self, job: Job) -> Any:
-        """Do one job; what it returns goes back to the parent."""
+        """Do one job and return its result for the parent."""
         match job:
             case ChooseRecipe() | CalibratePolicy():
                 return self._sources.do(job, lambda done, of, _what: self._report(words(job), done, of))
