@@ -11,7 +11,7 @@ from adaptation.evaluation.streams import stream_members
 from streams.lab.evaluate.options import EvaluationOptions, binding
 from streams.lab.evaluate.recordings import load_data
 from streams.lab.evaluate.task_runner import start_worker
-from streams.lab.evaluate.tasks import Task, append_finished, forget_tasks, open_finished, read_finished
+from streams.lab.evaluate.tasks import Result, Task, append_finished, forget_tasks, open_finished, read_finished
 from streams.lab.study.choices import policy_path, read_policy, recipes_of
 from streams.lab.study.folder import FINISHED_FILE, open_folder
 from streams.lab.study.jobs import CalibratePolicy, Teach, make_sources
@@ -61,8 +61,9 @@ def run_evaluation(
         missing = [task for task in tasks if "cannot" in finished.get(task, {"cannot": ""})]
         with open_finished(folder / FINISHED_FILE) as file:
 
-            def keep(task: Task, result: dict[str, Any]) -> None:
-                if "cannot" not in result or finished.get(task, {}).get("cannot") != result["cannot"]:
+            def keep(task: Task, result: Result) -> None:
+                before = finished.get(task)
+                if before is None or "cannot" not in result or before.get("cannot") != result["cannot"]:
                     append_finished(file, task, result)
 
             return workers.attempt("running methods", missing, len(tasks), keep)

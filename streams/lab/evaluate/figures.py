@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -13,7 +12,7 @@ from streams.lab.evaluate.lines import Line, summarise_lines
 from streams.lab.evaluate.options import EvaluationOptions
 from streams.lab.evaluate.results import SOURCE, Results
 from streams.lab.evaluate.task_runner import unpack_bits
-from streams.lab.evaluate.tasks import Task, read_finished
+from streams.lab.evaluate.tasks import Result, Task, read_finished
 from streams.lab.study.choices import recipe_of
 from streams.lab.study.folder import FINISHED_FILE
 from streams.lab.study.plots import STYLE, write_plot
@@ -58,7 +57,7 @@ def _stride_note(results: Results) -> str:
 
 
 def _read_curves(
-    finished: Mapping[Task, Any], folder: Path, options: EvaluationOptions, stream: str, batch_size: int
+    finished: Mapping[Task, Result], folder: Path, options: EvaluationOptions, stream: str, batch_size: int
 ) -> Curves:
     curves: Curves = {}
     recipes = {augment: recipe_of(folder, augment) for augment in options.shown}

@@ -16,7 +16,7 @@ from adaptation.evaluation.scoring import collapsed
 from registry.folder import replace_file
 from streams.lab.evaluate.options import EvaluationOptions
 from streams.lab.evaluate.task_runner import unpack_bits
-from streams.lab.evaluate.tasks import Task, read_finished
+from streams.lab.evaluate.tasks import GroupScores, Result, Task, read_finished
 from streams.lab.study.choices import KeptChoice, KeptPolicy, read_choice, read_kept_policy, recipe_of
 from streams.lab.study.code_state import (
     CHOICE_MAKERS,
@@ -223,9 +223,9 @@ def _outdated_taught(kind: Kind[Any, _Facts, Any], taught: Sequence[_Facts]) -> 
 def _row(
     augment: str,
     task: Task,
-    result: Mapping[str, Any],
-    entry: Mapping[str, Any],
-    index: Mapping[tuple[Task, str], Mapping[str, Any]],
+    result: Result,
+    entry: GroupScores,
+    index: Mapping[tuple[Task, str], GroupScores],
     models: Mapping[Task, str],
 ) -> Row:
     run = result["run"]
@@ -250,7 +250,6 @@ def _row(
     }
     shared = "shared by all groups" if task.group == "" else "per group"
     returned = _share(entry["returned"])
-    kept = ("n", "accuracy", "macro_f1", "worst_class_recall", "nll", "ece", "block", "label_run")
     own_returned = None if own is None else _share(own["returned"])
     return Row(
         method=task.method,
@@ -261,7 +260,14 @@ def _row(
         augment=augment,
         recipe=task.source,
         source_kind="plain" if augment == PLAIN else "robust",
-        **{name: entry[name] for name in kept},
+        n=entry["n"],
+        accuracy=entry["accuracy"],
+        macro_f1=entry["macro_f1"],
+        worst_class_recall=entry["worst_class_recall"],
+        nll=entry["nll"],
+        ece=entry["ece"],
+        block=entry["block"],
+        label_run=entry["label_run"],
         blocks=-(-entry["n"] // entry["block"]),
         **against,
         corruption=entry["corruption"],
@@ -272,7 +278,11 @@ def _row(
         collapsed=collapsed(entry["tail_share"], None if own is None else own["tail_share"]),
         adapted_share=run["adapted_share"],
         state_policy="none" if run["stateless"] else shared,
-        **{name: run[name] for name in ("resets", "updates", "selected", "state_bytes", "seconds_per_window")},
+        resets=run["resets"],
+        updates=run["updates"],
+        selected=run["selected"],
+        state_bytes=run["state_bytes"],
+        seconds_per_window=run["seconds_per_window"],
         peak_memory_bytes=run["peak_memory_bytes"],
         working_memory_bytes=run["working_memory_bytes"],
     )
@@ -282,7 +292,7 @@ def _of_source(task: Task, recipe: str) -> Task:
     return Task(recipe, task.seed, task.stream, task.batch_size, SOURCE, task.group)
 
 
-def _change(task: Task, entry: Mapping[str, Any], source: Mapping[str, Any] | None) -> Change | None:
+def _change(task: Task, entry: GroupScores, source: GroupScores | None) -> Change | None:
     if source is None:
         return None
     if entry["data"] != source["data"]:

@@ -3,8 +3,6 @@
 import base64
 import hashlib
 import time
-from collections.abc import Mapping
-from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +20,7 @@ from adaptation.method import Method
 from adaptation.methods.catalogue import make_method
 from streams.lab.evaluate.options import EvaluationOptions
 from streams.lab.evaluate.recordings import Recordings, load_data
-from streams.lab.evaluate.tasks import Task
+from streams.lab.evaluate.tasks import GroupScores, Result, Task
 from streams.lab.study.code_state import code_digest
 from streams.lab.study.jobs import SourceJob, SourceMaker, set_up_worker
 from streams.lab.study.memory import peak_bytes, reset_peak, resident_bytes
@@ -57,7 +55,7 @@ class TaskRunner:
         """Do one job and return its result for the parent."""
         return self._run(job) if isinstance(job, Task) else self._sources.do(job)
 
-    def _run(self, task: Task) -> dict[str, Any]:
+    def _run(self, task: Task) -> Result:
         try:
             method = self._method(task.method, task.source, task.seed)
         except NotAdaptable as error:  # such as LeanTTA on rows without a time axis: a finding, not a failure
@@ -95,7 +93,7 @@ class TaskRunner:
         return make_stream(self._target, members, kind, seed, self._centre, self._scale, self._options.severity)
 
 
-def score_group(stream: Stream, index: int, probabilities: NDArray[np.float32]) -> dict[str, Any]:
+def score_group(stream: Stream, index: int, probabilities: NDArray[np.float32]) -> GroupScores:
     """Return the scores of one group's answers, which of them were right, and how to pair them with others.
 
     Args:
@@ -108,6 +106,7 @@ def score_group(stream: Stream, index: int, probabilities: NDArray[np.float32]) 
     """
     mine = stream.member == index
     given, labels, severity = probabilities[mine], stream.labels[mine], stream.severity[mine]
+    scores = score(given, labels)
     answers = given.argmax(axis=1)
     right = answers == labels
     recorded = np.argsort(stream.row[mine], kind="stable")
@@ -116,7 +115,12 @@ def score_group(stream: Stream, index: int, probabilities: NDArray[np.float32]) 
     levels = np.ceil(severity).astype(np.int64)
     return {
         "group": stream.groups[index],
-        **asdict(score(given, labels)),
+        "n": scores.n,
+        "accuracy": scores.accuracy,
+        "macro_f1": scores.macro_f1,
+        "worst_class_recall": scores.worst_class_recall,
+        "nll": scores.nll,
+        "ece": scores.ece,
         "data": _digest(stream.windows[mine], labels),
         "right": _pack(right),
         "recorded": _pack(right[recorded]),
@@ -134,7 +138,7 @@ def score_group(stream: Stream, index: int, probabilities: NDArray[np.float32]) 
     }
 
 
-def unpack_bits(entry: Mapping[str, Any], order: Literal["right", "recorded"] = "right") -> NDArray[np.bool_]:
+def unpack_bits(entry: GroupScores, order: Literal["right", "recorded"] = "right") -> NDArray[np.bool_]:
     """Return which windows of a group were answered right, (n,), in the order of the stream or of the recording."""
     packed = np.frombuffer(base64.b64decode(entry[order]), dtype=np.uint8)
     return np.unpackbits(packed, count=entry["n"]).astype(np.bool_)

@@ -11,13 +11,23 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO, NotRequired, TypedDict
 
 from adaptation.errors import ContractError
 from registry.folder import replace_file
 from streams.lab.study.recipes import respelt
 
-__all__ = ["Task", "append_finished", "current_name", "forget_tasks", "open_finished", "read_finished"]
+__all__ = [
+    "GroupScores",
+    "Result",
+    "RunFigures",
+    "Task",
+    "append_finished",
+    "current_name",
+    "forget_tasks",
+    "open_finished",
+    "read_finished",
+]
 
 # Names of methods in folders from before, and what they are called now.
 _FORMER_NAMES = {"lean-a": "leantta-a", "lean-b": "leantta", "lean-hybrid": "leantta-hybrid"}
@@ -58,7 +68,54 @@ def current_name(method: str) -> str:
     return _FORMER_NAMES.get(method, method)
 
 
-def read_finished(path: Path) -> tuple[dict[Task, dict[str, Any]], int]:
+class RunFigures(TypedDict):
+    """What a method did over one stream, and its cost."""
+
+    seconds_per_window: float
+    peak_memory_bytes: int | None
+    working_memory_bytes: int | None
+    state_bytes: int
+    updates: int
+    resets: int
+    selected: int
+    adapted_share: float | None
+    stateless: bool
+    adapted_tensors: int
+
+
+class GroupScores(TypedDict):
+    """Scores of one group's answers, and everything that pairs them with other answers to the same windows."""
+
+    group: str
+    n: int
+    accuracy: float
+    macro_f1: float
+    worst_class_recall: float
+    nll: float
+    ece: float
+    data: str  # digest of windows and labels
+    right: str  # bits in the order of the stream, see `unpack_bits`
+    recorded: str  # the same bits in the order of the recording
+    block: int
+    label_run: int
+    tail_share: float | None
+    corruption: str | None
+    severity: float | None
+    by_severity: list[list[int]]  # level, windows, right answers
+    returned: list[int]  # windows of the clean last third of ``recurring``, right answers
+
+
+class Result(TypedDict):
+    """The result of a task as a line keeps it; a method that cannot adapt the network has a reason and no groups."""
+
+    code: str
+    groups: list[GroupScores]
+    model: NotRequired[str]
+    run: NotRequired[RunFigures]
+    cannot: NotRequired[str]
+
+
+def read_finished(path: Path) -> tuple[dict[Task, Result], int]:
     """Return the result of each finished task, the latest where one was run again, and the length of the sound part.
 
     Raises:
@@ -93,7 +150,7 @@ def open_finished(path: Path) -> Iterator[BinaryIO]:
         yield file
 
 
-def append_finished(file: BinaryIO, task: Task, result: dict[str, Any]) -> None:
+def append_finished(file: BinaryIO, task: Task, result: Result) -> None:
     """Write one line and wait until it is on the disk."""
     line = json.dumps({"task": asdict(task), **result}, separators=(",", ":"), allow_nan=False)
     file.write(line.encode() + b"\n")
