@@ -193,7 +193,9 @@ class _Host:
     def _process(self, records: Sequence[Incoming]) -> Sequence[Sequence[Outgoing]]:
         if self._agent.state is None:
             return self._agent.process(records)
-        return [self._parked(record) or self._agent.process([record])[0] for record in records]
+        (record,) = records
+        parked = self._parked(record)
+        return [parked] if parked else self._agent.process(records)
 
     def _parked(self, record: Incoming) -> Sequence[Outgoing]:
         """Return the dead letter of a record that has crashed the process too often.
