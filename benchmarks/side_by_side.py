@@ -16,7 +16,7 @@ from typing import Any
 
 from adaptation.methods.catalogue import METHODS
 from streams.lab.evaluate.lines import Line
-from streams.lab.evaluate.results import SOURCE, Row
+from streams.lab.evaluate.rows import SOURCE, Row
 from streams.lab.evaluate.tasks import current_name
 from streams.lab.study.recipes import PLAIN
 from streams.lab.study.tables import grouped, points, table

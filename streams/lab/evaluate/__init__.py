@@ -5,5 +5,5 @@ recordings   the recordings, source and target apart
 tasks        the smallest pieces of work, and the file of those that are finished
 task_runner  does one piece of work in a worker process
 evaluation   does everything in order (`streams.lab.study` makes the sources and runs the workers)
-results      makes rows of finished tasks; lines sums them up, summary and figures show them, report writes all
+rows         makes a row of a finished task; results collects them, lines sums them up, summary and figures show them
 """

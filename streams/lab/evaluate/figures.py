@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from streams.lab.evaluate.lines import Line, summarise_lines
 from streams.lab.evaluate.options import EvaluationOptions
-from streams.lab.evaluate.results import SOURCE, Results
+from streams.lab.evaluate.results import Results
+from streams.lab.evaluate.rows import SOURCE
 from streams.lab.evaluate.task_runner import unpack_bits
 from streams.lab.evaluate.tasks import Result, Task, read_finished
 from streams.lab.study.choices import recipe_of

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from adaptation.evaluation.harm import share_interval
-from streams.lab.evaluate.results import Results, Row
+from streams.lab.evaluate.results import Results
+from streams.lab.evaluate.rows import Row
 from streams.lab.study.tables import grouped
 
 __all__ = ["Line", "summarise_lines"]

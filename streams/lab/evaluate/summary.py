@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from adaptation.methods.policy_settings import PolicySettings
 from streams.lab.evaluate.lines import Line, summarise_lines
 from streams.lab.evaluate.reading_guide import reading_guide
-from streams.lab.evaluate.results import SOURCE, Results, Row
+from streams.lab.evaluate.results import Results
+from streams.lab.evaluate.rows import SOURCE, Row
 from streams.lab.study.tables import grouped, points, table
 from streams.lab.study.taught import AlignmentFacts, GeneratorFacts
 

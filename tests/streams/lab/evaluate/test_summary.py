@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from adaptation.methods.policy_settings import PolicySettings, RungScore
 from streams.lab.evaluate.lines import Line
-from streams.lab.evaluate.results import Row
+from streams.lab.evaluate.rows import Row
 from streams.lab.evaluate.summary import HEAD, _corruptions, _proof, cells
 
 ROW = Row(
