@@ -15,7 +15,7 @@ import pytest
 
 from adaptation.errors import ConfigError
 from streams.lab.study import processes
-from streams.lab.study.processes import Failure, WorkerDied, run_jobs
+from streams.lab.study.processes import Failure, WorkerDied, Workers, run_jobs
 
 
 def make_square(offset: int) -> Callable[[object], object]:
@@ -42,6 +42,30 @@ def test_every_job_comes_back_with_its_result_or_its_failure(workers: int) -> No
     assert (failure.kind, failure.message) == ("ValueError", "three is wrong")
     assert "in work" in failure.trace
     assert not multiprocessing.active_children()
+
+
+def test_of_jobs_that_may_fail_the_others_are_kept_and_all_are_counted() -> None:
+    kept, told = [], []
+    workers = Workers(make_square, (10,), 0, lambda *message: told.append(message))
+    (failed,) = workers.attempt("squaring", [1, "fail", 3], 5, lambda job, result: kept.append((job, result)))
+    assert kept == [(1, 11), (3, 19)]
+    assert (str(failed), failed.expected) == ("fail: ValueError: three is wrong", False)
+    assert told == [
+        ("squaring", 2, 5, ""),
+        ("squaring", 3, 5, "1"),
+        ("squaring", 4, 5, "fail"),
+        ("squaring", 5, 5, "3"),
+    ]
+
+
+def test_of_jobs_that_must_succeed_the_first_failure_ends_all() -> None:
+    told = []
+    workers = Workers(make_square, (0,), 0, lambda *message: told.append(message))
+    with pytest.raises(RuntimeError, match="fail failed"):
+        workers.finish("squaring", [2, "fail", 3])
+    assert told == [("squaring", 1, 3, "2")]
+    with pytest.raises(ConfigError, match="1: no data here"):
+        Workers(make_nothing, (), 1, lambda *_: None).finish("squaring", [1])
 
 
 def test_a_worker_that_cannot_begin_says_why_for_its_job() -> None:
