@@ -23,6 +23,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from adaptation.alignment.aligned import Aligned
 from adaptation.errors import ConfigError, NotAdaptable
 from adaptation.generators.generator import VARIANTS
 from adaptation.guards.diversity import DiversityGuard
@@ -109,7 +110,22 @@ def context_of(spec: NetworkSpec, model: nn.Module | None = None) -> SourceConte
 
 def made(name: str, spec: NetworkSpec, model: nn.Module | None = None) -> Method:
     context = context_of(spec, model)
-    return make_method(name, context, Prepared(ALWAYS, drawn_generators(spec), drawn_alignments(context)))
+    alignments = alignments_of(spec) if model is None else drawn_alignments(context)
+    return make_method(name, context, Prepared(ALWAYS, drawn_generators(spec), alignments))
+
+
+@functools.cache
+def alignments_of(spec: NetworkSpec) -> dict[str, Aligned]:
+    return drawn_alignments(context_of(spec))  # to draw them takes longer than most tests
+
+
+def tensors_of(alignments: Mapping[str, Aligned]) -> dict[str, Tensor]:
+    return {
+        f"{name} {part} {key}": value
+        for name, aligned in alignments.items()
+        for part in ("encoder", "head", "projector")
+        for key, value in getattr(aligned, part).items()
+    }
 
 
 @functools.cache
@@ -145,6 +161,7 @@ def recorded(name: str, net: str) -> Run:
     windows = some_windows(spec, sum(BATCHES))
     context, before = context_of(spec), global_randomness()
     lent = {"windows": windows, "source windows": context.windows, "source labels": context.labels}
+    lent |= tensors_of(alignments_of(spec))
     digests = {key: digest({key: value}) for key, value in lent.items()} | {"model": digest(context.model.state_dict())}
     method = method_of(name, net)
     states, steps, touched = [method.reset()], [], []
