@@ -12,7 +12,6 @@ from adaptation.alignment.align import Progress, align
 from adaptation.alignment.aligned import Aligned, AlignmentSettings, as_tensors, parts_of
 from adaptation.data.dataset import Dataset
 from adaptation.errors import ConfigError, ContractError
-from adaptation.evaluation.run import balanced_rows
 from adaptation.method import SourceContext, State
 from adaptation.methods.cta import Cta
 from adaptation.model.nets import from_tensors
@@ -31,10 +30,10 @@ from registry.bundles.source_bundle import Bundle
 from registry.bundles.tensor_file import write_tensors
 from streams.lab.making.bundle_fit import check_fit
 from streams.lab.making.checkpoint import checkpoint_path, keep_checkpoint, read_checkpoint, recordings_digest
+from streams.lab.making.source_context import source_context
 
 __all__ = ["aligned_of", "make_aligned_bundle"]
 
-_SAMPLE = 512  # source windows in the context's sample
 _CANARY_WINDOWS = 64
 _CANARY_TOLERANCE = 1e-4
 _FIGURES = {  # the figures of an aligned encoder, and their names in the card
@@ -77,9 +76,8 @@ def make_aligned_bundle(
     check_fit(dataset, source, folder)
     epochs = default_epochs(len(dataset.source)) if epochs is None else epochs
     windows, labels = (torch.from_numpy(each) for each in (dataset.source.windows, dataset.source.labels))
-    rows = balanced_rows(dataset.source.labels, _SAMPLE, seed)
     model = from_tensors(source.spec, source.tensors)
-    context = SourceContext(model, windows[rows], labels[rows], seed, recorded=windows)
+    context = source_context(model, dataset.source.windows, dataset.source.labels, seed)
     unsafe = dataset.unsafe_augmentations
     bound = {
         "source": source.digest,

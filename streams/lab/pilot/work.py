@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from adaptation.data.dataset import Dataset
 from adaptation.engine.engine import Engine
 from adaptation.errors import ConfigError, NotAdaptable
 from adaptation.evaluation.harm import block_length, paired_change
-from adaptation.evaluation.run import Answers, balanced_rows, run_stream
+from adaptation.evaluation.run import Answers, run_stream
 from adaptation.method import Method, SourceContext
 from adaptation.methods.catalogue import make_method
 from adaptation.methods.policy import Policy
@@ -22,6 +21,7 @@ from adaptation.model.nets import Classifier, from_tensors
 from adaptation.model.robust import MAX_WINDOWS, folds
 from adaptation.model.train import default_epochs, default_spec, fit
 from registry.bundles.source_bundle import Bundle, read_bundle
+from streams.lab.making.source_context import source_context
 from streams.lab.making.source_model import make_source_bundle
 from streams.lab.pilot.gains import RUNGS, DeviceScore
 from streams.lab.pilot.jobs import FollowDevice, Job, LeaveOut, MakeSource, MeasureSource, words
@@ -36,7 +36,6 @@ __all__ = ["Report", "Worker", "bundle_folder", "load_data", "start_worker"]
 
 Report = Callable[[str, int, int], None]  # job, steps done, of
 
-_SAMPLE = 512  # source windows that a method may look at
 _FOLD_WINDOWS_IN_ALL = 16_000  # windows times epochs of one small training
 _FOLD_LEAST_EPOCHS = 6
 _TIMED_WINDOWS = 1024
@@ -136,7 +135,7 @@ class Worker:
             augmentation_of(job.recipe),
             after_epoch,
         )
-        context = self._sample(fitted.model, source.windows[rows], source.labels[rows])
+        context = source_context(fitted.model, source.windows[rows], source.labels[rows], self._options.seed)
         found: dict[str, list[DeviceScore]] = {}
         for device in np.unique(source.groups[test]):
             own = source.groups == device
@@ -217,13 +216,8 @@ class Worker:
 
     def _make_context(self, recipe: str) -> SourceContext:
         model = from_tensors(self._spec, self._bundle(recipe)[0].tensors)
-        return self._sample(model, self._dataset.source.windows, self._dataset.source.labels)
-
-    def _sample(self, model: Classifier, windows: NDArray[np.float32], labels: NDArray[np.int64]) -> SourceContext:
-        seed = self._options.seed
-        rows = balanced_rows(labels, _SAMPLE, seed)
-        recorded = torch.from_numpy(windows)
-        return SourceContext(model, recorded[rows], torch.from_numpy(labels[rows]), seed, recorded)
+        source = self._dataset.source
+        return source_context(model, source.windows, source.labels, self._options.seed)
 
 
 def _answer(name: str, context: SourceContext, windows: NDArray[np.float32]) -> Answers | None:

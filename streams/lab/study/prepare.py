@@ -13,10 +13,7 @@ import json
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
-import torch
-
 from adaptation.data.dataset import Dataset
-from adaptation.evaluation.run import balanced_rows
 from adaptation.method import SourceContext
 from adaptation.methods.prepared import Prepared
 from adaptation.model.nets import Classifier, from_tensors, to_tensors
@@ -24,6 +21,7 @@ from adaptation.model.spec import expected_tensors
 from adaptation.model.train import check_source, default_epochs, default_spec, fit
 from registry.bundles.tensor_file import read_tensors, write_tensors
 from registry.folder import replace_file
+from streams.lab.making.source_context import source_context
 from streams.lab.study.choices import read_policy
 from streams.lab.study.code_state import SOURCE_MAKERS, code_digest
 from streams.lab.study.folder import source_path
@@ -31,8 +29,6 @@ from streams.lab.study.recipes import PLAIN, augmentation_of, respelt
 from streams.lab.study.taught import ALIGNMENTS, GENERATORS
 
 __all__ = ["PreparedSource", "SourceFacts", "is_prepared", "load_source", "prepare_source", "read_facts", "save_source"]
-
-_SAMPLE = 512  # source windows that a method may look at
 
 
 @dataclass(frozen=True)
@@ -88,7 +84,7 @@ def prepare_source(dataset: Dataset, recipe: str, seed: int, epochs: int | None 
     epochs = epochs or default_epochs(len(source))
     fitted = fit(source.windows, source.labels, spec, seed, epochs, augmentation)
     facts = SourceFacts(seed, recipe, len(source), epochs, fitted.losses[-1], code_digest(SOURCE_MAKERS))
-    return PreparedSource(_context(dataset, fitted.model, seed), facts)
+    return PreparedSource(source_context(fitted.model, source.windows, source.labels, seed), facts)
 
 
 def save_source(folder: Path, prepared: PreparedSource) -> None:
@@ -120,7 +116,8 @@ def load_source(folder: Path, dataset: Dataset, recipe: str, seed: int) -> Prepa
     )
     facts = _read_facts(source_path(folder, recipe, seed, "json"))
     digest = hashlib.blake2b(stored, digest_size=6).hexdigest()
-    return PreparedSource(_context(dataset, model, seed), facts, digest, prepared)
+    context = source_context(model, dataset.source.windows, dataset.source.labels, seed)
+    return PreparedSource(context, facts, digest, prepared)
 
 
 def is_prepared(folder: Path, recipe: str, seed: int) -> bool:
@@ -138,9 +135,3 @@ def _read_facts(path: Path) -> SourceFacts:
     content = json.loads(path.read_text())["facts"]
     known = {field.name: content[field.name] for field in fields(SourceFacts) if field.name in content}
     return SourceFacts(**{**known, "recipe": respelt(known["recipe"])})
-
-
-def _context(dataset: Dataset, model: torch.nn.Module, seed: int) -> SourceContext:
-    rows = balanced_rows(dataset.source.labels, _SAMPLE, seed)
-    recorded, labels = torch.from_numpy(dataset.source.windows), torch.from_numpy(dataset.source.labels)
-    return SourceContext(model, recorded[rows], labels[rows], seed, recorded)
