@@ -56,10 +56,10 @@ class PreparedSource:
     """A trained source and everything that methods may know of it.
 
     Attributes:
-            context: The context that `adaptation.methods.catalogue.make_method` takes.
+        context: The context that `adaptation.methods.catalogue.make_method` takes.
         facts: The facts of its training.
         digest: The digest of the stored tensors, to tell models apart; empty where nothing is stored yet.
-        prepared: What else was prepared for it so far.
+        prepared: Everything else that was prepared for it so far.
     """
 
     context: SourceContext
