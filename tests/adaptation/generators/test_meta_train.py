@@ -41,8 +41,11 @@ def test_it_learns_to_beat_the_source_on_groups_that_it_never_saw(settings: Sett
 
 
 @BOTH
-def test_a_run_that_was_killed_goes_on_to_the_same_result_bit_for_bit(settings: Settings) -> None:
-    every = 4 if isinstance(settings, MggSettings) else 25
+def test_a_run_that_was_killed_goes_on_to_the_same_result_bit_for_bit(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = 2 if isinstance(settings, MggSettings) else 5
+    monkeypatch.setattr(MggTraining if every == 2 else GeneralizeFormerTraining, "check_every", every)
     kept: list[MetaState] = []
     whole = trained(settings, 3 * every, keep=kept.append)
     assert [int(state["update"]) for state in kept] == [every, 2 * every, 3 * every]
