@@ -19,9 +19,9 @@ from streams.wire.topics import topic_name
 __all__ = ["crash_record", "read_crashes", "worker_record"]
 
 
-def crash_record(fleet: str, partition: Partition, mark: CrashMark | None) -> Outgoing:
-    """Return the record that remembers a crash at one partition, or with None forgets it."""
-    key = f"crash/{partition[0]}/{partition[1]}".encode()
+def crash_record(fleet: str, agent: str, partition: Partition, mark: CrashMark | None) -> Outgoing:
+    """Return the record that remembers a crash of an agent at one partition, or with None forgets it."""
+    key = f"crash/{agent}/{partition[0]}/{partition[1]}".encode()
     return Outgoing(topic_name(fleet, "status"), key, mark.model_dump_json().encode() if mark else None, ())
 
 
@@ -31,8 +31,8 @@ def worker_record(fleet: str, worker: str, status: WorkerStatus | None) -> Outgo
     return Outgoing(topic_name(fleet, "status"), f"worker/{worker}".encode(), value, ())
 
 
-def read_crashes(settings: Settings) -> Mapping[Partition, CrashMark]:
-    """Read ``.status`` without a group up to its present end and return the crashes that are remembered."""
+def read_crashes(settings: Settings, agent: str) -> Mapping[Partition, CrashMark]:
+    """Read ``.status`` without a group up to its present end and return the crashes of an agent that it remembers."""
     consumer = KafkaConsumer(
         **kafka_python_options(settings), group_id=None, auto_offset_reset="earliest", enable_auto_commit=False
     )
@@ -43,7 +43,7 @@ def read_crashes(settings: Settings) -> Mapping[Partition, CrashMark]:
         consumer.seek_to_beginning(tp)
         for message in read_to_end(consumer, [tp]):
             said = parse_status(message.key, message.value)
-            if not isinstance(said, Crashed):
+            if not isinstance(said, Crashed) or said.agent != agent:
                 continue
             if said.mark is None:
                 crashes.pop((said.topic, said.partition), None)

@@ -211,7 +211,7 @@ class _Host:
     def _park(self, record: Incoming, exception: str) -> Sequence[Outgoing]:
         place = (record.topic, record.partition)
         log.critical("event=parked topic=%s partition=%d offset=%d alarm=1", *place, record.offset)
-        return self._agent.park(record, exception), crash_record(self._settings.fleet, place, None)
+        return self._agent.park(record, exception), crash_record(self._settings.fleet, self._agent.name, place, None)
 
     async def _send(self, record: Outgoing) -> asyncio.Future[object]:
         if record.topic.endswith(".dlq"):
@@ -225,7 +225,7 @@ class _Host:
         record, fleet = crash.record, self._settings.fleet
         place = (record.topic, record.partition)
         # Read anew: the last process to crash here may have been another one.
-        known = (await asyncio.to_thread(read_crashes, self._settings)).get(place)
+        known = (await asyncio.to_thread(read_crashes, self._settings, self._agent.name)).get(place)
         count = known.count + 1 if known is not None and known.offset == record.offset else 1
         log.critical(
             "event=crash topic=%s partition=%d offset=%d count=%d", *place, record.offset, count, exc_info=crash.error
@@ -235,7 +235,7 @@ class _Host:
                 await (await self._send(output))
             return
         mark = CrashMark(schema_version=1, offset=record.offset, count=count, error=repr(crash.error)[:1000])
-        await (await self._send(crash_record(fleet, place, mark)))
+        await (await self._send(crash_record(fleet, self._agent.name, place, mark)))
         await self._commit()
         self._folder.cleanup()
         logging.shutdown()
@@ -296,7 +296,7 @@ class _Host:
 
         if self._restorer is not None:
             self._restorer.restore(places, check)
-            self._marks = read_crashes(self._settings)
+            self._marks = read_crashes(self._settings, self._agent.name)
 
     def _assigned(self) -> Set[Partition]:
         # started: before that the consumer does not exist

@@ -267,7 +267,10 @@ class WindowRequest(Message):
 
 
 class CrashMark(Message):
-    """Topic ``.status``, key ``crash/TOPIC/PARTITION``: a bug met at one offset; the third one parks the record."""
+    """Topic ``.status``, key ``crash/AGENT/TOPIC/PARTITION``: a bug that an agent met at one offset.
+
+    The third one parks the record.
+    """
 
     schema_version: Literal[1]
     offset: int

@@ -9,6 +9,9 @@ from streams.wire.messages import CrashMark, DeviceStatus, WorkerStatus
 
 __all__ = ["Crashed", "Running", "parse_status"]
 
+# Keys of crashes had no agent when there was one alone.
+_ONLY_AGENT = "adapt"
+
 M = TypeVar("M", WorkerStatus, DeviceStatus, CrashMark)
 
 
@@ -27,8 +30,9 @@ class Running:
 
 @dataclass(frozen=True)
 class Crashed:
-    """The crashes at one partition of a topic; `mark` is None where they are forgotten, or cannot be read."""
+    """The crashes of an agent at one partition of a topic; `mark` is None where they are forgotten or unreadable."""
 
+    agent: str
     topic: str
     partition: int
     mark: CrashMark | None
@@ -46,10 +50,12 @@ def parse_status(key: bytes | None, value: bytes | None) -> Running | Crashed | 
         return Running(name, _parsed(WorkerStatus, value))
     if kind == "device":
         return Running(name, _parsed(DeviceStatus, value))
-    topic, _, partition = rest.rpartition("/")
-    if kind == "crash" and partition.isascii() and partition.isdigit():
-        return Crashed(topic, int(partition), _parsed(CrashMark, value))
-    return None
+    places = rest.split("/")
+    if len(places) == 2:
+        places = [_ONLY_AGENT, *places]
+    if kind != "crash" or len(places) != 3 or not (places[2].isascii() and places[2].isdigit()):
+        return None
+    return Crashed(places[0], places[1], int(places[2]), _parsed(CrashMark, value))
 
 
 def _parsed(kind: type[M], value: bytes | None) -> M | None:

@@ -16,7 +16,9 @@ MARK = CrashMark(schema_version=1, offset=7, count=2, error="ValueError()")
     [
         (b"worker/host-1", WORKER, Running("worker/host-1", WORKER)),
         (b"device/pump-7", DEVICE, Running("device/pump-7", DEVICE)),
-        (b"crash/plant.features/3", MARK, Crashed("plant.features", 3, MARK)),
+        (b"crash/adapt/plant.features/3", MARK, Crashed("adapt", "plant.features", 3, MARK)),
+        (b"crash/drift/plant.features/3", MARK, Crashed("drift", "plant.features", 3, MARK)),
+        (b"crash/plant.features/3", MARK, Crashed("adapt", "plant.features", 3, MARK)),  # from before
     ],
 )
 def test_each_kind_is_read_by_its_key_and_a_tombstone_takes_it_back(key: bytes, status, said) -> None:
@@ -27,7 +29,8 @@ def test_each_kind_is_read_by_its_key_and_a_tombstone_takes_it_back(key: bytes, 
 
 
 @pytest.mark.parametrize(
-    "key", [None, b"", b"\xff", b"controller", b"crash/plant.features/x", b"crash/plant.features/\xc2\xb2", b"other/1"]
+    "key",
+    [None, b"", b"\xff", b"controller", b"crash/f/x", b"crash/f/\xc2\xb2", b"crash/a/b/c/1", b"crash/1"],
 )
 def test_other_keys_say_nothing(key: bytes | None) -> None:
     assert parse_status(key, WORKER.model_dump_json().encode()) is None
