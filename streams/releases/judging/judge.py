@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +31,7 @@ from streams.wire.feature_reader import FeatureReader
 
 __all__ = ["GATES", "Judged", "Progress", "card_of", "judge_bundle"]
 
-GATES: tuple[GateName, ...] = ("contract", "canary", "evaluation", "shifts", "anchor", "shadow")
+GATES: tuple[GateName, ...] = get_args(GateName)
 _SHADOW_BYTES = 64 * 2**20
 
 Progress = Callable[[GateName], None]
