@@ -71,13 +71,21 @@ def create_topics(settings: Settings, partitions: int = 6, replication: int = -1
 
     Args:
         settings: Where the broker is.
-        partitions: Partitions of the topics keyed by device; bounds the number of useful workers.
+        partitions: The partitions of the topics keyed by device; they bound the number of useful workers. Where
+            ``.features`` exists, new topics get its number: a device lies in partitions of equal number everywhere.
         replication: Copies of each partition, -1 for the broker's default.
+
+    Raises:
+        KafkaError: The broker does not answer, or does not know the new topics within 30 s.
     """
     admin = KafkaAdminClient(**kafka_python_options(settings))
     try:
         existing = set(admin.list_topics())
+        features = topic_name(settings.fleet, "features")
+        if features in existing:
+            partitions = len(admin.describe_topics([features])[0]["partitions"])
         created = []
+        missing = {topic_name(settings.fleet, topic.suffix) for topic in TOPICS} - existing
         for topic in TOPICS:
             name = topic_name(settings.fleet, topic.suffix)
             if name in existing:
@@ -88,6 +96,9 @@ def create_topics(settings: Settings, partitions: int = 6, replication: int = -1
             except TopicAlreadyExistsError:  # another process was faster
                 continue
             created.append(name)
+        # The broker has taken them, and knows them up to two seconds later: whoever asks before that is told that
+        # there is no such topic.
+        admin.wait_for_topics(missing, timeout_ms=30_000)
         return created
     finally:
         admin.close()
