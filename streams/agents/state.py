@@ -25,7 +25,11 @@ log = logging.getLogger(__name__)
 
 
 class State(Protocol):
-    """What an agent remembers of the records that it has read; the host calls it from the thread of `Agent.process`."""
+    """What an agent remembers of the records that it has read; the host calls it from the thread of `Agent.process`.
+
+    After a kill the agent meets records again that its state already holds: it keeps the offset of the last record with
+    the state of each device, and has no outputs for a record at or below it.
+    """
 
     def retain(self, partitions: Set[int]) -> None:
         """Forget all partitions but these."""
