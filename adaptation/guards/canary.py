@@ -5,7 +5,7 @@
 
 It sees a collapse at once, without a label of a target. It is blind to an update that forgot nothing and learned
 something wrong, and it must not judge methods that replace running statistics: statistics that are right for a moved
-sensor are wrong for the source's windows. The limits: 2 points after our methods page; tau RECONSTRUCTED.
+sensor are wrong for the source's windows. The limits, 2 points and tau, are RECONSTRUCTED.
 """
 
 from dataclasses import dataclass

@@ -11,7 +11,7 @@ Over the recent windows of one device, P its answers (n, K), P_src the source's:
 
 Low diversity alone is allowed: a machine that idles all night has one class, and the source then says so too.
 
-The rules of (5) are our methods page's, RECONSTRUCTED from entropy and flip signals in EATA, SAR, AETTA and ASR. Four
+The rules of (5) are RECONSTRUCTED from entropy and flip signals in EATA, SAR, AETTA and ASR. Four
 choices are ours. A loss of diversity counts only if more than a quarter of the windows moved to other classes: with two
 classes a source that slips in 1 of 19 windows already has dv = 0.3, and an idle machine would be an alarm. h counts
 answered classes instead of averaging P, since the softmax of a prototype classifier is nearly flat: on an idle stream

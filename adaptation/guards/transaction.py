@@ -15,8 +15,8 @@ Every batch of a device passes these steps; what stands at the end is committed 
     (8) canary             a candidate that fails the canary set is rolled back; any other is committed and counted
     (9) freeze             3 rollbacks or restores within 20 updates: start again, after a cool-down of the source
 
-Whenever something is rolled back or restored, the source answers the batch. The steps follow our methods page,
-RECONSTRUCTED; so are the details that are ours: methods answer with the state before an update, so the live check sees
+Whenever something is rolled back or restored, the source answers the batch. The steps are RECONSTRUCTED,
+and so are the details: methods answer with the state before an update, so the live check sees
 an update one batch later and gives up all of the state; a batch smaller than n_min must be reliable as a whole; the
 canary judges the tensors that the method replaces, at the source's statistics, and is left out where running statistics
 are among them (see `canary`). The cool-down counts windows, because a guard has no clock.

@@ -48,7 +48,7 @@ __all__ = ["ABLATIONS", "ALIGNED", "CTA_ABLATIONS", "METHODS", "make_method"]
 
 
 def _leantta_a(context: SourceContext) -> Method:
-    """Direction A where our methods page starts from: the paper's own numbers were not obtainable."""
+    """Direction A where this project starts from: the paper's own numbers were not obtainable."""
     layers = first_half(len(batch_norms(context.model)))
     settings = LeanSettings(tau=0.8, lam=1.0, layers=layers, direction="source_on_large", normalize_by_channels=False)
     return Leantta(context, settings)
