@@ -203,7 +203,7 @@ def test_the_default_network_follows_the_data() -> None:
 
 
 def test_tabular_rows_train_an_mlp_on_the_gas_recordings() -> None:
-    from tests.adaptation.data.test_dataset import SHARED
+    from tests.adaptation.data.test_load import SHARED
 
     gas = load(SHARED / "gas_drift.npz", source="batch=1-2", transform="signedlog")
     spec = default_spec(gas)
