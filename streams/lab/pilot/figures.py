@@ -129,7 +129,7 @@ def gains(findings: Json) -> str:
                 )
         left, right = axes.get_xlim()
         axes.set_xlim(min(left, -1.0), max(right, 1.0))  # a tenth of a point must not fill the page
-        axes.set_yticks(y, [rung_words(findings, name) for name in names])
+        axes.set_yticks(y, [rung_words(name) for name in names])
         axes.set_ylim(-0.6, len(names) - 0.4)
         axes.tick_params(length=0)
         axes.grid(axis="y", visible=False)
@@ -200,7 +200,7 @@ def _label_line(axes: Axes, breaks: Sequence[Json], gains_measured: Mapping[str,
         axis.set_minor_formatter(FuncFormatter(lambda number, _: ""))
 
 
-def rung_words(findings: Json, name: str) -> str:
+def rung_words(name: str) -> str:
     """Name a rung for people."""
     return {"robust": "robust source, against plain", "source": "source"}.get(name) or RUNGS[name]
 

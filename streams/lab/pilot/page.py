@@ -45,7 +45,7 @@ def render_page(report: Json) -> str:
         cards=_cards(report),
         rungs=_rung_rows(report),
         shown=_shown(report),
-        words={name: figures.rung_words(report, name) for name in ("robust", "source", *RUNGS)},
+        words={name: figures.rung_words(name) for name in ("robust", "source", *RUNGS)},
         shifts=[_shift_row(device) for device in report["devices"]],
         devices_max=figures.DEVICES_MAX,
         panels_max=figures.PANELS_MAX,
@@ -107,7 +107,7 @@ def _rung_rows(report: Json) -> list[dict[str, Any]]:
         expected = expected_robust(report) if name == "robust" else report["expected"].get(name)
         rows.append(
             {
-                "name": "source, plain" if name == "source" else figures.rung_words(report, name),
+                "name": "source, plain" if name == "source" else figures.rung_words(name),
                 "measured": None if report["measured"] is None or name == "source" else report["measured"].get(name),
                 "expected": expected,
                 "accuracy": _accuracy(report, name),
@@ -141,13 +141,13 @@ def _log(ratio: float) -> float:
 
 
 def _value_rows(report: Json) -> list[dict[str, Any]]:
-    return [{"name": figures.rung_words(report, year["rung"]), "net": year["net"]} for year in report["years"]]
+    return [{"name": figures.rung_words(year["rung"]), "net": year["net"]} for year in report["years"]]
 
 
 def _gain_lines(report: Json) -> dict[str, float]:
     """Return the best of the gains that the plot of labels is compared with, in points."""
     known = {year["rung"]: likely_gain(report, year["rung"])[0] for year in report["years"]}
-    gains = {figures.rung_words(report, name): 100 * float(gain["mean"]) for name, gain in known.items() if gain}
+    gains = {figures.rung_words(name): 100 * float(gain["mean"]) for name, gain in known.items() if gain}
     best = sorted(gains, key=lambda words: -gains[words])[:2]
     return {words: gains[words] for words in best}
 
