@@ -15,6 +15,8 @@ from streams.commands.shared.connection_options import json_option
 from streams.commands.shared.data_options import data_options
 
 if TYPE_CHECKING:  # torch and rich take seconds to import: --help must not wait for them
+    from streams.lab.pilot.conclusions import Report
+    from streams.lab.pilot.gains import Gain
     from streams.lab.pilot.study import Progress
 
 __all__ = ["command"]
@@ -112,9 +114,8 @@ def command(
         scratch = Path(folder)
         with _progress() as progress:
             findings = run_study(options, dataset, scratch, progress)
-        report = complete_report(findings, costs)
-        report |= {"command": _command_line(), "seconds": round(time.monotonic() - started, 1)}
-        files = write_pilot(out, report, Path(findings["bundle"]), scratch, force)
+        report = complete_report(findings, costs, _command_line(), round(time.monotonic() - started, 1))
+        files = write_pilot(out, report, Path(findings.bundle), scratch, force)
     if as_json:
         click.echo(files["json"].read_text(encoding="utf-8"), nl=False)
     else:
@@ -157,41 +158,39 @@ def _command_line() -> str:
     return shlex.join(["acclimate", *sys.argv[1:]])
 
 
-def _print_summary(report: dict[str, Any], files: dict[str, Path]) -> None:
+def _print_summary(report: "Report", files: dict[str, Path]) -> None:
     from rich.console import Console
     from rich.table import Table
 
     from streams.lab.pilot.advice import points
 
-    def told(gain: dict[str, Any] | None) -> list[str]:
+    def told(gain: "Gain | None") -> list[str]:
         if gain is None:
             return ["", "", ""]
-        worst_to_best = f"{points(gain['worst'])} to {points(gain['best'])}"
-        return [points(gain["mean"]), worst_to_best, f"{len(gain['harmed'])} of {gain['devices']}"]
+        worst_to_best = f"{points(gain.worst)} to {points(gain.best)}"
+        return [points(gain.mean), worst_to_best, f"{len(gain.harmed)} of {gain.devices}"]
 
-    key = "measured" if report["measured"] is not None else "expected"
-    where = "measured" if key == "measured" else f"expected from {report['expected_by']}"
-    table = Table(title=f"pilot on {report['data']}: change in accuracy, points, {where}", title_justify="left")
+    gains = report.expected if report.measured is None else report.measured
+    where = f"expected from {report.expected_by}" if report.measured is None else "measured"
+    table = Table(title=f"pilot on {report.data}: change in accuracy, points, {where}", title_justify="left")
     table.add_column("rung")
     for name in ("mean", "worst to best", "harmed", "us/window", "state bytes", "net per year"):
         table.add_column(name, justify="right")
-    years = {year["rung"]: year for year in report["years"]}
-    robust = ["robust"] if report["recipe"] != "none" else []
-    for name in ["source", *robust, *(name for name in report["cost"] if name != "source")]:
-        cost = report["cost"]["source" if name == "robust" else name]
-        figures = (
-            ["n/a", "n/a"] if cost is None else [f"{1e6 * cost['seconds_per_window']:.0f}", f"{cost['state_bytes']}"]
-        )
-        net = f"{years[name]['net'][0]:,.0f}" if name in years else ""
-        table.add_row(name, *told(report[key].get(name)), *figures, net)
+    years = {year.rung: year for year in report.years}
+    robust = ["robust"] if report.recipe != "none" else []
+    for name in ["source", *robust, *(name for name in report.cost if name != "source")]:
+        cost = report.cost["source" if name == "robust" else name]
+        figures = ["n/a", "n/a"] if cost is None else [f"{1e6 * cost.seconds_per_window:.0f}", f"{cost.state_bytes}"]
+        net = f"{years[name].net[0]:,.0f}" if name in years else ""
+        table.add_row(name, *told(gains.get(name)), *figures, net)
     Console().print(table)
-    click.echo(f"recipe  {report['recipe']}")
-    click.echo(f"mode    {report['mode']}: {' '.join(report['reasons'])}")
-    for risk in report["risks"]:
-        if risk["tone"] == "bad":
-            click.echo(f"  !  {risk['text']}")
-    if report["costs"]["assumed"]:
-        click.echo(f"assumed, for want of options: {', '.join(report['costs']['assumed'])}")
+    click.echo(f"recipe  {report.recipe}")
+    click.echo(f"mode    {report.mode}: {' '.join(report.reasons)}")
+    for risk in report.risks:
+        if risk.tone == "bad":
+            click.echo(f"  !  {risk.text}")
+    if report.costs.assumed:
+        click.echo(f"assumed, for want of options: {', '.join(report.costs.assumed)}")
     for path in files.values():
         click.echo(str(path))
-    click.echo(f"{report['seconds']:.0f} s")
+    click.echo(f"{report.seconds:.0f} s")

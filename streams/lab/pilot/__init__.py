@@ -6,6 +6,7 @@ work         does the jobs in a worker process
 watch        remembers what the policy's gate saw
 shifts       measures the kind of shift that a device shows
 study        runs the jobs and gathers their findings
+findings     what a pilot finds out, as records that the report reads
 gains        makes gains of answers: per device, over devices, and expected where there are no labels
 economics    works out a year
 advice       chooses the mode to start with, and names the risks

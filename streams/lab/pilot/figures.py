@@ -4,7 +4,6 @@ Hues are those of Okabe and Ito; what matters differs in shape as well, so that 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -13,7 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from streams.drawing import page_element, plot_style, svg_text
-from streams.lab.pilot.gains import RUNGS
+from streams.lab.pilot.economics import LabelPrice, Yearly
+from streams.lab.pilot.findings import Findings, SourceDevice, TargetDevice
+from streams.lab.pilot.gains import RUNGS, DeviceScore, Gain
+from streams.lab.pilot.shifts import Course
 
 __all__ = ["DEVICES_MAX", "PANELS_MAX", "gains", "over_time", "rung_words", "shift_per_device", "value"]
 
@@ -26,37 +28,35 @@ _FLOOR = 1e-2  # of a logarithmic axis
 _LABELS_MAX = 10_000
 _STYLE = plot_style(_INK, _MUTED, _GRID)
 
-Json = Mapping[str, Any]
 
-
-def shift_per_device(findings: Json) -> str:
+def shift_per_device(findings: Findings) -> str:
     """Draw each device's shift magnitude with its parts, and the parts of the gate over their limits."""
-    devices = sorted(findings["devices"], key=lambda device: -float(device["shift"]["median"]))[:DEVICES_MAX]
-    own = findings["source_devices"][:DEVICES_MAX]
-    rows = [*devices, *own]
+    devices = sorted(findings.devices, key=lambda device: -device.shift.median)[:DEVICES_MAX]
+    own = findings.source_devices[:DEVICES_MAX]
+    rows: list[SourceDevice | TargetDevice] = [*devices, *own]
     y = np.arange(len(rows))[::-1]
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(9.2, 1.3 + 0.27 * max(4, len(rows))), layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True, width_ratios=[3, 2])
         for place, row in zip(y, rows, strict=True):
-            shift, colour = row["shift"], _INK if "gate" in row else _PALE
-            ends = [max(_FLOOR, shift["median"]), max(_FLOOR, shift["p95"])]
+            shift, colour = row.shift, _INK if isinstance(row, TargetDevice) else _PALE
+            ends = [max(_FLOOR, shift.median), max(_FLOOR, shift.p95)]
             left.plot(ends, [place, place], color=colour, alpha=0.35, linewidth=3, solid_capstyle="butt")
             left.plot(ends[0], place, "|", color=colour, markersize=11, markeredgewidth=2)
-            left.plot(max(_FLOOR, shift["mean_part"]), place, "o", color=_BLUE, markersize=6, markerfacecolor="none")
-            if findings["adaptable"]:
+            left.plot(max(_FLOOR, shift.mean_part), place, "o", color=_BLUE, markersize=6, markerfacecolor="none")
+            if findings.adaptable:
                 left.plot(
-                    max(_FLOOR, shift["variance_part"]), place, "D", color=_ORANGE, markersize=5, markerfacecolor="none"
+                    max(_FLOOR, shift.variance_part), place, "D", color=_ORANGE, markersize=5, markerfacecolor="none"
                 )
         for place, row in zip(y, devices, strict=False):
-            gate = row["gate"]
-            right.plot([_FLOOR, max(_FLOOR, gate["largest"])], [place, place], color=_INK, alpha=0.2, linewidth=3)
-            right.plot(max(_FLOOR, gate["mean"]), place, "o", color=_BLUE, markersize=6)
-            right.plot(max(_FLOOR, gate["variance"]), place, "D", color=_ORANGE, markersize=5)
-        left_out = {score["device"]: score["gate"] for score in findings["policy"]["table"]}
+            gate = row.gate
+            right.plot([_FLOOR, max(_FLOOR, gate.largest)], [place, place], color=_INK, alpha=0.2, linewidth=3)
+            right.plot(max(_FLOOR, gate.mean), place, "o", color=_BLUE, markersize=6)
+            right.plot(max(_FLOOR, gate.variance), place, "D", color=_ORANGE, markersize=5)
+        left_out = {score.device: score.gate for score in findings.policy.table}
         for place, row in zip(y[len(devices) :], own, strict=True):
-            if row["device"] in left_out:
-                right.plot(max(_FLOOR, left_out[row["device"]]), place, "s", color=_PALE, markersize=5)
+            if row.device in left_out:
+                right.plot(max(_FLOOR, left_out[row.device]), place, "s", color=_PALE, markersize=5)
         for axes, text in (
             (left, "shift magnitude of single windows (log)"),
             (right, "gate distance over its limit (log)"),
@@ -69,7 +69,9 @@ def shift_per_device(findings: Json) -> str:
             axes.tick_params(length=0, which="both")
             axes.set_xlabel(text)
         right.set_xlim(left=_FLOOR)
-        left.set_yticks(y, [_short(row["device"] + ("" if "gate" in row else " (source)")) for row in rows])
+        left.set_yticks(
+            y, [_short(row.device + ("" if isinstance(row, TargetDevice) else " (source)")) for row in rows]
+        )
         left.set_ylim(-0.7, len(rows) - 0.3)
         _legend(
             figure,
@@ -84,9 +86,9 @@ def shift_per_device(findings: Json) -> str:
         return _svg(figure, "shift", "Shift magnitude and gate distance of each device")
 
 
-def over_time(findings: Json) -> str:
+def over_time(findings: Findings) -> str:
     """Draw magnitude and gate of each device over its windows, both against their limit of 1."""
-    devices = sorted(findings["devices"], key=lambda device: -float(device["gate"]["largest"]))[:PANELS_MAX]
+    devices = sorted(findings.devices, key=lambda device: -device.gate.largest)[:PANELS_MAX]
     columns = min(3, len(devices))
     lines = -(-len(devices) // columns)
     with mpl.rc_context(_STYLE | {"font.size": 8.5, "axes.titlesize": 8.5}):
@@ -95,38 +97,36 @@ def over_time(findings: Json) -> str:
         for axes in grid.flat[len(devices) :]:
             axes.set_visible(False)
         for axes, device in zip(grid.flat, devices, strict=False):
-            axes.plot(*_floored(device["magnitude_curve"]), color=_PALE, linewidth=1.2, label="magnitude, median")
-            axes.plot(*_floored(device["gate"]["curve"]), color=_BLUE, linewidth=1.7, label="gate")
+            axes.plot(*_floored(device.magnitude_curve), color=_PALE, linewidth=1.2, label="magnitude, median")
+            axes.plot(*_floored(device.gate.curve), color=_BLUE, linewidth=1.7, label="gate")
             axes.axhline(1.0, color=_INK, linewidth=0.9, linestyle=(0, (4, 2)))
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter(FuncFormatter(lambda number, _: f"{number:g}"))
             axes.yaxis.set_minor_formatter(FuncFormatter(lambda number, _: ""))
-            axes.set_xlim(0, device["windows"])
+            axes.set_xlim(0, device.windows)
             axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))
             axes.tick_params(length=0, which="both")
-            axes.set_title(_short(device["device"]))
+            axes.set_title(_short(device.device))
         figure.supxlabel("window of the device, in time order", fontsize=8.5, color=_MUTED)
         handles, labels = grid.flat[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper left", ncols=2)
         return _svg(figure, "time", "Magnitude and gate of each device over time")
 
 
-def gains(findings: Json) -> str:
+def gains(findings: Findings) -> str:
     """Draw what each rung changes on each device: measured on the target, and on source devices that were left out."""
-    names = ["robust", *RUNGS] if findings["recipe"] != "none" else list(RUNGS)
+    names = ["robust", *RUNGS] if findings.recipe != "none" else list(RUNGS)
     y = np.arange(len(names))[::-1].astype(np.float64)
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(9.2, 1.2 + 0.62 * len(names)), layout="constrained")
         axes = figure.subplots()
         axes.axvline(0.0, color=_INK, linewidth=0.9)
         for place, name in zip(y, names, strict=True):
-            if findings["measured"] is not None and findings["measured"].get(name) is not None:
-                scores = [device["scores"][name] for device in findings["devices"]]
-                _changes(axes, place + 0.16, scores, findings["measured"][name], filled=True)
-            if name in findings["expected"]:
-                _changes(
-                    axes, place - 0.16, findings["expected_devices"][name], findings["expected"][name], filled=False
-                )
+            if findings.measured is not None and (gain := findings.measured.get(name)) is not None:
+                scores = [score for device in findings.devices if (score := device.score(name)) is not None]
+                _changes(axes, place + 0.16, scores, gain, filled=True)
+            if name in findings.expected:
+                _changes(axes, place - 0.16, findings.expected_devices[name], findings.expected[name], filled=False)
         left, right = axes.get_xlim()
         axes.set_xlim(min(left, -1.0), max(right, 1.0))  # a tenth of a point must not fill the page
         axes.set_yticks(y, [rung_words(name) for name in names])
@@ -135,19 +135,19 @@ def gains(findings: Json) -> str:
         axes.grid(axis="y", visible=False)
         axes.set_xlabel("change in accuracy, points")
         entries = [("o", _BLUE, "a target device"), ("v", _ORANGE, "harmed (its whole 95 % interval lies below 0)")]
-        if findings["measured"] is None:
+        if findings.measured is None:
             entries = entries[1:]
-        by = "left-out source device" if findings["expected_by"].startswith("left") else "simulated shift"
+        by = "left-out source device" if findings.expected_by.startswith("left") else "simulated shift"
         _legend(figure, axes, [*entries, ("o", _PALE, f"a {by}"), ("|", _INK, "mean and its 95 % interval")])
         return _svg(figure, "gains", "Change in accuracy of each rung on each device")
 
 
-def value(years: Sequence[Json], breaks: Sequence[Json], gains_measured: Mapping[str, float]) -> str:
+def value(years: Sequence[Yearly], breaks: Sequence[LabelPrice], gains_measured: Mapping[str, float]) -> str:
     """Draw what a year nets per rung on the left, and the gain from which labels pay on the right.
 
     Args:
-        years: Rows with ``name`` and ``net`` (likely, low, high).
-        breaks: The rows that `streams.lab.pilot.economics.label_break_even` gives.
+        years: The years of the rungs.
+        breaks: The prices that `streams.lab.pilot.economics.label_break_even` gives.
         gains_measured: The gains of rungs in points, by words, to compare labels with.
     """
     with mpl.rc_context(_STYLE):
@@ -156,11 +156,11 @@ def value(years: Sequence[Json], breaks: Sequence[Json], gains_measured: Mapping
         y = np.arange(len(years))[::-1]
         left.axvline(0.0, color=_INK, linewidth=0.9)
         for place, year in zip(y, years, strict=True):
-            likely, low, high = year["net"]
+            likely, low, high = year.net
             left.barh(place, likely, height=0.5, color=_GREEN if likely >= 0 else _ORANGE, alpha=0.85)
             if low is not None and high is not None:
                 left.plot([low, high], [place, place], color=_INK, linewidth=1.4)
-        left.set_yticks(y, [year["name"] for year in years])
+        left.set_yticks(y, [rung_words(year.rung) for year in years])
         left.set_ylim(-0.7, len(years) - 0.3)
         left.set_xlabel("net per year, in the currency of the costs")
         left.xaxis.set_major_locator(MaxNLocator(5))
@@ -174,18 +174,18 @@ def value(years: Sequence[Json], breaks: Sequence[Json], gains_measured: Mapping
         return _svg(figure, "value", "Net value per year, and the gain from which labels pay")
 
 
-def _label_line(axes: Axes, breaks: Sequence[Json], gains_measured: Mapping[str, float]) -> None:
+def _label_line(axes: Axes, breaks: Sequence[LabelPrice], gains_measured: Mapping[str, float]) -> None:
     """Draw the gain from which labels pay, up to all there is to gain; it grows in proportion to their number."""
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlim(1, _LABELS_MAX)
-    each = breaks[0]["break_even_gain"]
+    each = breaks[0].break_even_gain
     if not each:
         axes.set_ylim(1, 100)
         axes.text(0.5, 0.5, "errors or labels cost nothing", transform=axes.transAxes, ha="center", color=_MUTED)
         return
     count = np.logspace(0, np.log10(_LABELS_MAX), 100)
-    points = 100 * each * count / breaks[0]["labels_per_device"]
+    points = 100 * each * count / breaks[0].labels_per_device
     lowest = min([100.0, float(points[0]), *(gain for gain in gains_measured.values() if gain > 0)])
     axes.set_ylim(max(1e-3, lowest / 3), 100)
     axes.plot(count, points, "-", color=_BLUE, linewidth=1.8)
@@ -205,12 +205,12 @@ def rung_words(name: str) -> str:
     return {"robust": "robust source, against plain", "source": "source"}.get(name) or RUNGS[name]
 
 
-def _changes(axes: Axes, place: float, scores: Sequence[Json], gain: Json, *, filled: bool) -> None:
+def _changes(axes: Axes, place: float, scores: Sequence[DeviceScore], gain: Gain, *, filled: bool) -> None:
     colour = _BLUE if filled else _PALE
     for score in scores:
-        harmed = score["harmed"]
+        harmed = score.harmed
         axes.plot(
-            100 * score["change"],
+            100 * score.change,
             place,
             "v" if harmed else "o",
             color=_ORANGE if harmed else colour,
@@ -219,12 +219,12 @@ def _changes(axes: Axes, place: float, scores: Sequence[Json], gain: Json, *, fi
             alpha=0.8,
             clip_on=False,
         )
-    if gain["low"] is not None:
-        axes.plot([100 * gain["low"], 100 * gain["high"]], [place, place], color=_INK, linewidth=1.2)
-    axes.plot(100 * gain["mean"], place, "|", color=_INK, markersize=13, markeredgewidth=2)
+    if gain.low is not None and gain.high is not None:
+        axes.plot([100 * gain.low, 100 * gain.high], [place, place], color=_INK, linewidth=1.2)
+    axes.plot(100 * gain.mean, place, "|", color=_INK, markersize=13, markeredgewidth=2)
 
 
-def _floored(curve: Sequence[Sequence[float]]) -> tuple[Sequence[float], list[float]]:
+def _floored(curve: Course) -> Course:
     return curve[0], [max(_FLOOR, number) for number in curve[1]]
 
 

@@ -8,11 +8,13 @@ acclimate.env   settings of a worker that serves it
 
 import json
 import shutil
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from adaptation.errors import ConfigError
 from streams.lab.making.source_model import check_folder
+from streams.lab.pilot.conclusions import Report
 from streams.lab.pilot.environment import environment_file
 from streams.lab.pilot.page import render_page
 
@@ -38,7 +40,7 @@ def check_out(out: Path, force: bool) -> None:
     check_folder(out / FILES["bundle"], force)
 
 
-def write_pilot(out: Path, report: dict[str, Any], bundle: Path, scratch: Path, force: bool) -> dict[str, Path]:
+def write_pilot(out: Path, report: Report, bundle: Path, scratch: Path, force: bool) -> dict[str, Path]:
     """Write everything into ``scratch`` first and then move it into ``out``; return the files by kind.
 
     Args:
@@ -53,12 +55,13 @@ def write_pilot(out: Path, report: dict[str, Any], bundle: Path, scratch: Path, 
     """
     files = {kind: out / name for kind, name in FILES.items()}
     served = out.resolve() / FILES["bundle"]
-    report = report | {"bundle": str(served), "files": {kind: str(path) for kind, path in files.items()}}
+    report = replace(report, bundle=str(served))
+    told = _told(report) | {"files": {kind: str(path) for kind, path in files.items()}}
     new = scratch / "pilot"
     new.mkdir()
     bundle.rename(new / FILES["bundle"])
     (new / FILES["env"]).write_text(environment_file(report, served), encoding="utf-8")
-    (new / FILES["json"]).write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    (new / FILES["json"]).write_text(json.dumps(told, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     (new / FILES["html"]).write_text(render_page(report), encoding="utf-8")
     check_out(out, force)  # the study took its time: whatever came meanwhile is not ours to remove
     out.mkdir(parents=True, exist_ok=True)
@@ -67,3 +70,12 @@ def write_pilot(out: Path, report: dict[str, Any], bundle: Path, scratch: Path, 
             shutil.rmtree(out / name)
         (new / name).rename(out / name)
     return files
+
+
+def _told(report: Report) -> dict[str, Any]:
+    """Return the report as plain values, with the windows of a year and without the state of the code that chose."""
+    told = asdict(report)
+    told["costs"]["windows_per_year"] = report.costs.windows_per_year
+    if told["choice"] is not None:
+        del told["choice"]["code"]
+    return told

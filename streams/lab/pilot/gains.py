@@ -9,9 +9,10 @@ Devices are what a fleet has more of, so they and not windows are drawn. Below t
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+
+from adaptation.methods.policy_settings import RungScore
 
 __all__ = ["RUNGS", "DeviceScore", "Gain", "gain_of", "simulated_scores"]
 
@@ -105,16 +106,12 @@ def gain_of(scores: Sequence[DeviceScore], seed: int = 0) -> Gain | None:
     )
 
 
-def simulated_scores(table: Sequence[Mapping[str, Any]]) -> dict[str, list[DeviceScore]]:
-    """Read a policy's table by rung of the catalogue; rungs of the policy that the pilot does not show are left out.
-
-    Args:
-        table: Rows with the fields of `adaptation.methods.policy_settings.RungScore`.
-    """
+def simulated_scores(table: Sequence[RungScore]) -> dict[str, list[DeviceScore]]:
+    """Read a policy's table by rung of the catalogue; rungs of the policy that the pilot does not show are left out."""
     names = {"leantta": "leantta", "statistics": "cum-bn", "prototypes": "t3a"}
     found: dict[str, list[DeviceScore]] = {}
     for row in table:
-        if row["rung"] in names:
-            score = DeviceScore.without_interval(row["device"], row["source_accuracy"], row["accuracy"])
-            found.setdefault(names[row["rung"]], []).append(score)
+        if row.rung in names:
+            score = DeviceScore.without_interval(row.device, row.source_accuracy, row.accuracy)
+            found.setdefault(names[row.rung], []).append(score)
     return found

@@ -1,4 +1,4 @@
-"""Run a pilot's jobs in stages, and gather their findings in one mapping of plain values.
+"""Run a pilot's jobs in stages, and gather their findings in one record.
 
 1  choose how to train; the plain source is trained beside it       2  train what was chosen, calibrate the policy,
    leave the source's devices out                                    3  measure and follow every device
@@ -10,7 +10,6 @@ figures for source devices that were left out come from small trainings, as the 
 import multiprocessing
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,8 @@ from adaptation.data.dataset import Dataset
 from adaptation.methods.policy_settings import PolicySettings
 from adaptation.model.robust import folds
 from streams.lab.making.source_model import choose_recipe
-from streams.lab.pilot.gains import RUNGS, DeviceScore, gain_of, simulated_scores
+from streams.lab.pilot.findings import Cost, Findings, MadeSource, MeasuredSource, TargetDevice
+from streams.lab.pilot.gains import RUNGS, DeviceScore, Gain, gain_of, simulated_scores
 from streams.lab.pilot.jobs import FollowDevice, Job, LeaveOut, MakeSource, MeasureSource, words
 from streams.lab.pilot.options import PilotOptions
 from streams.lab.pilot.work import bundle_folder, start_worker
@@ -27,9 +27,8 @@ from streams.lab.study.jobs import CalibratePolicy, ChooseRecipe
 from streams.lab.study.processes import finish_all, run_jobs
 from streams.lab.study.recipes import PLAIN
 
-__all__ = ["Findings", "Progress", "run_study"]
+__all__ = ["Progress", "run_study"]
 
-Findings = dict[str, Any]
 Progress = Callable[[str, int, int], None]  # job, steps done, of; 0 of 0: the job is over
 
 
@@ -47,7 +46,7 @@ def run_study(options: PilotOptions, dataset: Dataset, folder: Path, progress: P
     """
     stages = _Stages(options, folder, progress)
     choice: KeptChoice | None = None
-    sources: dict[str, Any] = {}
+    sources: dict[str, MadeSource] = {}
     recipe = options.augment
     if options.augment == "auto":
         chosen, made = ChooseRecipe(options.seed), MakeSource(PLAIN)
@@ -66,31 +65,36 @@ def run_study(options: PilotOptions, dataset: Dataset, folder: Path, progress: P
     target = dataset.target
     assert target is not None  # load_data has checked it
     names = sorted(target.streams(), key=lambda item: item[1].start - item[1].stop)  # the longest first
-    measured = MeasureSource(recipe)
+    measure = MeasureSource(recipe)
     follow = [FollowDevice(recipe, name, policy) for name, _ in names]
-    results = stages.run([*follow, measured])
-    by_name = {job.device: results[job] for job in follow}
-    devices = [by_name[name] for name, _ in target.streams()]
-    return {
-        "data": dataset.name,
-        "selection": dataset.selection,
-        "classes": list(dataset.class_names),
-        "channels": list(dataset.channel_names),
-        "adaptable": dataset.length > 1,
-        "labelled": options.labelled,
-        "seed": options.seed,
-        "recipe": recipe,
-        "choice": None if choice is None else _told(choice),
-        "sources": sources,
-        "bundle": str(bundle_folder(folder, recipe)),
-        "source_devices": results[measured]["devices"],
-        "source_windows": len(source),
-        "engine_seconds_per_window": results[measured]["engine_seconds_per_window"],
-        "policy": asdict(policy),
-        "devices": [_plain(device) for device in devices],
-        "cost": _cost(devices),
-        **_gains(devices, [results[job] for job in left_out], policy, options),
-    }
+    results = stages.run([*follow, measure])
+    measured: MeasuredSource = results[measure]
+    by_name: dict[str, TargetDevice] = {job.device: results[job] for job in follow}
+    devices = tuple(by_name[name] for name, _ in target.streams())
+    expected, expected_by = _expected([results[job] for job in left_out], policy)
+    return Findings(
+        data=dataset.name,
+        selection=dataset.selection,
+        classes=dataset.class_names,
+        channels=dataset.channel_names,
+        adaptable=dataset.length > 1,
+        labelled=options.labelled,
+        seed=options.seed,
+        recipe=recipe,
+        choice=choice,
+        sources=sources,
+        bundle=str(bundle_folder(folder, recipe)),
+        source_devices=measured.devices,
+        source_windows=len(source),
+        engine_seconds_per_window=measured.engine_seconds_per_window,
+        policy=policy,
+        devices=devices,
+        cost={name: _cost(name, devices) for name in ("source", *RUNGS)},
+        measured=_measured(devices, options.seed) if options.labelled else None,
+        expected={name: gain for name, scores in expected.items() if (gain := gain_of(scores, options.seed))},
+        expected_by=expected_by,
+        expected_devices={name: scores for name, scores in expected.items() if scores},
+    )
 
 
 class _Stages:
@@ -140,66 +144,42 @@ class _Sender:
         self._queue.put((job, done, of))
 
 
-def _told(choice: KeptChoice) -> Findings:
-    return {name: value for name, value in asdict(choice).items() if name != "code"}
+def _cost(name: str, devices: Sequence[TargetDevice]) -> Cost | None:
+    """Return time and memory of a rung over all devices; None where it cannot adapt this network."""
+    runs = [run for device in devices if (run := device.runs[name]) is not None]
+    if len(runs) < len(devices):
+        return None
+    windows = sum(run.windows for run in runs)
+    return Cost(
+        seconds_per_window=sum(run.seconds for run in runs) / windows,
+        state_bytes=max(run.state_bytes for run in runs),
+        changed=sum(run.changed * run.windows for run in runs) / windows,
+    )
 
 
-def _plain(device: Findings) -> Findings:
-    scores = device["scores"]
-    told = None if scores is None else {name: asdict(score) for name, score in scores.items()}
-    return device | {"scores": told}
+def _measured(devices: Sequence[TargetDevice], seed: int) -> dict[str, Gain | None]:
+    """Return the gains on the target, which has labels."""
+    scores = [device.scores for device in devices if device.scores is not None]
+    names = dict.fromkeys(name for scored in scores for name in scored)
+    return {name: gain_of([scored[name] for scored in scores], seed) for name in names}
 
 
-def _cost(devices: Sequence[Findings]) -> Findings:
-    """Return time and memory of each rung over all devices; None where it cannot adapt this network."""
-    cost: Findings = {}
-    for name in ("source", *RUNGS):
-        runs = [device["runs"][name] for device in devices]
-        if any(run is None for run in runs):
-            cost[name] = None
-            continue
-        seconds, windows = sum(run["seconds"] for run in runs), sum(run["windows"] for run in runs)
-        cost[name] = {
-            "seconds_per_window": seconds / windows,
-            "state_bytes": max(run["state_bytes"] for run in runs),
-            "changed": sum(run["changed"] * run["windows"] for run in runs) / windows,
-        }
-    return cost
-
-
-def _gains(
-    devices: Sequence[Findings],
-    left_out: Sequence[dict[str, list[DeviceScore]]],
-    policy: PolicySettings,
-    options: PilotOptions,
-) -> Findings:
-    """Return the gains on the target, where it has labels, and those that the source's own devices let expect."""
-    measured = None
-    if options.labelled:
-        names = dict.fromkeys(name for device in devices for name in device["scores"])
-        measured = {name: gain_of([device["scores"][name] for device in devices], options.seed) for name in names}
-    table = [asdict(score) for score in policy.table]
+def _expected(
+    left_out: Sequence[dict[str, list[DeviceScore]]], policy: PolicySettings
+) -> tuple[dict[str, list[DeviceScore]], str]:
+    """Return the scores that the source's own devices let expect, by rung, and what they rest on."""
     if left_out:
         expected = {name: [score for part in left_out for score in part.get(name, [])] for name in RUNGS}
         judged_by = "left-out source devices"
     else:
-        expected = simulated_scores(table)
+        expected = simulated_scores(policy.table)
         judged_by = "simulated shifts"
     # Behind a gate the policy does nothing on devices inside the source's range, and these all are; its limits say so.
     # What it may do unasked, it does as its table has it.
     if not policy.gated:
         expected["policy"] = [
-            DeviceScore.without_interval(row["device"], row["source_accuracy"], row["accuracy"])
-            for row in table
-            if row["rung"] == policy.rung
+            DeviceScore.without_interval(row.device, row.source_accuracy, row.accuracy)
+            for row in policy.table
+            if row.rung == policy.rung
         ]
-    return {
-        "measured": None
-        if measured is None
-        else {name: asdict(gain) if gain else None for name, gain in measured.items()},
-        "expected": {
-            name: asdict(gain) for name, scores in expected.items() if (gain := gain_of(scores, options.seed))
-        },
-        "expected_by": judged_by,
-        "expected_devices": {name: [asdict(score) for score in scores] for name, scores in expected.items() if scores},
-    }
+    return expected, judged_by

@@ -1,6 +1,7 @@
 """Follow a policy and remember what its gate saw; what the policy answers is unchanged."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,10 +9,34 @@ import torch
 
 from adaptation.method import State, Step
 from adaptation.methods.policy import Policy
+from streams.lab.pilot.shifts import Course
 
-__all__ = ["WatchedPolicy"]
+__all__ = ["Gate", "WatchedPolicy"]
 
 _POINTS = 200  # of the gate's course
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What the gate of a policy saw of a device; 1 is the limit of the gate and of its parts.
+
+    Attributes:
+        mean, variance: The parts of the gate at the end.
+        largest, last: The largest value of the gate, and that at the end.
+        curve: The gate of every decision, at the first window that the decision answered, and that at the end.
+        answered: The share of windows that the rung answered, 0 to 1.
+        first_answered: The first window that it answered; None where it answered none.
+        verdicts: The number of windows by verdict.
+    """
+
+    mean: float
+    variance: float
+    largest: float
+    last: float
+    curve: Course
+    answered: float
+    first_answered: int | None
+    verdicts: Mapping[str, int]
 
 
 class WatchedPolicy:
@@ -38,11 +63,8 @@ class WatchedPolicy:
         self._receipts += step.receipts
         return self._state, step
 
-    def summary(self) -> dict[str, Any]:
-        """Sum up what the gate saw: its parts over their limits at the end, its course, who answered how many windows.
-
-        The course is the gate of every decision, at the first window that the decision answered, and that at the end.
-        """
+    def summary(self) -> Gate:
+        """Sum up what the gate saw."""
         settings = self._policy.settings
         mean, variance = self._policy.distances(self._state)
         verdicts: dict[str, int] = {}
@@ -60,13 +82,13 @@ class WatchedPolicy:
         places.append(seen)
         gates.append(self._policy.gate(self._state))
         shown = np.unique(np.linspace(0, len(gates) - 1, min(_POINTS, len(gates))).astype(np.int64))
-        return {
-            "mean": mean / settings.mean_limit,
-            "variance": variance / settings.variance_limit,
-            "largest": max(gates),
-            "last": gates[-1],
-            "curve": [[places[place] for place in shown], [gates[place] for place in shown]],
-            "answered": answered / max(1, seen),
-            "first_answered": first,
-            "verdicts": verdicts,
-        }
+        return Gate(
+            mean=mean / settings.mean_limit,
+            variance=variance / settings.variance_limit,
+            largest=max(gates),
+            last=gates[-1],
+            curve=([places[place] for place in shown], [gates[place] for place in shown]),
+            answered=answered / max(1, seen),
+            first_answered=first,
+            verdicts=verdicts,
+        )

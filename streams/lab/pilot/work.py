@@ -23,6 +23,7 @@ from adaptation.model.train import default_epochs, default_spec, fit
 from registry.bundles.source_bundle import Bundle, read_bundle
 from streams.lab.making.source_context import source_context
 from streams.lab.making.source_model import make_source_bundle
+from streams.lab.pilot.findings import EngineSeconds, MadeSource, MeasuredSource, RungRun, SourceDevice, TargetDevice
 from streams.lab.pilot.gains import RUNGS, DeviceScore
 from streams.lab.pilot.jobs import FollowDevice, Job, LeaveOut, MakeSource, MeasureSource, words
 from streams.lab.pilot.options import BATCH_SIZE, PilotOptions
@@ -95,7 +96,7 @@ class Worker:
             case FollowDevice():
                 return self._follow(job)
 
-    def _make_source(self, job: MakeSource) -> dict[str, Any]:
+    def _make_source(self, job: MakeSource) -> MadeSource:
         def progress(epoch: int, of: int, _loss: float, _accuracy: float) -> None:
             self._report(words(job), epoch, of)
 
@@ -108,13 +109,13 @@ class Worker:
             progress=progress,
         )
         trained = made.trained
-        return {
-            "digest": made.digest,
-            "held_out_accuracy": trained.accuracy,
-            "held_out_by": trained.held_out_by,
-            "held_out_groups": list(trained.held_out_groups),
-            "threshold": made.settings.threshold,
-        }
+        return MadeSource(
+            digest=made.digest,
+            held_out_accuracy=trained.accuracy,
+            held_out_by=trained.held_out_by,
+            held_out_groups=trained.held_out_groups,
+            threshold=made.settings.threshold,
+        )
 
     def _leave_out(self, job: LeaveOut) -> dict[str, list[DeviceScore]]:
         source = self._dataset.source
@@ -147,12 +148,12 @@ class Worker:
                     found.setdefault(name, []).append(score)
         return found
 
-    def _measure_source(self, job: MeasureSource) -> dict[str, Any]:
+    def _measure_source(self, job: MeasureSource) -> MeasuredSource:
         source, engine = self._dataset.source, self._bundle(job.recipe)[1]
         devices = []
         for name, part in source.streams():
             shift = shift_figures(engine.run(source.windows[part], adapted=False))
-            devices.append({"device": name, "windows": part.stop - part.start, "shift": shift})
+            devices.append(SourceDevice(name, part.stop - part.start, shift))
         sample = np.ascontiguousarray(source.windows[:_TIMED_WINDOWS])
         seconds = {}
         for mode, adapted in (("worker", True), ("source", False)):
@@ -160,9 +161,9 @@ class Worker:
             started = time.process_time()
             engine.run(sample, adapted=adapted)
             seconds[mode] = (time.process_time() - started) / len(sample)
-        return {"devices": devices, "engine_seconds_per_window": seconds}
+        return MeasuredSource(tuple(devices), EngineSeconds(**seconds))
 
-    def _follow(self, job: FollowDevice) -> dict[str, Any]:
+    def _follow(self, job: FollowDevice) -> TargetDevice:
         target = self._dataset.target
         assert target is not None  # load_data has checked it
         part = dict(target.streams())[job.device]
@@ -186,17 +187,17 @@ class Worker:
             found = _answer("source", self._context(PLAIN), windows)
             assert found is not None
             plain = found
-        return {
-            "device": job.device,
-            "windows": len(windows),
-            "shift": shift_figures(outputs),
-            "magnitude_curve": course(outputs.magnitude),
-            "levels": channel_levels(context, self._dataset, windows),
-            "refused": refused_share(context, windows),
-            "gate": policy.summary(),
-            "runs": {name: None if answers is None else _run_facts(answers, source) for name, answers in runs.items()},
-            "scores": self._scores(job.device, runs, plain, labels) if self._options.labelled else None,
-        }
+        return TargetDevice(
+            device=job.device,
+            windows=len(windows),
+            shift=shift_figures(outputs),
+            magnitude_curve=course(outputs.magnitude),
+            levels=channel_levels(context, self._dataset, windows),
+            refused=refused_share(context, windows),
+            gate=policy.summary(),
+            runs={name: None if answers is None else _run_facts(answers, source) for name, answers in runs.items()},
+            scores=self._scores(job.device, runs, plain, labels) if self._options.labelled else None,
+        )
 
     def _scores(
         self, device: str, runs: Mapping[str, Answers | None], plain: Answers, labels: NDArray[np.int64]
@@ -243,11 +244,11 @@ def _score(
     return DeviceScore(device, before, after, change.mean, change.low, change.high, change.harmed)
 
 
-def _run_facts(answers: Answers, source: Answers) -> dict[str, Any]:
+def _run_facts(answers: Answers, source: Answers) -> RungRun:
     changed = answers.probabilities.argmax(axis=1) != source.probabilities.argmax(axis=1)
-    return {
-        "seconds": answers.seconds,
-        "windows": len(answers.probabilities),
-        "state_bytes": answers.state_bytes,
-        "changed": float(changed.mean()),
-    }
+    return RungRun(
+        seconds=answers.seconds,
+        windows=len(answers.probabilities),
+        state_bytes=answers.state_bytes,
+        changed=float(changed.mean()),
+    )

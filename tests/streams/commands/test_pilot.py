@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from adaptation.errors import ConfigError, DataError
 from infra.settings import PREFIX, load_settings
 from registry.bundles.source_bundle import read_bundle
 from streams.cli import main
-from streams.lab.pilot import study
+from streams.lab.pilot import files, study
+from streams.lab.pilot.conclusions import Report
 from streams.lab.pilot.files import check_out
 from streams.lab.pilot.jobs import Job, MakeSource, words
 from streams.lab.pilot.options import PilotOptions, complete_costs
@@ -63,9 +65,23 @@ def basics(recordings: Path, out: Path) -> list[object]:
 
 
 @pytest.fixture(scope="module")
-def out(recordings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def rendered() -> list[Report]:
+    """Hold the report whose page `out` wrote."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def out(recordings: Path, rendered: list[Report], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("out") / "a pilot"
-    assert run(*basics(recordings, folder), "--augment", "auto", "--error-cost", 0.5, "--devices", 10) == 0
+    options = [*basics(recordings, folder), "--augment", "auto", "--error-cost", 0.5, "--devices", 10]
+    with pytest.MonkeyPatch.context() as patch:
+
+        def keep(report: Report) -> str:
+            rendered.append(report)
+            return render_page(report)
+
+        patch.setattr(files, "render_page", keep)
+        assert run(*options) == 0
     return folder
 
 
@@ -249,13 +265,23 @@ def test_force_replaces_a_pilot_and_nothing_else(tmp_path: Path) -> None:
         check_out(tmp_path / "thesis.tex", force=True)
 
 
-def test_hostile_names_are_escaped_everywhere(report: dict[str, Any]) -> None:
-    hostile = json.loads(json.dumps(report))
-    hostile |= {"data": HOSTILE, "classes": [HOSTILE], "command": HOSTILE, "selection": {HOSTILE: HOSTILE}}
-    hostile["devices"][0]["device"] = HOSTILE
-    hostile["devices"][0]["levels"][0]["channel"] = HOSTILE
-    hostile["source_devices"][0]["device"] = HOSTILE
-    text = render_page(hostile)
+@pytest.mark.usefixtures("out")
+def test_hostile_names_are_escaped_everywhere(rendered: list[Report]) -> None:
+    report = rendered[0]
+    first, *others = report.devices
+    level, *levels = first.levels
+    hostile = replace(first, device=HOSTILE, levels=(replace(level, channel=HOSTILE), *levels))
+    own, *owned = report.source_devices
+    report = replace(
+        report,
+        data=HOSTILE,
+        classes=(HOSTILE,),
+        command=HOSTILE,
+        selection={HOSTILE: HOSTILE},
+        devices=(hostile, *others),
+        source_devices=(replace(own, device=HOSTILE), *owned),
+    )
+    text = render_page(report)
     assert "<script" not in text
     assert "alert(1)" in text
 

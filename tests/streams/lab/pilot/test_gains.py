@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from adaptation.errors import ConfigError
+from adaptation.methods.policy_settings import RungScore
 from streams.lab.pilot.economics import label_break_even, yearly
 from streams.lab.pilot.gains import DeviceScore, gain_of, simulated_scores
 from streams.lab.pilot.options import Costs
 
-ONES = [1.0] * 5  # agreement at each age; nothing here reads it
+ONES = (1.0,) * 5  # agreement at each age; nothing here reads it
 
 
 def scores(*changes: float) -> list[DeviceScore]:
@@ -42,23 +43,9 @@ def test_two_devices_have_no_interval_and_none_have_no_gain() -> None:
 
 def test_without_an_interval_a_loss_of_more_than_a_point_counts_as_harm() -> None:
     table = [
-        {"device": "gain:4", "rung": "leantta", "source_accuracy": 0.5, "accuracy": 0.48, "gate": 1, "agreement": ONES},
-        {
-            "device": "noise:4",
-            "rung": "leantta",
-            "source_accuracy": 0.5,
-            "accuracy": 0.495,
-            "gate": 1,
-            "agreement": ONES,
-        },
-        {
-            "device": "a",
-            "rung": "statistics+prototypes",
-            "source_accuracy": 0,
-            "accuracy": 1,
-            "gate": 1,
-            "agreement": ONES,
-        },
+        RungScore("gain:4", "leantta", source_accuracy=0.5, accuracy=0.48, gate=1, agreement=ONES),
+        RungScore("noise:4", "leantta", source_accuracy=0.5, accuracy=0.495, gate=1, agreement=ONES),
+        RungScore("a", "statistics+prototypes", source_accuracy=0, accuracy=1, gate=1, agreement=ONES),
     ]
     found = simulated_scores(table)
     assert set(found) == {"leantta"}
@@ -67,7 +54,7 @@ def test_without_an_interval_a_loss_of_more_than_a_point_counts_as_harm() -> Non
 
 def test_a_year_pays_for_compute_beyond_the_sources_alone() -> None:
     costs = Costs(label=2.0, error=0.25, cpu_hour=0.36, windows_per_day=2000.0, devices=5)
-    year = yearly(costs, (0.02, -0.01, 0.05), 300e-6, 100e-6)
+    year = yearly("cum-bn", "measured", costs, (0.02, -0.01, 0.05), 300e-6, 100e-6)
     windows = 365 * 2000 * 5
     assert year.avoided == pytest.approx((windows * 0.02, windows * -0.01, windows * 0.05))
     assert year.compute_hours == pytest.approx(windows * 300e-6 / 3600)
@@ -81,11 +68,12 @@ def test_labels_break_even_where_their_price_is_the_bill_of_the_errors_they_avoi
     costs = Costs(label=3.0, error=0.01, cpu_hour=0.0, windows_per_day=1000.0, devices=4)
     for row in label_break_even(costs):
         bill = 365 * 1000 * 4 * 0.01
-        assert row["cost"] == row["labels_per_device"] * 4 * 3
-        assert row["break_even_gain"] * bill == pytest.approx(row["cost"])
+        assert row.break_even_gain is not None
+        assert row.cost == row.labels_per_device * 4 * 3
+        assert row.break_even_gain * bill == pytest.approx(row.cost)
     free = Costs(label=0.0, error=0.0, cpu_hour=0.0, windows_per_day=1.0, devices=1)
-    assert label_break_even(free)[0]["break_even_gain"] is None
-    assert yearly(free, (0.1, None, None), 1e-3, 1e-3).labels is None
+    assert label_break_even(free)[0].break_even_gain is None
+    assert yearly("cum-bn", "measured", free, (0.1, None, None), 1e-3, 1e-3).labels is None
 
 
 @pytest.mark.parametrize(
