@@ -1,6 +1,6 @@
 """Make lines of runs: one per source, way of learning, rate and kind of feedback; means over seeds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from adaptation.continual.accuracy_matrix import AccuracyMatrix
 from streams.lab.continual.options import FINE_TUNED, ContinualOptions
-from streams.lab.continual.runs import Run, read_run
+from streams.lab.continual.runs import FineTuned, Learned, Run, read_run
 from streams.lab.continual.study import list_runs
 
 __all__ = ["Line", "Results", "collect", "figures"]
@@ -105,7 +105,7 @@ class Results:
     lines: tuple[Line, ...]
     groups: tuple[str, ...]
     matrices: tuple[NDArray[np.float64], ...]
-    runs: tuple[Mapping[str, Any], ...]
+    runs: tuple[FineTuned | Learned, ...]
     missing: int
     failed: tuple[str, ...]
 
@@ -118,13 +118,13 @@ def collect(options: ContinualOptions, folder: Path, failed: Sequence[str] = ())
     """
     wanted = list_runs(options, folder)
     found = {run: result for run in wanted if (result := read_run(folder, run)) is not None}
-    references = {(run.recipe, run.seed): made["accuracy"] for run, made in found.items() if run.method == FINE_TUNED}
-    learned = [run for run in wanted if run.method != FINE_TUNED]
+    references = {(run.recipe, run.seed): made["accuracy"] for run, made in found.items() if "accuracy" in made}
+    learned = {run: made for run, made in found.items() if "matrix" in made}
     lines, matrices = [], []
-    for key in dict.fromkeys(_line_key(run) for run in learned):
-        mine = [run for run in learned if _line_key(run) == key and run in found]
+    for key in dict.fromkeys(_line_key(run) for run in wanted if run.method != FINE_TUNED):
+        mine = [run for run in learned if _line_key(run) == key]
         if mine:
-            kept = [found[run] for run in mine]
+            kept = [learned[run] for run in mine]
             known = [references[run.recipe, run.seed] for run in mine if (run.recipe, run.seed) in references]
             reference = fmean(fmean(values) for values in known) if len(known) == len(mine) else None
             lines.append(_line(mine[0], kept, reference))
@@ -144,7 +144,7 @@ def _line_key(run: Run) -> tuple[object, ...]:
     return run.recipe, run.label_fraction, run.wrong, run.method, run.learning_rate
 
 
-def _line(run: Run, kept: Sequence[Mapping[str, Any]], fine_tuned: float | None) -> Line:
+def _line(run: Run, kept: Sequence[Learned], fine_tuned: float | None) -> Line:
     made = [AccuracyMatrix(np.array(each["matrix"]), np.array(each["start"])) for each in kept]
     changes = np.array([each["change"] for each in kept]).mean(axis=0)  # (T,)
     decided = [harmed for each in kept for harmed in each["harmed"] if harmed is not None]
@@ -181,5 +181,5 @@ def _line(run: Run, kept: Sequence[Mapping[str, Any]], fine_tuned: float | None)
     )
 
 
-def _largest(kept: Mapping[str, Any]) -> float:
+def _largest(kept: Learned) -> float:
     return max(kept["moved"]["relative"].values(), default=0.0)

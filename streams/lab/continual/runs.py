@@ -5,14 +5,15 @@ runs/NAME.json    written whole or not at all, so its presence means finished
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, final
 
 from adaptation.errors import ContractError
 from registry.folder import replace_file
 
-__all__ = ["Run", "is_finished", "keep_run", "read_run"]
+__all__ = ["FineTuned", "Learned", "Moved", "Run", "is_finished", "keep_run", "read_run"]
 
 
 @dataclass(frozen=True, order=True)
@@ -41,18 +42,62 @@ class Run:
         return f"{self.method}, rate {self.learning_rate:g}, {labels}, seed {self.seed}, source {self.recipe}"
 
 
+@final
+class FineTuned(TypedDict):
+    """The file of a reference: ``accuracy`` on each group of a model that was taught on this group alone."""
+
+    run: Mapping[str, Any]  # the fields of `Run`
+    code: str
+    groups: list[str]
+    accuracy: list[float]
+
+
+class Moved(TypedDict):
+    """How far the last model is from the source: by tensor, relative to its length, and both Lipschitz bounds."""
+
+    relative: dict[str, float]
+    lipschitz: float
+    source_lipschitz: float
+
+
+@final
+class Learned(TypedDict):
+    """The file of a run that learned the groups one after the other.
+
+    ``matrix`` is (T, T) and ``start`` (T,), as in `AccuracyMatrix`; ``source_accuracy`` is (T + 1,), as in `Outcome`.
+    Of each group: ``prequential`` is the accuracy while learning, ``change`` its change against the source, ``harmed``
+    tells whether that is harm (None where it is undecided), and ``regret`` is the number of right answers lost.
+    """
+
+    run: Mapping[str, Any]  # the fields of `Run`
+    code: str
+    groups: list[str]
+    matrix: list[list[float]]
+    start: list[float]
+    source_accuracy: list[float]
+    prequential: list[float]
+    change: list[float]
+    harmed: list[bool | None]
+    regret: list[int]
+    efficiency: float
+    labels: int
+    steps: int
+    skipped: int
+    seconds_per_step: float
+    moved: Moved
+
+
 def is_finished(folder: Path, run: Run) -> bool:
     """Say whether a run is kept."""
     return _path(folder, run).exists()
 
 
-def keep_run(folder: Path, run: Run, result: dict[str, Any]) -> None:
+def keep_run(folder: Path, run: Run, result: FineTuned | Learned) -> None:
     """Keep the result of a run."""
-    path = _path(folder, run)
-    replace_file(path, (json.dumps({"run": asdict(run), **result}, indent=1, allow_nan=False) + "\n").encode())
+    replace_file(_path(folder, run), (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
 
 
-def read_run(folder: Path, run: Run) -> dict[str, Any] | None:
+def read_run(folder: Path, run: Run) -> FineTuned | Learned | None:
     """Return the result of a run, or None.
 
     Raises:
@@ -62,7 +107,7 @@ def read_run(folder: Path, run: Run) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        result: dict[str, Any] = json.loads(path.read_text())
+        result: FineTuned | Learned = json.loads(path.read_text())
         if Run(**result["run"]) != run:
             raise ValueError(f"it holds {result['run']}")
     except (ValueError, TypeError, KeyError) as error:

@@ -1,7 +1,7 @@
 """Make the sources, then do every run that is not kept yet, in worker processes."""
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from adaptation.continual.domains import alternate_stretches
-from adaptation.continual.experiment import Domain, Feedback, Outcome, accuracy, run
+from adaptation.continual.experiment import Domain, Feedback, accuracy, run
 from adaptation.continual.labelled import Labelled
 from adaptation.continual.learner import Arrived, Learner
 from adaptation.continual.settings import LearnerSettings
@@ -22,7 +22,7 @@ from adaptation.evaluation.harm import block_length, paired_change
 from adaptation.evaluation.run import balanced_rows
 from adaptation.projection.report import distances, lipschitz
 from streams.lab.continual.options import FINE_TUNED, ContinualOptions, binding
-from streams.lab.continual.runs import Run, is_finished, keep_run
+from streams.lab.continual.runs import FineTuned, Learned, Moved, Run, is_finished, keep_run
 from streams.lab.study.choices import recipes_of
 from streams.lab.study.code_state import code_digest
 from streams.lab.study.folder import open_folder
@@ -116,7 +116,7 @@ class _Worker:
     def __call__(self, job: SourceJob | Run) -> Any:
         if not isinstance(job, Run):
             return self._sources.do(job)
-        return {"code": self._code, **(self._fine_tune(job) if job.method == FINE_TUNED else self._learn(job))}
+        return self._fine_tune(job) if job.method == FINE_TUNED else self._learn(job)
 
     def _learner(self, job: Run, settings: LearnerSettings) -> Learner:
         windows, labels = self._data.source.windows, self._data.source.labels
@@ -125,7 +125,7 @@ class _Worker:
         model = self._sources.load(job.recipe, job.seed).context.model
         return Learner(model, source, self._data.dataset.classes, settings, job.seed)
 
-    def _fine_tune(self, job: Run) -> dict[str, Any]:
+    def _fine_tune(self, job: Run) -> FineTuned:
         """Teach each group alone, with all of its labels."""
         found = []
         for domain in self._data.domains:
@@ -135,16 +135,38 @@ class _Worker:
             arrived = Arrived(domain.windows, domain.labels, torch.ones_like(domain.labels))
             state, _ = learner.learn(learner.start(), arrived, finish=True)
             found.append(accuracy(learner.model(state), domain.judged_windows, domain.judged_labels))
-        return {"groups": [domain.name for domain in self._data.domains], "accuracy": found}
+        groups = [domain.name for domain in self._data.domains]
+        return {"run": asdict(job), "code": self._code, "groups": groups, "accuracy": found}
 
-    def _learn(self, job: Run) -> dict[str, Any]:
+    def _learn(self, job: Run) -> Learned:
         learner = self._learner(job, self._options.settings(job.method, job.learning_rate))
         feedback = Feedback(job.label_fraction, self._options.delay, wrong=job.wrong)
         data, clock = self._data, time.process_time
         outcome = run(learner, data.domains, data.source, feedback, data.dataset.classes, job.seed, clock)
-        return {**_kept(outcome, data.domains), "moved": self._moved(job, learner.model(outcome.state))}
+        answered = list(zip(data.domains, outcome.right, outcome.source_right, strict=True))
+        changes = [
+            paired_change(right, source, block_length(domain.labels.numpy())) for domain, right, source in answered
+        ]
+        return {
+            "run": asdict(job),
+            "code": self._code,
+            "groups": [domain.name for domain in data.domains],
+            "matrix": outcome.matrix.values.tolist(),
+            "start": outcome.matrix.start.tolist(),
+            "source_accuracy": outcome.source_accuracy.tolist(),
+            "prequential": [float(right.mean()) for right in outcome.right],
+            "change": [change.mean for change in changes],
+            "harmed": [change.harmed for change in changes],
+            "regret": [int(source.sum()) - int(right.sum()) for _, right, source in answered],
+            "efficiency": outcome.efficiency,
+            "labels": outcome.labels,
+            "steps": outcome.steps,
+            "skipped": outcome.skipped,
+            "seconds_per_step": outcome.seconds_per_step,
+            "moved": self._moved(job, learner.model(outcome.state)),
+        }
 
-    def _moved(self, job: Run, after: nn.Module) -> dict[str, Any]:
+    def _moved(self, job: Run, after: nn.Module) -> Moved:
         """Return how far the last model is from the source, and what it may amplify."""
         before = self._sources.load(job.recipe, job.seed).context.model
         found = distances(after.state_dict(), before.state_dict())
@@ -154,30 +176,6 @@ class _Worker:
             "lipschitz": lipschitz(after, windows)["network"],
             "source_lipschitz": lipschitz(before, windows)["network"],
         }
-
-
-def _kept(outcome: Outcome, domains: tuple[Domain, ...]) -> dict[str, Any]:
-    changes = [
-        paired_change(right, source, block_length(domain.labels.numpy()))
-        for domain, right, source in zip(domains, outcome.right, outcome.source_right, strict=True)
-    ]
-    return {
-        "groups": [domain.name for domain in domains],
-        "matrix": outcome.matrix.values.tolist(),
-        "start": outcome.matrix.start.tolist(),
-        "source_accuracy": outcome.source_accuracy.tolist(),
-        "prequential": [float(right.mean()) for right in outcome.right],
-        "change": [change.mean for change in changes],
-        "harmed": [change.harmed for change in changes],
-        "regret": [
-            int(source.sum()) - int(r.sum()) for r, source in zip(outcome.right, outcome.source_right, strict=True)
-        ],
-        "efficiency": outcome.efficiency,
-        "labels": outcome.labels,
-        "steps": outcome.steps,
-        "skipped": outcome.skipped,
-        "seconds_per_step": outcome.seconds_per_step,
-    }
 
 
 def _cut(split: Split, where: slice) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
