@@ -6,8 +6,7 @@ hues are those of Okabe and Ito, which colour-blind readers can tell apart.
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import matplotlib as mpl
 import numpy as np
@@ -17,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from streams.audit.join import Joined
+from streams.audit.summary import DeviceFigures, Report
 from streams.drawing import page_element, plot_style, svg_text
 
 __all__ = ["DEVICES_MAX", "accuracy_over_time", "latency", "overview", "shift_over_time"]
@@ -52,7 +52,7 @@ _LINES = {"source": "--", "adapted": ":", "answered": "-"}
 _STYLE = plot_style(_INK, _MUTED, _GRID)
 
 
-def overview(report: Mapping[str, Any], standalone: bool = False) -> str:
+def overview(report: Report, standalone: bool = False) -> str:
     """Draw one row per device: accuracy under the three ways to answer on the left, its shift on the right.
 
     Args:
@@ -68,7 +68,7 @@ def overview(report: Mapping[str, Any], standalone: bool = False) -> str:
         for axes in (left, right):
             axes.grid(axis="y", visible=False)
             axes.tick_params(length=0)
-        _accuracy_rows(left, devices, y, bool(report["adaptable"]))
+        _accuracy_rows(left, devices, y, report["adaptable"])
         _shift_rows(right, devices, y)
         left.set_yticks(y, [_short(device["device"]) for device in devices])
         left.set_ylim(-0.7, len(devices) - 0.3)
@@ -163,8 +163,12 @@ def latency(joined: Joined) -> str:
         return _svg(figure, "latency", "Time from window to answer")
 
 
-def _accuracy_rows(axes: Axes, devices: Sequence[Mapping[str, Any]], y: npt.NDArray[np.int64], adaptable: bool) -> None:
-    values = {name: [100 * device["accuracy"][name] for device in devices] for name in _NAMES}
+def _accuracy_rows(axes: Axes, devices: Sequence[DeviceFigures], y: npt.NDArray[np.int64], adaptable: bool) -> None:
+    values = {
+        "source": [100 * device["accuracy"]["source"] for device in devices],
+        "adapted": [100 * device["accuracy"]["adapted"] for device in devices],
+        "answered": [100 * device["accuracy"]["answered"] for device in devices],
+    }
     axes.hlines(y, values["source"], values["answered"], color=_SERIES["answered"], linewidth=2.2, alpha=0.45)
     for name in ("source", "adapted", "answered") if adaptable else ("source",):
         hollow = name != "answered"
@@ -182,7 +186,7 @@ def _accuracy_rows(axes: Axes, devices: Sequence[Mapping[str, Any]], y: npt.NDAr
     axes.set_xlabel("accuracy, %")
 
 
-def _shift_rows(axes: Axes, devices: Sequence[Mapping[str, Any]], y: npt.NDArray[np.int64]) -> None:
+def _shift_rows(axes: Axes, devices: Sequence[DeviceFigures], y: npt.NDArray[np.int64]) -> None:
     median = np.array([max(1e-3, device["shift"]["median"]) for device in devices])
     p95 = np.array([max(1e-3, device["shift"]["p95"]) for device in devices])
     axes.hlines(y, median, p95, color=_MUTED, linewidth=2.2, alpha=0.5)
@@ -219,9 +223,9 @@ def _binned(values: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float64], .
     return ((edges[:-1] + edges[1:]) / 2, *quantiles.T)
 
 
-def _shown(devices: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def _shown(devices: Sequence[DeviceFigures]) -> list[DeviceFigures]:
     """Return at most `DEVICES_MAX` devices, best first as trained; of more, those that the model serves worst."""
-    ordered = sorted(devices, key=lambda device: -float(device["accuracy"]["source"]))
+    ordered = sorted(devices, key=lambda device: -device["accuracy"]["source"])
     return ordered[-DEVICES_MAX:]
 
 

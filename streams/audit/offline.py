@@ -1,12 +1,12 @@
 """Compare what came back through Kafka with the same model run directly on the same rows of the data."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from adaptation.data.dataset import Split
 from streams.audit.join import Joined
+from streams.audit.summary import OfflineFigures
 from streams.serving.served import Served
 
 __all__ = ["Offline", "compare_offline", "offline_figures"]
@@ -72,7 +72,7 @@ def compare_offline(served: Served, split: Split, joined: Joined) -> Offline:
     )
 
 
-def offline_figures(offline: Offline) -> dict[str, Any]:
+def offline_figures(offline: Offline) -> OfflineFigures:
     """Return the part of a report that a comparison gives."""
     return {
         "accuracy": {

@@ -8,18 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
 from streams.audit import figures
 from streams.audit.join import Joined
-from streams.audit.summary import HARM
+from streams.audit.summary import HARM, AnsweredBy, ByOutput, DeviceShift, Report
 
 __all__ = ["Story", "render_html", "verdicts", "write_report"]
-
-Json = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,7 @@ class Story:
 
 
 def write_report(
-    folder: Path, report: Json, joined: Joined, story: Story, latency_joined: Joined | None = None
+    folder: Path, report: Report, joined: Joined, story: Story, latency_joined: Joined | None = None
 ) -> dict[str, Path]:
     """Write the three files into ``folder`` and return their paths by kind: json, html, overview.
 
@@ -66,7 +63,7 @@ def write_report(
     return {kind: folder / name for kind, (name, _) in contents.items()}
 
 
-def render_html(report: Json, joined: Joined, story: Story, latency_joined: Joined) -> str:
+def render_html(report: Report, joined: Joined, story: Story, latency_joined: Joined) -> str:
     """Return the page."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string(
@@ -96,7 +93,7 @@ def render_html(report: Json, joined: Joined, story: Story, latency_joined: Join
     )
 
 
-def verdicts(report: Json) -> list[tuple[str, str]]:
+def verdicts(report: Report) -> list[tuple[str, str]]:
     """Return what a reader must know, as tone (good, bad, plain) and sentence; what is bad is said as plainly."""
     found = [_delivery(report)]
     if report["conflicts"]:
@@ -118,7 +115,7 @@ def verdicts(report: Json) -> list[tuple[str, str]]:
     return found
 
 
-def _delivery(report: Json) -> tuple[str, str]:
+def _delivery(report: Report) -> tuple[str, str]:
     windows = report["windows"]
     if report["lost"]:
         return "bad", f"{report['lost']:,} of {windows:,} windows were lost: neither answered nor refused."
@@ -129,9 +126,9 @@ def _delivery(report: Json) -> tuple[str, str]:
     return "good", f"Nothing was lost: {answered:,} of {windows:,} windows published were answered.{repeats}"
 
 
-def _accuracy_verdicts(report: Json) -> list[tuple[str, str]]:
-    accuracy = report["accuracy"]
-    if accuracy["source"] is None:
+def _accuracy_verdicts(report: Report) -> list[tuple[str, str]]:
+    accuracy = _known(report["accuracy"])
+    if accuracy is None:
         return []
     if not report["adaptable"]:
         text = (
@@ -141,14 +138,12 @@ def _accuracy_verdicts(report: Json) -> list[tuple[str, str]]:
     found = [_compared("What was answered", accuracy["source"], accuracy["answered"])]
     harmed = report["harmed_devices"]["answered"]
     if harmed:
-        found.append(
-            ("bad", f"Harmed by adaptation, by {100 * HARM:.0f} points or more: {_named(report, harmed, 'answered')}.")
-        )
+        found.append(("bad", f"Harmed by adaptation, by {100 * HARM:.0f} points or more: {_named(report, harmed)}."))
     else:
         found.append(("good", f"No device lost {100 * HARM:.0f} points or more by it."))
     helped = report["helped_devices"]["answered"]
     if helped:
-        found.append(("good", f"Helped, by {100 * HARM:.0f} points or more: {_named(report, helped, 'answered')}."))
+        found.append(("good", f"Helped, by {100 * HARM:.0f} points or more: {_named(report, helped)}."))
     found.append(_compared("LeanTTA everywhere, without regard to the shift,", accuracy["source"], accuracy["adapted"]))
     worst = next(device for device in report["per_device"] if device["device"] == report["worst_device"])
     answered, source = _percent(worst["accuracy"]["answered"]), _percent(worst["accuracy"]["source"])
@@ -168,19 +163,26 @@ def _compared(subject: str, source: float, other: float) -> tuple[str, str]:
     )
 
 
-def _named(report: Json, names: Sequence[str], output: str) -> str:
-    changes = {d["device"]: 100 * (d["accuracy"][output] - d["accuracy"]["source"]) for d in report["per_device"]}
+def _known(accuracy: ByOutput[float | None]) -> ByOutput[float] | None:
+    """Return the accuracies; None where nothing was answered."""
+    source, adapted, answered = accuracy["source"], accuracy["adapted"], accuracy["answered"]
+    if source is None or adapted is None or answered is None:
+        return None
+    return {"source": source, "adapted": adapted, "answered": answered}
+
+
+def _named(report: Report, names: Sequence[str]) -> str:
+    changes = {d["device"]: 100 * (d["accuracy"]["answered"] - d["accuracy"]["source"]) for d in report["per_device"]}
     ordered = sorted(names, key=lambda name: -abs(changes[name]))
     listed = ", ".join(f"{name} ({_signed(changes[name])})" for name in ordered[:8])
     return listed + (f" and {len(ordered) - 8} more" if len(ordered) > 8 else "")
 
 
-def _cards(report: Json) -> list[dict[str, str]]:
+def _cards(report: Report) -> list[dict[str, str]]:
     accuracy, latency = report["accuracy"], report.get("latency_ms")
-    change = (
-        "" if accuracy["source"] is None else _signed(100 * (accuracy["answered"] - accuracy["source"])) + " points"
-    )
-    share = report["answered_by"]["leantta"] / max(1, sum(report["answered_by"].values()))
+    known, by = _known(accuracy), report["answered_by"]
+    change = "" if known is None else _signed(100 * (known["answered"] - known["source"])) + " points"
+    share = by["leantta"] / max(1, by["source"] + by["leantta"])
     cards = [{"label": "Correct as trained", "value": _percent(accuracy["source"]), "note": "source model alone"}]
     if report["adaptable"]:
         note = f"{change}; LeanTTA answered {100 * share:.0f} %"
@@ -198,23 +200,34 @@ def _cards(report: Json) -> list[dict[str, str]]:
     return cards
 
 
-def _rows(report: Json, notes: Mapping[str, str]) -> list[dict[str, Any]]:
-    rows = [_row(device, notes.get(device["device"], "")) for device in report["per_device"]]
-    if rows:
-        whole = {"device": "all", "windows": sum(device["windows"] for device in report["per_device"]), "shift": None}
-        whole |= {"accuracy": report["accuracy"], "answered_by": report["answered_by"]}
-        rows.append(_row(whole, "") | {"total": True})
+def _rows(report: Report, notes: Mapping[str, str]) -> list[dict[str, str | bool]]:
+    rows = [
+        _row(
+            device["device"],
+            notes.get(device["device"], ""),
+            device["accuracy"],
+            device["answered_by"],
+            device["shift"],
+        )
+        for device in report["per_device"]
+    ]
+    accuracy = _known(report["accuracy"])
+    if accuracy is not None:
+        rows.append(_row("all", "", accuracy, report["answered_by"], None))
     return rows
 
 
-def _row(device: Json, note: str) -> dict[str, Any]:
-    accuracy, shift = device["accuracy"], device["shift"]
+def _row(
+    name: str, note: str, accuracy: ByOutput[float], by: AnsweredBy, shift: DeviceShift | None
+) -> dict[str, str | bool]:
+    """Return the texts of one row; the row of all devices has no shift."""
+    windows = by["source"] + by["leantta"]
     points = 100 * (accuracy["answered"] - accuracy["source"])
     tone = "up" if points >= 100 * HARM else "down" if points <= -100 * HARM else ""
     return {
-        "device": device["device"],
+        "device": name,
         "note": note,
-        "windows": f"{device['windows']:,}",
+        "windows": f"{windows:,}",
         "source": _percent(accuracy["source"]),
         "answered": _percent(accuracy["answered"]),
         "adapted": _percent(accuracy["adapted"]),
@@ -223,12 +236,12 @@ def _row(device: Json, note: str) -> dict[str, Any]:
         "median": "" if shift is None else f"{shift['median']:.2f}",
         "p95": "" if shift is None else f"{shift['p95']:.2f}",
         "above": "" if shift is None else _percent(shift["share_above_1"]),
-        "by_leantta": _percent(device["answered_by"]["leantta"] / max(1, device["windows"])),
-        "total": False,
+        "by_leantta": _percent(by["leantta"] / max(1, windows)),
+        "total": shift is None,
     }
 
 
-def _latency_text(report: Json) -> str:
+def _latency_text(report: Report) -> str:
     latency = report.get("latency_ms")
     if latency is None:
         return ""
@@ -242,8 +255,10 @@ def _latency_text(report: Json) -> str:
     )
 
 
-def _facts(report: Json, story: Story) -> list[dict[str, Any]]:
-    facts = [{"name": name, "value": value, "code": False} for name, value in story.facts.items()]
+def _facts(report: Report, story: Story) -> list[dict[str, str | bool]]:
+    facts: list[dict[str, str | bool]] = [
+        {"name": name, "value": value, "code": False} for name, value in story.facts.items()
+    ]
     for receipt in report["receipts"]:
         facts += [
             {"name": "windows with this receipt", "value": f"{receipt['windows']:,}", "code": False},

@@ -1,27 +1,129 @@
 """Figures of a report, from joined windows: what was answered, how well, how fast, and what went wrong."""
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, Generic, Literal, NotRequired, TypedDict, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from streams.audit.join import Joined
 
-__all__ = ["HARM", "latency_figures", "summarise", "throughput_windows_per_s"]
+__all__ = [
+    "HARM",
+    "AnsweredBy",
+    "ByOutput",
+    "Changed",
+    "DeviceFigures",
+    "DeviceShift",
+    "Latency",
+    "OfflineFigures",
+    "Report",
+    "latency_figures",
+    "summarise",
+    "throughput_windows_per_s",
+]
 
 # A device counts as harmed or helped from three points of accuracy on; less is noise at the usual sizes.
 HARM = 0.03
 
 BoolArray = npt.NDArray[np.bool_]
-Json = dict[str, Any]
+Value = TypeVar("Value")
 
 
-def summarise(joined: Joined) -> Json:
-    """Return the part of a report that one collection gives.
+class ByOutput(TypedDict, Generic[Value]):
+    """A figure of each output: the model as trained, LeanTTA everywhere, what the workers answered under their mode."""
 
-    ``adapted`` is LeanTTA's own output everywhere, ``answered`` what the workers answered under their mode.
+    source: Value
+    adapted: Value
+    answered: Value
+
+
+class Changed(TypedDict):
+    """The devices that an output changed by `HARM` or more, against the source."""
+
+    adapted: list[str]
+    answered: list[str]
+
+
+class AnsweredBy(TypedDict):
+    """The number of windows that each of the two answered."""
+
+    source: int
+    leantta: int
+
+
+class DeviceShift(TypedDict):
+    """Median and 95 % quantile of the shift magnitude of a device, and the share of windows above 1."""
+
+    median: float
+    p95: float
+    share_above_1: float
+
+
+class DeviceFigures(TypedDict):
+    """One device; accuracies are 0 to 1."""
+
+    device: str
+    windows: int
+    accuracy: ByOutput[float]
+    shift: DeviceShift
+    answered_by: AnsweredBy
+
+
+class Latency(TypedDict):
+    """Milliseconds from input to output, the rate of publishing (None: as fast as possible), and how many windows."""
+
+    p50: float
+    p90: float
+    p99: float
+    max: int
+    rate_windows_per_s: float | None
+    windows: int
+
+
+class OfflineFigures(TypedDict):
+    """The comparison with a direct run; see `streams.audit.offline.Offline`."""
+
+    accuracy: ByOutput[float | None]
+    equal: bool
+    differing: int
+    bit_equal: bool
+
+
+class Report(TypedDict):
+    """The layout of ``report.json``; `streams.audit.join.Joined` tells what is counted.
+
+    Accuracies are None where nothing was answered. ``receipts`` hold the fields of `streams.wire.messages.Receipt` and
+    the number of windows that name it. Whoever makes the report adds what is not required.
     """
+
+    windows: int
+    lost: int
+    lost_first: list[str]
+    dead_letters: int
+    dead_letter_reasons: dict[str, int]
+    dead_windows: int
+    foreign_letters: int
+    duplicates: int
+    conflicts: int
+    reanswered: int
+    unknown: int
+    unreadable: int
+    adaptable: bool
+    accuracy: ByOutput[float | None]
+    answered_by: AnsweredBy
+    worst_device: str | None
+    harmed_devices: Changed
+    helped_devices: Changed
+    per_device: list[DeviceFigures]
+    throughput_windows_per_s: float | None
+    receipts: list[dict[str, Any]]
+    latency_ms: NotRequired[Latency | None]
+    offline: NotRequired[OfflineFigures]
+    workers: NotRequired[int]
+
+
+def summarise(joined: Joined) -> Report:
+    """Return the part of a report that one collection gives."""
     devices = [_device(joined, name) for name in joined.devices]
     by_answered = sorted(devices, key=lambda device: device["accuracy"]["answered"])
     return {
@@ -38,16 +140,18 @@ def summarise(joined: Joined) -> Json:
         "unknown": joined.unknown,
         "unreadable": joined.unreadable,
         "adaptable": joined.adaptable,
-        "accuracy": _accuracy(joined, np.ones(len(joined), dtype=np.bool_)),
+        "accuracy": {**_accuracy(joined, np.ones(len(joined), dtype=np.bool_))}
+        if len(joined)
+        else {"source": None, "adapted": None, "answered": None},
         "answered_by": _answered_by(joined.by_leantta),
         "worst_device": by_answered[0]["device"] if by_answered else None,
         "harmed_devices": {
-            output: [device["device"] for device in devices if _change(device, output) <= -HARM]
-            for output in ("adapted", "answered")
+            "adapted": [device["device"] for device in devices if _change(device, "adapted") <= -HARM],
+            "answered": [device["device"] for device in devices if _change(device, "answered") <= -HARM],
         },
         "helped_devices": {
-            output: [device["device"] for device in devices if _change(device, output) >= HARM]
-            for output in ("adapted", "answered")
+            "adapted": [device["device"] for device in devices if _change(device, "adapted") >= HARM],
+            "answered": [device["device"] for device in devices if _change(device, "answered") >= HARM],
         },
         "per_device": devices,
         "throughput_windows_per_s": throughput_windows_per_s(joined),
@@ -64,7 +168,7 @@ def throughput_windows_per_s(joined: Joined) -> float | None:
     return round(1000 * int(known.sum()) / max(1, milliseconds), 1)
 
 
-def latency_figures(joined: Joined, rate_windows_per_s: float | None) -> Json | None:
+def latency_figures(joined: Joined, rate_windows_per_s: float | None) -> Latency | None:
     """Return quantiles of the time from input to output, by the broker's clock; None without any input left.
 
     Args:
@@ -86,7 +190,7 @@ def latency_figures(joined: Joined, rate_windows_per_s: float | None) -> Json | 
     }
 
 
-def _device(joined: Joined, name: str) -> Json:
+def _device(joined: Joined, name: str) -> DeviceFigures:
     mine = joined.device == name
     magnitude = joined.magnitude[mine]
     return {
@@ -102,22 +206,20 @@ def _device(joined: Joined, name: str) -> Json:
     }
 
 
-def _accuracy(joined: Joined, mine: BoolArray) -> dict[str, float | None]:
-    labels: Mapping[str, npt.NDArray[np.int64]] = {
-        "source": joined.source_label,
-        "adapted": joined.adapted_label,
-        "answered": joined.answered_label,
-    }
-    truth = joined.label[mine]
+def _accuracy(joined: Joined, mine: BoolArray) -> ByOutput[float]:
+    def share(label: npt.NDArray[np.int64]) -> float:
+        return round(float((label[mine] == joined.label[mine]).mean()), 5)
+
     return {
-        name: round(float((label[mine] == truth).mean()), 5) if truth.size else None for name, label in labels.items()
+        "source": share(joined.source_label),
+        "adapted": share(joined.adapted_label),
+        "answered": share(joined.answered_label),
     }
 
 
-def _answered_by(by_leantta: BoolArray) -> dict[str, int]:
+def _answered_by(by_leantta: BoolArray) -> AnsweredBy:
     return {"source": int((~by_leantta).sum()), "leantta": int(by_leantta.sum())}
 
 
-def _change(device: Json, output: str) -> float:
-    change: float = device["accuracy"][output] - device["accuracy"]["source"]
-    return change
+def _change(device: DeviceFigures, output: Literal["adapted", "answered"]) -> float:
+    return device["accuracy"][output] - device["accuracy"]["source"]

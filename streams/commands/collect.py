@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +11,9 @@ from infra.settings import load_settings
 from streams.commands.shared.connection_options import connection_options, json_option
 from streams.commands.shared.data_options import data_options
 from streams.lab.study.selection import selected_dataset
+
+if TYPE_CHECKING:
+    from streams.audit.summary import OfflineFigures
 
 __all__ = ["command"]
 
@@ -83,7 +86,8 @@ def command(
             idle_s=idle_s,
             progress=lambda done, of: progress("collecting", done, of),
         )
-    report = summarise(joined) | {"latency_ms": latency_figures(joined, None)}
+    report = summarise(joined)
+    report["latency_ms"] = latency_figures(joined, None)
     if bundle is not None:
         report["offline"] = _offline(bundle, dataset.target, joined)
     story = Story(
@@ -101,7 +105,7 @@ def command(
     return int(bool(report["lost"] or report["conflicts"] or not equal))
 
 
-def _offline(folder: Path, target: Any, joined: Any) -> dict[str, Any]:
+def _offline(folder: Path, target: Any, joined: Any) -> "OfflineFigures":
     from registry.bundles.source_bundle import read_bundle
     from streams.audit.offline import compare_offline, offline_figures
     from streams.serving.served import serve

@@ -23,7 +23,7 @@ from streams.audit.collect import Starts, collect, present_ends
 from streams.audit.join import Joined, read_ledger
 from streams.audit.offline import compare_offline, offline_figures
 from streams.audit.report import Story, write_report
-from streams.audit.summary import latency_figures, summarise, throughput_windows_per_s
+from streams.audit.summary import Report, latency_figures, summarise, throughput_windows_per_s
 from streams.lab.making.source_model import SourceModel, make_source_bundle
 from streams.local.player import FleetReport, play
 from streams.local.worker_process import WorkerProcess, running_worker
@@ -63,17 +63,30 @@ class DemoOptions:
     partitions: int = 6
 
 
+class DemoReport(Report):
+    """The report of a collection, and what a demo knows besides."""
+
+    runs: dict[str, dict[str, int]]
+    source_model: dict[str, Any]
+    data: dict[str, Any]
+    cores: int | None
+    mode: str
+    windows_per_record: int
+    seed: int
+    stages_s: dict[str, float]
+
+
 @dataclass(frozen=True, eq=False)
 class DemoResult:
     """What came out; ``paths`` by kind: json, html, overview."""
 
-    report: Mapping[str, Any]
+    report: DemoReport
     paths: Mapping[str, Path]
 
     @property
     def sound(self) -> bool:
         """Whether nothing was lost and Kafka changed no answer."""
-        return not self.report["lost"] and not self.report["conflicts"] and bool(self.report["offline"]["equal"])
+        return not self.report["lost"] and not self.report["conflicts"] and self.report["offline"]["equal"]
 
 
 def run_demo(
@@ -148,7 +161,8 @@ def run_demo(
     clock.end("offline", "equal" if offline.equal else f"{offline.differing} windows differ")
 
     runs = {"warmup": warm, "all": joined} | ({} if slow is None else {"half": slow})
-    report = summarise(joined) | {
+    report: DemoReport = {
+        **summarise(joined),
         "lost": sum(len(run.lost) for run in runs.values()),
         "conflicts": sum(run.conflicts for run in runs.values()),
         "runs": {
@@ -275,7 +289,7 @@ def _who_answered(threshold: float) -> str:
     return f"Where the shift reached {threshold:g} the corrected answer counted, elsewhere that of the model as trained"
 
 
-def _story(dataset: Dataset, target: Split, report: Mapping[str, Any], notes: Mapping[str, str]) -> Story:
+def _story(dataset: Dataset, target: Split, report: DemoReport, notes: Mapping[str, str]) -> Story:
     """Tell what was done to a reader who knows neither the method nor Kafka."""
     model, lean = report["source_model"], report["source_model"]["leantta"]
     last = {

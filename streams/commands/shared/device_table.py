@@ -2,17 +2,19 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from streams.audit.summary import Report
+
 __all__ = ["print_report", "progress_bar"]
 
 
-def print_report(report: Mapping[str, Any], verdicts: list[tuple[str, str]], notes: Mapping[str, str]) -> None:
+def print_report(report: "Report", verdicts: list[tuple[str, str]], notes: Mapping[str, str]) -> None:
     """Print the table per device and what a reader must know, to standard output."""
     from rich.console import Console
     from rich.markup import escape
