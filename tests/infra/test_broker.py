@@ -126,6 +126,7 @@ def test_records_outlive_a_restart_and_no_process_outlives_its_owner(tmp_path: P
 
 @pytest.mark.kafka
 @pytest.mark.xdist_group("kafka3")
+@pytest.mark.long
 def test_a_killed_node_of_three_comes_back_and_the_others_go_on_meanwhile(kafka3: LocalKafka) -> None:
     before = kafka3.node_pids
     assert sorted(before) == [1, 2, 3]

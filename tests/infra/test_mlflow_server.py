@@ -46,6 +46,7 @@ def test_starting_twice_starts_one(mlflow_server: Any):
 
 @pytest.mark.mlflow
 @pytest.mark.xdist_group("mlflow")
+@pytest.mark.long
 def test_a_killed_server_is_started_again_and_stopped_with_all_its_processes(tmp_path: Path):
     first, _ = start_mlflow(tmp_path, 0)
     assert first.pid is not None

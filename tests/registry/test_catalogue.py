@@ -118,6 +118,7 @@ def test_a_missing_version_and_an_absent_server_are_said_in_one_line(catalogue: 
 
 @pytest.mark.mlflow
 @pytest.mark.xdist_group("mlflow")
+@pytest.mark.long
 def test_what_was_registered_without_a_server_is_there_with_one_and_the_other_way_round(
     mlflow_server: Any, folder: Path
 ):

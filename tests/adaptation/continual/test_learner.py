@@ -181,6 +181,7 @@ def test_a_batch_holds_new_labels_of_the_device_that_sent_them_and_what_has_been
     assert len(devices) == 40
 
 
+@pytest.mark.long
 def test_devices_that_contradict_each_other_can_be_learned_with_adapters_alone() -> None:
     windows = task(1, turned=False).windows
     labels = task(1, turned=False).labels

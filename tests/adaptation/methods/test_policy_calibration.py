@@ -69,6 +69,7 @@ def test_a_source_with_one_device_is_calibrated_on_simulated_shifts_and_proves_n
     assert max(score.gate for score in strong) > 1.0
 
 
+@pytest.mark.long
 def test_a_limit_does_not_depend_on_the_length_of_the_recording() -> None:
     windows, labels, devices = recording(3)
     settings = calibrate_policy(windows, labels, devices, SPEC, 0)

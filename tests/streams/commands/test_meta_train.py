@@ -160,6 +160,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
     assert not checkpoint.exists()
 
 
+@pytest.mark.long
 def test_two_processes_of_torchrun_make_one_bundle(
     source: Path, recording: list[str], made: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -178,6 +179,7 @@ def test_two_processes_of_torchrun_make_one_bundle(
         np.testing.assert_allclose(two.weights[name], value, atol=5e-3)
 
 
+@pytest.mark.long
 def test_a_checkpoint_of_another_training_is_refused_unless_forced(
     source: Path, recording: list[str], made: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

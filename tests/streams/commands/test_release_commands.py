@@ -134,13 +134,18 @@ def moment() -> str:
 
 
 @pytest.mark.timeout(400)
-def test_ten_promotions_and_two_returns_are_answered_for_at_every_time(strict: Site):
+@pytest.mark.parametrize(
+    ("promotions", "returns_after"), [(4, (3,)), pytest.param(10, (5, 9), marks=pytest.mark.long)], ids=["4", "10"]
+)
+def test_promotions_and_returns_are_answered_for_at_every_time(
+    strict: Site, promotions: int, returns_after: tuple[int, ...]
+):
     """Through kills of the controller; the expected answers are written down while asking."""
     asked_by = {"ann": strict.key_file("ann"), "bob": strict.key_file("bob")}
     members: list[Member] = []
     expected: list[tuple[str, int, str, str]] = []  # time, version, by, reason
     strict.start_controller()
-    for number in range(1, 11):
+    for number in range(1, promotions + 1):
         member = strict.plant.made(f"bundle {number}")
         members.append(member)
         by = ("ann", "bob")[number % 2]
@@ -152,7 +157,7 @@ def test_ten_promotions_and_two_returns_are_answered_for_at_every_time(strict: S
         found = strict.json(*ask)
         assert (found["good"], found["ended"]) == (True, True), found
         expected.append((moment(), member.version, by, reason))
-        if number in (5, 9):
+        if number in returns_after:
             found = strict.json("rollback", "source", "--reason", f"undo {number}", "--key", asked_by["ann"], "--wait")
             assert found["version"] == members[-2].version
             expected.append((moment(), members[-2].version, "ann", f"undo {number}"))
@@ -164,7 +169,7 @@ def test_ten_promotions_and_two_returns_are_answered_for_at_every_time(strict: S
         assert (answer["asked_by"], answer["approved_by"]) == (by, [by])
         assert reason in answer["reason"] or answer["step"] == "complete"
     steps = [each["what"] for each in strict.json("history", "--last", "500")["entries"]]
-    assert (steps.count("rollback"), steps.count("approved")) == (2, 12)
+    assert (steps.count("rollback"), steps.count("approved")) == (len(returns_after), promotions + len(returns_after))
     assert strict.kill_controller(signal.SIGTERM) == 0
 
 

@@ -350,6 +350,7 @@ def test_a_key_that_the_fleet_does_not_believe_is_refused_at_start(plant: Plant)
         Controller(plant.settings, AT_ONCE, private("stranger"), salt=lambda: "0" * 16)
 
 
+@pytest.mark.long
 def test_files_that_no_newer_release_names_are_removed_and_sent_again_for_a_return(plant: Plant):
     controller = plant.controller()
     try:
