@@ -119,7 +119,7 @@ class Signed:
 
     @property
     def size_bytes(self) -> int:
-        """Of all files."""
+        """Return the sizes of all files together."""
         return sum(map(len, self.files.values()))
 
 

@@ -41,7 +41,7 @@ def start_mlflow(folder: Path, port: int | None = None, limit_s: float = 120.0) 
     """Start a detached server and wait until it serves; return what runs and whether this call started it.
 
     Args:
-        folder: Of the store: `mlflow.db` and `artifacts`.
+        folder: The store's folder, with `mlflow.db` and `artifacts`.
         port: To listen on, 0 for a free one; None for 5000, or where it listens already.
         limit_s: How long it may take; 20 s are usual on two cores.
 

@@ -82,7 +82,7 @@ class Settings(BaseSettings):
 
     @property
     def passphrase(self) -> str | None:
-        """Of private keys in files, in clear."""
+        """Return the passphrase of private keys in files, in clear."""
         return self.key_passphrase.get_secret_value() if self.key_passphrase is not None else None
 
     def masked(self) -> dict[str, Any]:

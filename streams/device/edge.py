@@ -55,7 +55,7 @@ class Answers:
 
     Attributes:
         labels: Index of the class, (n,).
-        probabilities: Of who answered, (n, classes).
+        probabilities: The probabilities of whoever answered, (n, classes).
         answered_by: ``source`` or ``leantta``, n of them.
         magnitude: Shift, (n,); above 1 lies one in a hundred windows of the source.
         class_names: One per class.

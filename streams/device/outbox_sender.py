@@ -79,7 +79,7 @@ class OutboxSender:
     Args:
         store: Where the records wait.
         topic: Where they go unless they say it themselves.
-        options: Of the kafka-python producer: address, security, compression, request size.
+        options: The options of the kafka-python producer: address, security, compression, request size.
         on_delivery: Called from the sending thread for each record that was delivered or refused, once it left the
             outbox. An exception that it raises ends the thread and is raised again by the outbox.
     """

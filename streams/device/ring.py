@@ -119,7 +119,7 @@ class WindowRing:
             seq: Number of the first window.
             event_times_ms: One per window.
             windows: (n, channels, length).
-            magnitudes: Of the shift, (n,); None where nobody has answered them.
+            magnitudes: The shift magnitudes, (n,); None where nobody has answered them.
             uploaded: Which of them were uploaded, (n,).
 
         Raises:

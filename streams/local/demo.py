@@ -51,7 +51,7 @@ class DemoOptions:
         windows_per_record: Windows in one Kafka record, 1 to 256.
         latency_s: Seconds of the second, slower run in which times are measured.
         idle_s: Give up on answers when nothing new came for so long.
-        partitions: Of the topics.
+        partitions: The number of partitions of the topics.
     """
 
     out: Path

@@ -73,7 +73,7 @@ def start_stack(
     """Start what does not run and return what runs.
 
     Args:
-        folder: Of everything that the stack keeps.
+        folder: The folder of everything that the stack keeps.
         settings: The fleet, and the passphrase of its keys. Keys are taken from them where they name a trust.json and
             a release key; else they are made in the folder, and no release needs an approval.
         kafka_port, mlflow_port: 0 for a free one; None for the usual one, or where it runs already.

@@ -65,7 +65,7 @@ def ask(
         catalogue: Has the version.
         trust: Says whether approvals are needed.
         action: ``promote`` or ``rollback``.
-        kind, version: Of the bundle.
+        kind, version: The bundle's kind and version.
         reason: For the history.
         key: An approver's; needed where the fleet asks for approvals.
         who: Asks, where nobody signs; a name for the history that nothing proves.

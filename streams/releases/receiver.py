@@ -47,7 +47,7 @@ class ReceiverReport:
     """What a receiver says of itself.
 
     Attributes:
-        epoch: Of the release in use; 0 for none.
+        epoch: The epoch of the release in use; 0 for none.
         installed_ms: When it was installed, milliseconds since 1970; None for none.
         refusals: Number by reason since the start.
         last_refusal: What was wrong last.

@@ -18,7 +18,7 @@ class ReceiverRow:
     Attributes:
         name: ``worker/NAME`` or ``device/NAME``.
         at_ms: When the broker took it, milliseconds since 1970.
-        epoch, bundle: Of the stable bundle that it runs; 0 and None for none.
+        epoch, bundle: The epoch and digest of the stable bundle that it runs; 0 and None for none.
         refusals: Releases that it has not taken, since its start.
         last_refusal: What was wrong last.
         stale: The release that it runs has expired, and no newer one has reached it.

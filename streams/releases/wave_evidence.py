@@ -20,7 +20,7 @@ __all__ = ["WaveEvidence"]
 
 @dataclass
 class _Sums:
-    """Of one device before a wave, or in it."""
+    """The counts of one device before a wave, or in it."""
 
     windows: int = 0
     confidence: float = 0.0

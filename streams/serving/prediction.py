@@ -21,7 +21,7 @@ def prediction(batch: FeatureBatch, served: Served, outputs: Outputs, start: int
     Args:
         batch: What was asked.
         served: Who answers.
-        outputs: Of its engine.
+        outputs: The outputs of its engine.
         start: Where the batch begins in them.
     """
     digests = [input_digest(w, t) for w, t in zip(batch.windows, batch.event_times_ms, strict=True)]

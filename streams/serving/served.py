@@ -76,9 +76,9 @@ def serve(bundle: Bundle, mode: str, epoch: int = 0) -> Served:
     """Return a bundle ready to answer: its graphs have passed their self-test on this machine.
 
     Args:
-        bundle: Of kind ``source``.
+        bundle: A bundle of kind ``source``.
         mode: ``observe`` or ``always``.
-        epoch: Of the release that it belongs to; 0 where it was given by hand.
+        epoch: The epoch of the release that it belongs to; 0 where it was given by hand.
 
     Raises:
         ContractError: The graphs do not load, do not fit the manifest or miss the canary's expected outputs.

@@ -37,7 +37,7 @@ class FeatureReader:
 
     Args:
         settings: Broker, fleet and the largest record that is read.
-        channels, length: Of the windows.
+        channels, length: The shape of a window.
 
     Attributes:
         refused: Records that were passed over, by reason (`adaptation.errors.DataError`).

@@ -217,7 +217,7 @@ class DeviceStatus(Message):
     """Topic ``.status``, key ``device/NAME``: what a device that answers itself really runs.
 
     Attributes:
-        session: Of this start of the client.
+        session: The session of this start of the client.
         receipt: What the next answer will name; None without a bundle.
         answered_in_epoch: Windows answered since that was swapped in: above 0 it was used on real events.
         since_device_ms: When it was installed, by the device's clock, milliseconds since 1970; None where it was

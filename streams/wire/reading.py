@@ -95,7 +95,7 @@ def read_topic(settings: Settings, suffix: str, since_ms: int | None = None) -> 
 
     Args:
         settings: Broker and fleet.
-        suffix: Of the topic.
+        suffix: The topic's name without the fleet's.
         since_ms: Leave out what the broker took before; milliseconds since 1970.
 
     Raises:

@@ -19,9 +19,9 @@ class Candidate:
 
     Attributes:
         kind, version, aliases, created_ms: As MLflow has them.
-        digest: Of the bundle, as its verdict says; as MLflow says where it has none; empty where neither does.
+        digest: The bundle's digest, as its verdict says; as MLflow says where it has none; empty where neither does.
         gates: The outcome of its newest believed verdict.
-        judged_ms: Of when that is.
+        judged_ms: When it was judged, milliseconds since 1970.
         fits: Whether that verdict was made against what is in force now.
         in_force: ``all`` or ``some`` of the devices have it, or ``none``.
         failed: Names of the gates that failed.

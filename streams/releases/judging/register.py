@@ -38,7 +38,7 @@ class Desk:
 
     Attributes:
         settings: Broker and fleet.
-        catalogue: Of the fleet.
+        catalogue: The fleet's catalogue.
         trust: Whom the fleet believes.
         key: That signs bundles and verdicts.
         policy: Rules of the gates.
@@ -78,7 +78,7 @@ def register(
 
     Args:
         desk: Where.
-        folder: Of the bundle; ``manifest.sig`` is written into it.
+        folder: The bundle's folder; ``manifest.sig`` is written into it.
         force: Why it may be released although gates fail.
         progress: Called before each gate.
 
@@ -112,7 +112,7 @@ def judge_again(
 
     Args:
         desk: Where.
-        kind, version: Of the registered model.
+        kind, version: The kind and version of the registered model.
         force: Why it may be released although gates fail.
         progress: Called before each gate.
 
@@ -167,7 +167,7 @@ def _conclude(desk: Desk, kind: Kind, version: int, bundle: AnyBundle, judged: J
 
 
 def _training(bundle: AnyBundle, judged: Judged) -> tuple[Card, dict[str, float]]:
-    """Return parameters and metrics for MLflow's page: of the training, and of the gates."""
+    """Return the parameters of the training and the metrics of the gates, for MLflow's page."""
     card = card_of(bundle)
     metrics = {name: value for name, value in card.items() if isinstance(value, float)}
     parameters: Card = {name: value for name, value in card.items() if name not in metrics}
