@@ -65,6 +65,7 @@ def test_lines_are_the_means_of_their_matrices(whole: Path) -> None:
     assert line["forgetting"] == pytest.approx(matrix[0][0] - matrix[1][0])
 
 
+@pytest.mark.long
 def test_a_run_that_is_missing_is_made_again_and_no_other(whole: Path, recordings: Path, tmp_path: Path) -> None:
     before, kept = timeless(whole), {path: path.stat().st_mtime_ns for path in (whole / "runs").iterdir()}
     gone = next(path for path in kept if "ftp+er" in path.name)
@@ -80,6 +81,7 @@ def test_results_do_not_depend_on_the_number_of_processes(whole: Path, recording
     assert timeless(tmp_path / "out") == timeless(whole)
 
 
+@pytest.mark.long
 def test_more_may_be_added_to_a_folder_and_other_settings_may_not(
     whole: Path, recordings: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

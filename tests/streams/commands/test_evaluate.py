@@ -200,6 +200,7 @@ def test_again_forgets_what_this_command_asks_for_and_nothing_else(
     assert {(task.method, task.stream, task.seed) for task in made} == {("tent", "ordered", 0)}
 
 
+@pytest.mark.long
 def test_what_another_state_of_the_code_made_is_told(recordings: Path, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(whole, out)
@@ -475,6 +476,7 @@ def test_all_leaves_the_ablations_to_those_who_ask_for_them() -> None:
     assert set(parse_choice("--methods", "all,ablations", known, meanings)) == set(known)
 
 
+@pytest.mark.long
 def test_encoders_are_aligned_once_and_shared_by_the_methods_that_use_them(recordings: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     options = ["--seeds", 1, "--augment", "none", "--batch-sizes", 64, "--streams", "ordered"]

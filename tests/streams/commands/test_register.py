@@ -181,6 +181,7 @@ def test_figures_are_those_of_a_count_by_hand(desk: Desk, made: Made):
     assert figures["given: windows"] == rows.sum() == 80
 
 
+@pytest.mark.long
 def test_rows_that_the_model_was_trained_on_are_no_validation_set(desk: Desk, made: Made):
     said = desk.run(2, "register", str(made.good), "--validation", str(made.recordings), "--where", "device=3-5")
     assert "trained on" in said
@@ -262,6 +263,7 @@ def test_a_bundle_that_changes_the_answers_to_recent_traffic_fails_in_the_shadow
     assert changed["figures"]["changed"] > 0.5
 
 
+@pytest.mark.long
 def test_a_generator_fits_only_the_source_that_it_was_made_for(
     desk: Desk, controller: Controller, made: Made, tmp_path: Path
 ):

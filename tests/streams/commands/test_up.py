@@ -76,6 +76,7 @@ class TestTheWholeStack:
         assert again.started == ()
         assert again.variables == running.variables
 
+    @pytest.mark.long
     def test_a_dead_controller_alone_is_started_again(self, stack: tuple[Path, Stack]):
         folder, _ = stack
         program = Program(folder, "controller")
