@@ -219,14 +219,17 @@ class Pipeline:
             return [result for record in records for result in self._process_safely([record])]
 
     async def _hand_over(self, tracked: _Tracked, result: Sequence[Outgoing] | Crash) -> list[Sent]:
+        sent: list[Sent] = []
         if not isinstance(result, Crash):
             try:
-                return [await self._send(output) for output in result]
+                for output in result:
+                    sent.append(await self._send(output))
+                return sent
             except MessageSizeTooLargeError as error:  # our own limit
                 result = Crash(tracked.record, error)
         await self._in_flight.join()
         await self._on_crash(result)
-        return []
+        return sent  # what came before the crash must be in Kafka as well before the record counts
 
     async def _complete_loop(self) -> None:
         while True:
@@ -238,11 +241,14 @@ class Pipeline:
             self._in_flight.task_done()
 
     async def _acknowledge(self, tracked: _Tracked, outputs: list[Sent]) -> None:
-        try:
-            for sent in outputs:
+        crash = None
+        for sent in outputs:
+            try:
                 await sent  # other errors end the agent: the producer has retried for as long as the watchdog allows
-        except MessageSizeTooLargeError as error:  # the broker's limit; waiting will not help
-            await self._on_crash(Crash(tracked.record, error))
+            except MessageSizeTooLargeError as error:  # the broker's limit; waiting will not help
+                crash = crash or Crash(tracked.record, error)
+        if crash is not None:
+            await self._on_crash(crash)
         if self._is_present(tracked):
             self._answered[tracked.place] = tracked.record.offset + 1
             if self._snapshot is None:

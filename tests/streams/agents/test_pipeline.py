@@ -329,3 +329,19 @@ def test_a_bug_with_state_runs_nothing_again():
             assert world.batches == [[0], [1], [2]]  # in a process, the second one would have ended it
 
     asyncio.run(scenario())
+
+
+def test_a_refused_output_does_not_acknowledge_the_others_of_its_record():
+    async def scenario():
+        async with World(outputs=lambda offset: 2) as world:
+            world.hold.clear()
+            await world.pipeline.put(incoming(0))
+            await until(lambda: len(world.futures) == 2)
+            world.futures[0].set_exception(MessageSizeTooLargeError())
+            await asyncio.sleep(0.05)
+            assert world.pipeline.committable() == {}
+            world.futures[1].set_result(None)
+            await until(lambda: world.pipeline.committable() == {("f", 0): 1})
+            assert [offset for offset, _ in world.crashed] == [0]
+
+    asyncio.run(scenario())
