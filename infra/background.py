@@ -61,6 +61,10 @@ class Program:
                 )
         except OSError as error:
             raise StackError(f"{self.name}: {command[0]} cannot be run: {error.strerror}") from error
+        if sys.platform == "linux":
+            # For a moment after it has started its environment, which carries our mark, reads as empty.
+            while process.poll() is None and not _environment(process.pid):
+                time.sleep(0.001)
         process.returncode = 0  # ours no longer: do not warn that it still runs when this object goes
         record = {"pid": process.pid, "command": list(command), "facts": dict(facts)}
         temporary = self._record.with_suffix(".json.new")
@@ -145,7 +149,7 @@ class Program:
 
     def _is_ours(self, entry: Path) -> bool:
         try:
-            return os.fsencode(f"{_MARK}={self._mark}") in (entry / "environ").read_bytes().split(b"\0")
+            return os.fsencode(f"{_MARK}={self._mark}") in _environment(int(entry.name)).split(b"\0")
         except OSError:  # gone, or another user's
             return False
 
@@ -160,6 +164,10 @@ class Program:
                 f"{self._record} cannot be read ({type(error).__name__}: {error}): stop {self.name} by hand and delete "
                 "this file"
             ) from error
+
+
+def _environment(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/environ").read_bytes()
 
 
 def end_processes(pids: Sequence[int], is_ours: Callable[[int], bool], limit_s: float) -> list[int]:

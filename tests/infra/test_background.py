@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from infra import background
 from infra.background import Program
 from infra.errors import StackError
 
@@ -42,6 +43,16 @@ def test_a_later_command_finds_and_stops_it(program: Program):
     assert later.stop() is True
     assert later.pids() == ()
     assert later.stop() is False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody reads the environment of a process")
+def test_one_whose_environment_cannot_be_read_yet_is_not_taken_for_ended(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+):
+    true, early = background._environment, [b"", b"", b""]  # Linux shows an empty one while a program is being loaded
+    monkeypatch.setattr(background, "_environment", lambda pid: early.pop() if early else true(pid))
+    program.start(SLEEPER, {}, {})
+    assert program.is_running()
 
 
 def test_a_process_that_ignores_sigterm_is_killed(program: Program):
