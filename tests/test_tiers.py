@@ -1,7 +1,10 @@
 """What `make test` leaves out to save time must leave none of the kinds of checks out."""
 
 import ast
+import os
 from pathlib import Path
+
+import pytest
 
 TESTS = Path(__file__).parent
 LATER = {"long", "chaos"}
@@ -57,3 +60,10 @@ def test_a_file_whose_tests_on_kafka_are_all_long_is_found():
     assert only_later("pytestmark = [pytest.mark.long, pytest.mark.mlflow]\ndef test_a(): ...\n") == {"mlflow"}
     one_case = "@pytest.mark.kafka\n@pytest.mark.parametrize('n', [1, pytest.param(2, marks=pytest.mark.long)])\n"
     assert only_later(one_case + "def test_a(n): ...\n") == set()
+
+
+@pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="one process runs all tests")
+@pytest.mark.xdist_group("tiers")
+def test_tests_of_one_group_run_in_one_process(request: pytest.FixtureRequest):
+    """pytest-xdist sends tests by names with the group at the end; where it writes none, each process makes all."""
+    assert request.node.nodeid.endswith("@tiers")
