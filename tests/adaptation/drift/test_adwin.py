@@ -1,10 +1,10 @@
 """ADWIN on error bits: against river, in little memory, through a restart."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
-from river.drift import ADWIN
 
 from adaptation.drift.adwin import Adwin, AdwinState, from_numbers, to_numbers
 from adaptation.errors import ConfigError, DataError
@@ -24,8 +24,14 @@ def first_change(bits: list[int]) -> int | None:
     return None
 
 
+def rivers() -> Any:
+    from river.drift import ADWIN  # two seconds that only a process that runs these tests spends
+
+    return ADWIN(delta=0.002)
+
+
 def first_change_of_river(bits: list[int]) -> int | None:
-    detector = ADWIN(delta=0.002)
+    detector = rivers()
     for index, bit in enumerate(bits):
         detector.update(bit)
         if detector.drift_detected:
@@ -46,7 +52,7 @@ def test_a_change_is_found_when_river_finds_it_or_one_look_before(rates: list[fl
 
 
 def test_without_a_change_the_window_is_the_same_as_river_s() -> None:
-    detector, state, river = Adwin(), AdwinState(), ADWIN(delta=0.002)
+    detector, state, river = Adwin(), AdwinState(), rivers()
     for bit in errors([0.3], 3000, seed=1):
         state, change = detector.observe(state, bit)
         river.update(bit)
