@@ -331,6 +331,7 @@ def test_auto_shows_its_choice_and_shares_the_plain_source_where_it_chose_none(
     assert len(finished) == (4 if choice["recipe"] == "none" else 8)
 
 
+@pytest.mark.long
 def test_worker_processes_give_the_same_as_this_one(recordings: Path, tmp_path: Path) -> None:
     options = [*QUICK, "--streams", "gradual"]
     assert run(recordings, tmp_path / "0", *options) == 0

@@ -127,10 +127,8 @@ def test_json_tells_all_and_equal_runs_have_equal_weights(
     assert [check["update"] for check in said["checks"]] == [4]
 
 
-@pytest.mark.parametrize(
-    ("kind", "updates", "every"),
-    [pytest.param("mgg", 8, 4, marks=pytest.mark.long), ("generalizeformer", 75, 25)],
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("kind", "updates", "every"), [("mgg", 8, 4), ("generalizeformer", 75, 25)])
 def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
     kind: str,
     updates: int,

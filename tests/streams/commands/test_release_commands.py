@@ -135,7 +135,7 @@ def moment() -> str:
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(
-    ("promotions", "returns_after"), [(4, (3,)), pytest.param(10, (5, 9), marks=pytest.mark.long)], ids=["4", "10"]
+    ("promotions", "returns_after"), [(3, (2,)), pytest.param(10, (5, 9), marks=pytest.mark.long)], ids=["3", "10"]
 )
 def test_promotions_and_returns_are_answered_for_at_every_time(
     strict: Site, promotions: int, returns_after: tuple[int, ...]
@@ -150,7 +150,7 @@ def test_promotions_and_returns_are_answered_for_at_every_time(
         members.append(member)
         by = ("ann", "bob")[number % 2]
         reason = f"change {number}"
-        if number % 4 == 0:
+        if number % 3 == 0:
             strict.kill_controller()
             strict.start_controller()
         ask = ("promote", "source", str(member.version), "--reason", reason, "--key", asked_by[by], "--wait")
@@ -184,6 +184,7 @@ def test_a_promotion_without_a_key_is_refused_where_approvals_are_asked_for(stri
     assert strict.plant.catalogue.aliased("champion") == {}
 
 
+@pytest.mark.long
 def test_a_version_that_failed_its_gates_ends_the_wait_with_code_1_and_says_why(site: Site):
     member = site.plant.register("bad")
     site.plant.judge(member, passed=False)
