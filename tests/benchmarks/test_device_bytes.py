@@ -22,7 +22,6 @@ def test_every_byte_that_a_socket_receives_is_counted():
 
 
 @pytest.mark.kafka
-@pytest.mark.xdist_group("kafka")
 def test_the_size_of_the_fleet_does_not_show_in_what_a_device_receives(kafka: str, tmp_path: Path):
     small, large = (measure(kafka, tmp_path / str(n), n, 1.0) for n in (10, 500))
     for row in (small, large):

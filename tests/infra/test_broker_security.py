@@ -18,7 +18,7 @@ from infra.settings import PREFIX, Settings
 from streams.wire.connect import aiokafka_options, kafka_python_options
 from tests.infra.certificates import make_authority
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("broker-security")]
 
 TOPIC = "checked"
 

@@ -12,14 +12,14 @@ from registry.catalogue import Catalogue
 from tests.registry.bundles.test_source_bundle import parts
 from tests.support.mlflow_store import store_in
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # mlflow's own
+pytestmark = [pytest.mark.xdist_group("mlflow"), pytest.mark.filterwarnings("ignore")]  # warnings are mlflow's own
 
 CARD = {"seed": 3, "data": "made up", "accuracy of group 1 %": 0.5}
 
 
 @pytest.fixture(
     scope="module",
-    params=["file", pytest.param("server", marks=[pytest.mark.mlflow, pytest.mark.xdist_group("mlflow")])],
+    params=["file", pytest.param("server", marks=pytest.mark.mlflow)],
 )
 def catalogue(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
     if request.param == "server":
@@ -117,7 +117,6 @@ def test_a_missing_version_and_an_absent_server_are_said_in_one_line(catalogue: 
 
 
 @pytest.mark.mlflow
-@pytest.mark.xdist_group("mlflow")
 @pytest.mark.long
 def test_what_was_registered_without_a_server_is_there_with_one_and_the_other_way_round(
     mlflow_server: Any, folder: Path
@@ -133,7 +132,6 @@ def test_what_was_registered_without_a_server_is_there_with_one_and_the_other_wa
 
 
 @pytest.mark.mlflow
-@pytest.mark.xdist_group("mlflow")
 def test_files_of_a_fleet_that_a_server_has_made_are_found_without_it(mlflow_server: Any, folder: Path):
     version = register(Catalogue(mlflow_server.address, "server-first"), folder)
     without = Catalogue(f"sqlite:///{mlflow_server.folder}/mlflow.db", "server-first")

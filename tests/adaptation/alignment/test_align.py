@@ -15,6 +15,8 @@ from adaptation.model.network import Layer, Network, batch_statistics, normalise
 from tests.adaptation.methods.numpy_net import source_for
 from tests.adaptation.tiny_nets import MLP, tones, trained_on_tones, windows_for
 
+pytestmark = pytest.mark.xdist_group("alignment")  # what is made once for all tests is made by one process
+
 
 @functools.cache
 def source() -> tuple[SourceContext, torch.Tensor]:

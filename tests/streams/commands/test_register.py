@@ -23,7 +23,7 @@ from streams.wire.codec import FeatureBatch, encode_features
 from tests.support.plant import Plant
 from tests.support.signed import private
 
-pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("kafka"), pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("mlflow"), pytest.mark.filterwarnings("ignore")]
 
 WHERE = ("--where", "device=4-5")
 

@@ -29,7 +29,7 @@ from tests.support.delivery import wait_for
 from tests.support.plant import Plant
 from tests.support.signed import private
 
-pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("kafka"), pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("mlflow"), pytest.mark.filterwarnings("ignore")]
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Stac
 
 @pytest.mark.kafka
 @pytest.mark.mlflow
-@pytest.mark.xdist_group("mlflow")
+@pytest.mark.xdist_group("stack")
 class TestTheWholeStack:
     def test_its_variables_lead_to_a_broker_with_all_topics_and_to_keys_of_the_fleet(self, stack: tuple[Path, Stack]):
         folder, running = stack

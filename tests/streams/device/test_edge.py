@@ -37,7 +37,6 @@ SESSION = "00ff00ff00ff00ff"
 DAY_S = 24 * 3600
 NOW_S = 1_750_000_000.0
 kafka_test = pytest.mark.kafka
-pytestmark = pytest.mark.xdist_group("kafka")
 
 Stored = tuple[str | None, str, bytes]
 

@@ -17,7 +17,7 @@ from streams.wire.reading import read_topic
 from tests.support.plant import AT_ONCE, SALT, Plant
 from tests.support.signed import key, private, trust
 
-pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("kafka"), pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("mlflow"), pytest.mark.filterwarnings("ignore")]
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from streams.wire.reading import read_topic
 from streams.wire.topics import create_topics, topic_name
 from tests.support.releases import Fleet, Signed, made
 
-pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("kafka")]
+pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("receiver")]
 
 
 @pytest.fixture

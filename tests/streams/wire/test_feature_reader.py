@@ -9,7 +9,7 @@ from streams.wire.connect import kafka_python_options
 from streams.wire.feature_reader import FeatureReader, PlacedBatch
 from streams.wire.topics import create_topics, topic_name
 
-pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("kafka")]
+pytestmark = pytest.mark.kafka
 
 
 def read(settings: Settings, windows: int, bytes_max: int = 10**7) -> tuple[list[PlacedBatch], dict[str, int]]:

@@ -11,7 +11,7 @@ from streams.wire.connect import kafka_python_options
 from streams.wire.reading import committed_reader, read_to_end
 from streams.wire.topics import create_topics, topic_name
 
-pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("kafka")]
+pytestmark = pytest.mark.kafka
 
 
 def test_a_record_that_comes_while_the_end_is_looked_for_is_read_by_the_next_poll(
