@@ -158,8 +158,8 @@ def _tensors(name: str, change: Callable[[dict[str, np.ndarray]], None]) -> Call
     return apply
 
 
-def _content(name: str, content: bytes) -> Callable[[dict[str, bytes]], None]:
-    return lambda files: files.__setitem__(name, content)
+def _content(name: str, content: Callable[[], bytes]) -> Callable[[dict[str, bytes]], None]:
+    return lambda files: files.__setitem__(name, content())
 
 
 def _header(header: dict[str, object] | bytes, tail: bytes = b"\0" * 64) -> bytes:
@@ -199,14 +199,14 @@ def _pickle_that_writes() -> bytes:
 
 W = "weights.safetensors"
 ATTACKS: dict[str, Callable[[dict[str, bytes]], None]] = {
-    "pickle in place of weights": _content(W, _pickle_that_writes()),
-    "pickle in place of a graph": _content("source.onnx", _pickle_that_writes()),
-    "zip bomb in place of weights": _content(W, _zip_bomb()),
-    "zip bomb in place of a graph": _content("adapted.onnx", _zip_bomb()),
-    "a header of two gigabytes": _content(W, struct.pack("<Q", 2**31) + b"{}"),
-    "a header of 2^63 bytes": _content(W, struct.pack("<Q", 2**63) + b"{}"),
-    "a header of 100,000 names": _content(W, _header({f"t{i}": _entry([1], 0, 4) for i in range(100_000)})),
-    "a header nested 100,000 deep": _content(W, _header(b"[" * 100_000 + b"]" * 100_000)),
+    "pickle in place of weights": _content(W, _pickle_that_writes),
+    "pickle in place of a graph": _content("source.onnx", _pickle_that_writes),
+    "zip bomb in place of weights": _content(W, _zip_bomb),
+    "zip bomb in place of a graph": _content("adapted.onnx", _zip_bomb),
+    "a header of two gigabytes": _content(W, lambda: struct.pack("<Q", 2**31) + b"{}"),
+    "a header of 2^63 bytes": _content(W, lambda: struct.pack("<Q", 2**63) + b"{}"),
+    "a header of 100,000 names": _content(W, lambda: _header({f"t{i}": _entry([1], 0, 4) for i in range(100_000)})),
+    "a header nested 100,000 deep": _content(W, lambda: _header(b"[" * 100_000 + b"]" * 100_000)),
     "overlapping tensors": lambda files: _rewrite(files, lambda e: e | {"data_offsets": [0, _bytes(e)]}),
     "tensors of no size": lambda files: _rewrite(files, lambda e: e | {"shape": [0], "data_offsets": [0, 0]}),
     "a shape beyond 64 bits": lambda files: _rewrite(files, lambda e: e | {"shape": [2**40] * len(e["shape"])}),
