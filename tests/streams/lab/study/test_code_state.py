@@ -18,6 +18,7 @@ from streams.lab.study.code_state import (
     code_digest,
 )
 
+pytestmark = pytest.mark.xdist_group("code-state")  # what is made once for all tests is made by one process
 ROOT = Path(__file__).parents[4]
 ALL = [SOURCE_MAKERS, CHOICE_MAKERS, POLICY_MAKERS, GENERATOR_MAKERS, ALIGNMENT_MAKERS]
 
