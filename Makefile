@@ -39,12 +39,12 @@ demo: $(READY) ## the story end to end; on recordings with DATA= LABEL= SOURCE= 
 
 # A test marked `long` stands for a kind of check that `make test` makes with another test, once; one marked `chaos`
 # repeats kills for minutes.
-# Many tests wait for a broker or a process: three at a time keep two cores busy.
+# Many tests wait for a broker or a process: four at a time keep two cores busy.
 test: $(READY) ## every kind of check once, on real Kafka and MLflow: in 8 minutes
-	@$(BIN)/python -m pytest -n 3 --dist loadgroup
+	@$(BIN)/python -m pytest -n 4 --dist loadgroup
 
 test-all: $(READY) ## test and the tests marked long: what CI runs
-	@$(BIN)/python -m pytest -n 3 --dist loadgroup -m 'not chaos'
+	@$(BIN)/python -m pytest -n 4 --dist loadgroup -m 'not chaos'
 
 lint: $(READY) ## format, lint and types
 	@$(BIN)/ruff format --check .
