@@ -427,6 +427,7 @@ def test_what_the_policy_may_do_is_found_out_once_per_source_and_forgotten_on_re
         read_policy(tmp_path, "none", 0)
 
 
+@pytest.mark.long
 def test_generators_are_taught_once_kept_shown_and_taught_again_on_demand(
     recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
