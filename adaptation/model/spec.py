@@ -5,7 +5,7 @@ No numpy and no torch here: worker and device read this from a manifest.
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from adaptation.errors import ConfigError
@@ -17,6 +17,8 @@ BATCH_NORM_EPS = 1e-5
 # every finite input finite in float32 through all layers and their squared distances.
 SCALED_LIMIT = 1e4
 
+# Fields that version 0.1 had: its digests name them at their defaults too.
+_ALWAYS_NAMED = {"kind", "channels", "length", "classes", "widths", "kernels", "transform"}
 _MAX_BLOCKS = 6
 _MAX_SIZE = 65_536
 
@@ -134,8 +136,13 @@ def expected_tensors(spec: NetworkSpec) -> dict[str, tuple[int, ...]]:
 
 
 def spec_digest(spec: NetworkSpec) -> str:
-    """Return the SHA-256 (hex) that names this architecture: equal specs, and only those, have equal digests."""
-    text = json.dumps(asdict(spec), sort_keys=True, separators=(",", ":"))
+    """Return the SHA-256 (hex) that names this architecture: equal specs, and only those, have equal digests.
+
+    A field that comes later is left out at its default: what was made for a network still fits it.
+    """
+    values = [(each.name, getattr(spec, each.name), each.default) for each in fields(spec)]
+    named = {name: value for name, value, default in values if name in _ALWAYS_NAMED or value != default}
+    text = json.dumps(named, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
