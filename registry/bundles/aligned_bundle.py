@@ -29,7 +29,7 @@ from registry.bundles.manifest import (
     unsealed,
 )
 from registry.bundles.parts import read_parts, write_parts
-from registry.canonical import Digest, Name, Strict, refusing
+from registry.canonical import Digest, Extensible, Name, refusing
 
 __all__ = [
     "ALIGNED_FILES",
@@ -48,7 +48,7 @@ ALIGNED_FILES: tuple[AlignedFile, ...] = get_args(AlignedFile)
 FloatArray = npt.NDArray[np.float32]
 
 
-class AlignedCompatibility(Strict):
+class AlignedCompatibility(Extensible):
     """The source bundle that an encoder was made for, and the network that both have."""
 
     source_sha256: Digest

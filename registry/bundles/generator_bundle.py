@@ -35,7 +35,7 @@ from registry.bundles.manifest import (
     unsealed,
 )
 from registry.bundles.parts import read_parts, write_parts
-from registry.canonical import Digest, Name, Strict, refusing
+from registry.canonical import Digest, Extensible, Name, refusing
 
 __all__ = [
     "GENERATOR_FILES",
@@ -57,7 +57,7 @@ FloatArray = npt.NDArray[np.float32]
 _CANARY_TOLERANCE = 1e-3  # of gamma, beta and probabilities, on any machine's arithmetic
 
 
-class GeneratorCompatibility(Strict):
+class GeneratorCompatibility(Extensible):
     """The source bundle and the network that a generator was made for.
 
     Attributes:
@@ -75,7 +75,7 @@ class GeneratorCompatibility(Strict):
     statistics_schema: Literal[1] = 1
 
 
-class Range(Strict):
+class Range(Extensible):
     """The fields of `adaptation.generators.valid_range.ValidRange`."""
 
     mean_limit: Annotated[float, Field(gt=0)]

@@ -15,7 +15,7 @@ from adaptation.engine.engine import CODE_CONTRACT_VERSION
 from adaptation.errors import ConfigError, ContractError
 from adaptation.lean.lean_settings import LeanSettings
 from adaptation.model.spec import SCALED_LIMIT, NetworkSpec, spec_digest
-from registry.canonical import Digest, Name, Strict, canonical_bytes, parse_canonical, refusing
+from registry.canonical import Digest, Extensible, Name, Signed, canonical_text, read_canonical, refusing
 
 __all__ = [
     "MANIFEST_FILE",
@@ -55,14 +55,14 @@ _Size = Annotated[int, Field(ge=1, le=65_536)]
 _MAX_CARD_ENTRIES = 256
 
 
-class FileEntry(Strict):
+class FileEntry(Extensible):
     """Digest and size of one file."""
 
     sha256: Digest
     size_bytes: Annotated[int, Field(ge=1)]
 
 
-class Network(Strict):
+class Network(Extensible):
     """The fields of `adaptation.model.spec.NetworkSpec`."""
 
     kind: Literal["conv1d", "mlp"]
@@ -74,13 +74,13 @@ class Network(Strict):
     transform: Literal["none", "signedlog"]
 
 
-class Scaling(Strict):
+class Scaling(Extensible):
     """The scaling of raw values: ``scaling.mean`` and ``scaling.std`` of the weights, clipped to the limit."""
 
     limit: float
 
 
-class Lean(Strict):
+class Lean(Extensible):
     """The fields of `adaptation.lean.lean_settings.LeanSettings`."""
 
     tau: float
@@ -91,7 +91,7 @@ class Lean(Strict):
     threshold: float
 
 
-class Compatibility(Strict):
+class Compatibility(Extensible):
     """The contract of this model: an adapter for it must have been made for these layers."""
 
     network_sha256: Digest
@@ -99,7 +99,7 @@ class Compatibility(Strict):
     layer_widths: tuple[_Size, ...]
 
 
-class Sealed(Strict):
+class Sealed(Signed):
     """Base of manifests: their version of the code, and a checksum, the SHA-256 of the canonical JSON without it."""
 
     code_contract_version: Annotated[int, Field(ge=1)] = CODE_CONTRACT_VERSION
@@ -208,7 +208,8 @@ def _check_consistency(manifest: Manifest) -> None:
 
 def sealed(manifest: Sealed) -> bytes:
     """Return the exact bytes of a manifest, with its checksum filled in."""
-    return canonical_bytes(manifest.model_copy(update={"checksum": _checksum(manifest)}))
+    values = manifest.model_dump(mode="json")
+    return canonical_text(values | {"checksum": _checksum(values)})
 
 
 def unsealed(kind: type[_Manifest], raw: bytes) -> _Manifest:
@@ -217,10 +218,10 @@ def unsealed(kind: type[_Manifest], raw: bytes) -> _Manifest:
     Raises:
         ContractError: The manifest is damaged, not canonical or newer than this code.
     """
-    manifest = parse_canonical(kind, raw, "manifest.json")
-    if _checksum(manifest) != manifest.checksum:
+    manifest, values = read_canonical(kind, raw, "manifest.json")
+    if _checksum(values) != manifest.checksum:
         raise ContractError(
-            f"manifest.json: expected checksum {_checksum(manifest)}, found {manifest.checksum}; the file is damaged"
+            f"manifest.json: expected checksum {_checksum(values)}, found {manifest.checksum}; the file is damaged"
         )
     if manifest.code_contract_version > CODE_CONTRACT_VERSION:
         raise ContractError(
@@ -241,5 +242,5 @@ def check_pairs(pairs: Iterable[tuple[str, Any, Any]]) -> None:
             raise ContractError(f"manifest.json: {what}: expected {expected}, found {found}")
 
 
-def _checksum(manifest: Sealed) -> str:
-    return hashlib.sha256(canonical_bytes(manifest.model_copy(update={"checksum": ""}))).hexdigest()
+def _checksum(values: dict[str, Any]) -> str:
+    return hashlib.sha256(canonical_text(values | {"checksum": ""})).hexdigest()

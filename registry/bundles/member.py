@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from registry.bundles.manifest import MANIFEST_FILE
-from registry.canonical import Digest, Name, Strict
+from registry.canonical import Digest, Extensible, Name
 
 __all__ = ["KINDS", "BundleSet", "FileName", "Kind", "Member"]
 
@@ -15,7 +15,7 @@ KINDS: tuple[Kind, ...] = ("source", "mgg", "generalizeformer", "cta")
 FileName = Annotated[str, Field(pattern=r"^[a-z_]{1,40}\.(json|sig|safetensors|onnx)$")]
 
 
-class Member(Strict):
+class Member(Extensible):
     """One bundle of a set.
 
     Attributes:

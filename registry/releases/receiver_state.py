@@ -6,12 +6,12 @@ power cut at any point the receiver is where it was before or after, and never t
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from adaptation.errors import ContractError
-from registry.canonical import Digest, Strict, canonical_bytes, parse_canonical
+from registry.canonical import Digest, Extensible, canonical_text, read_canonical
 from registry.folder import replace_file
 from registry.trust.envelope import Envelope
 
@@ -21,7 +21,7 @@ STATE_FILE = "receiver.json"
 _MAX_STATE_BYTES = 4 * 2**20
 
 
-class ReceiverState(Strict):
+class ReceiverState(Extensible):
     """Remembered by a receiver.
 
     Attributes:
@@ -53,9 +53,9 @@ def read_state(folder: Path) -> ReceiverState | None:
     except FileNotFoundError:
         return None
     try:
-        state = parse_canonical(ReceiverState, raw, str(path))
-        if _checksum(state) != state.checksum:
-            raise ContractError(f"{path}: expected checksum {_checksum(state)}, found {state.checksum}")
+        state, values = read_canonical(ReceiverState, raw, str(path))
+        if _checksum(values) != state.checksum:
+            raise ContractError(f"{path}: expected checksum {_checksum(values)}, found {state.checksum}")
     except ContractError as error:
         raise ContractError(
             f"{error}; the file is damaged. Remove it to start anew from the trust file: older releases would then be "
@@ -66,9 +66,9 @@ def read_state(folder: Path) -> ReceiverState | None:
 
 def write_state(folder: Path, state: ReceiverState) -> None:
     """Replace what is remembered; durable when this returns."""
-    content = canonical_bytes(state.model_copy(update={"checksum": _checksum(state)}))
-    replace_file(folder / STATE_FILE, content)
+    values = state.model_dump(mode="json")
+    replace_file(folder / STATE_FILE, canonical_text(values | {"checksum": _checksum(values)}))
 
 
-def _checksum(state: ReceiverState) -> str:
-    return hashlib.sha256(canonical_bytes(state.model_copy(update={"checksum": "0" * 64}))).hexdigest()
+def _checksum(values: dict[str, Any]) -> str:
+    return hashlib.sha256(canonical_text(values | {"checksum": "0" * 64})).hexdigest()

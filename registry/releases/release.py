@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from adaptation.engine.engine import CODE_CONTRACT_VERSION
 from registry.bundles.member import BundleSet, Kind, Member
-from registry.canonical import Digest, Name, Strict, canonical_bytes, parse_canonical, refusing
+from registry.canonical import Digest, Extensible, Name, Signed, Strict, canonical_bytes, parse_canonical, refusing
 from registry.trust.envelope import Envelope, sign
 from registry.trust.trust import FleetName, Milliseconds
 
@@ -37,14 +37,14 @@ RELEASE_TYPE = "application/vnd.acclimate.release+json"
 Step = Literal["start", "wave", "complete", "abort", "rollback", "renew"]
 
 
-class Place(Strict):
+class Place(Extensible):
     """The place of a file in ``.artifacts``: its size, and the offsets of its parts in order."""
 
     size_bytes: Annotated[int, Field(ge=1, le=256 * 2**20)]
     offsets: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1, max_length=512)]
 
 
-class Release(Strict):
+class Release(Signed):
     """The bundles in force in a fleet.
 
     Attributes:

@@ -6,7 +6,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import Field
 
 from registry.bundles.member import Kind
-from registry.canonical import Digest, Name, Strict, canonical_bytes
+from registry.canonical import Digest, Extensible, Name, canonical_bytes
 from registry.trust.envelope import Envelope, sign
 from registry.trust.trust import Statement, Trust, read_statement
 
@@ -17,7 +17,7 @@ VERDICT_TYPE = "application/vnd.acclimate.verdict+json"
 GateName = Literal["contract", "canary", "evaluation", "shifts", "anchor", "shadow"]
 
 
-class Finding(Strict):
+class Finding(Extensible):
     """The finding of one gate.
 
     Attributes:

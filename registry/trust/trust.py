@@ -11,7 +11,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import Field, model_validator
 
 from adaptation.errors import ContractError
-from registry.canonical import Digest, Name, Strict, parse_canonical
+from registry.canonical import Digest, Extensible, Name, Signed, parse_canonical
 from registry.trust.envelope import Envelope, key_id, parse_envelope, signers
 
 __all__ = [
@@ -37,7 +37,7 @@ Milliseconds = Annotated[int, Field(ge=0, lt=2**53)]
 FleetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 
 
-class Key(Strict):
+class Key(Extensible):
     """One key of a role.
 
     Attributes:
@@ -64,7 +64,7 @@ class Key(Strict):
         return self.from_ms <= at_ms and (self.until_ms is None or at_ms <= self.until_ms)
 
 
-class Trust(Strict):
+class Trust(Signed):
     """The keys that a fleet believes.
 
     Attributes:
@@ -101,7 +101,7 @@ class Trust(Strict):
         return next((entry.owner for entry in self.keys if entry.key_id == key), key[:12])
 
 
-class Statement(Strict):
+class Statement(Signed):
     """Base of what the holder of a role signs about a fleet; ``at_ms`` is when, by the signer's clock."""
 
     fleet: FleetName

@@ -349,7 +349,7 @@ def _set(*path: str, to: Any) -> Callable[[dict[str, Any]], None]:
         (_set("code_contract_version", to=CODE_CONTRACT_VERSION + 1), "update acclimate to use this bundle"),
         (_set("schema_version", to=2), "schema_version: "),
         (_set("kind", to="generator"), "kind: "),
-        (_set("surprise", to=1), "surprise: "),
+        (_set("must_understand", to=["surprise"]), "understand surprise"),
         (_set("network", "widths", to=[6, 8]), "network_sha256"),
         (_set("network", "kernels", to=[5, 4]), "kernels: expected odd sizes"),
         (_set("network", "channels", to="3"), "network.channels: "),
