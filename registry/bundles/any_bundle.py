@@ -11,7 +11,7 @@ from adaptation.errors import ContractError
 from registry.bundles.aligned_bundle import AlignedBundle, read_aligned_bundle
 from registry.bundles.generator_bundle import GeneratorBundle, read_generator_bundle
 from registry.bundles.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, SIGNATURE_FILE
-from registry.bundles.member import KINDS, Kind, Member
+from registry.bundles.member import KINDS, Kind, Member, known_kind
 from registry.bundles.source_bundle import Bundle, read_bundle
 from registry.folder import read_file
 from registry.trust.envelope import detached_signers, sign_detached
@@ -43,7 +43,7 @@ def bundle_kind(folder: Path) -> Kind:
     except (ValueError, RecursionError) as error:
         raise ContractError(f"{folder / MANIFEST_FILE}: expected JSON, found: {error}") from error
     found = manifest.get("kind") if isinstance(manifest, dict) else None
-    kind = next((kind for kind in KINDS if kind == found), None)
+    kind = known_kind(str(found))
     if kind is None:
         raise ContractError(f"{folder / MANIFEST_FILE}: expected kind {', '.join(KINDS)}, found {str(found)[:40]!r}")
     return kind

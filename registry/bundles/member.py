@@ -7,12 +7,17 @@ from pydantic import Field, model_validator
 from registry.bundles.manifest import MANIFEST_FILE
 from registry.canonical import Digest, Extensible, Name
 
-__all__ = ["KINDS", "BundleSet", "FileName", "Kind", "Member"]
+__all__ = ["KINDS", "BundleSet", "FileName", "Kind", "Member", "known_kind"]
 
 Kind = Literal["source", "mgg", "generalizeformer", "cta"]
 KINDS: tuple[Kind, ...] = ("source", "mgg", "generalizeformer", "cta")
 # One name in one folder: no separator, no leading dot.
 FileName = Annotated[str, Field(pattern=r"^[a-z_]{1,40}\.(json|sig|safetensors|onnx)$")]
+
+
+def known_kind(name: str) -> Kind | None:
+    """Return the kind with this name; None for one that only newer versions know."""
+    return next((kind for kind in KINDS if kind == name), None)
 
 
 class Member(Extensible):
@@ -43,4 +48,5 @@ class Member(Extensible):
         return self
 
 
-BundleSet = dict[Kind, Member]
+# A kind that only newer versions know is kept and shown; nobody here runs it.
+BundleSet = dict[Kind | Name, Member]

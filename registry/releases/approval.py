@@ -6,7 +6,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import Field
 
 from adaptation.errors import ContractError
-from registry.bundles.member import Kind
+from registry.bundles.member import Kind, known_kind
 from registry.canonical import Digest, Name, canonical_bytes
 from registry.trust.envelope import Envelope, sign, signers
 from registry.trust.trust import Statement, Trust, read_statement
@@ -16,6 +16,7 @@ __all__ = ["APPROVAL_TYPE", "Action", "Approval", "approvers", "read_approval", 
 APPROVAL_TYPE = "application/vnd.acclimate.approval+json"
 
 Action = Literal["promote", "rollback"]
+ACTIONS: tuple[Action, ...] = ("promote", "rollback")
 
 
 class Approval(Statement):
@@ -26,15 +27,22 @@ class Approval(Statement):
         kind, name, version: The registered model and its version, for people.
         digest: The bundle's digest; it alone counts.
         reason: The reason in the approver's words.
+
+    An action or a kind that only newer versions know is shown and not carried out.
     """
 
     schema_version: Literal[1] = 1
-    action: Action
-    kind: Kind
+    action: Action | Name
+    kind: Kind | Name
     name: Name
     version: Annotated[int, Field(ge=1)]
     digest: Digest
     reason: Annotated[str, Field(max_length=2000)]
+
+    @property
+    def asked_kind(self) -> Kind | None:
+        """The kind that is asked for; None where this version does not know the kind or the action."""
+        return known_kind(self.kind) if self.action in ACTIONS else None
 
 
 def sign_approval(approval: Approval, key: Ed25519PrivateKey) -> Envelope:

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import Field, model_validator
 
 from adaptation.engine.engine import CODE_CONTRACT_VERSION
-from registry.bundles.member import BundleSet, Kind, Member
+from registry.bundles.member import BundleSet, Member
 from registry.canonical import Digest, Extensible, Name, Signed, Strict, canonical_bytes, parse_canonical, refusing
 from registry.trust.envelope import Envelope, sign
 from registry.trust.trust import FleetName, Milliseconds
@@ -52,7 +52,7 @@ class Release(Signed):
         issued_ms: The time of signing, in milliseconds since 1970.
         expires_ms: The time after which it is not newly installed; what runs goes on.
         previous: The SHA-256 of the release before it; None for the first.
-        step: The step that made it.
+        step: The step that made it; one that only newer versions know is shown.
         asked_by, approved_by, reason: The people and the reason behind this step.
         stable, candidate: The two sets, a bundle per kind; the candidate set is empty between roll-outs.
         salt: The text that draws which devices come first in this roll-out.
@@ -67,7 +67,7 @@ class Release(Signed):
     issued_ms: Milliseconds
     expires_ms: Milliseconds
     previous: Digest | None
-    step: Step
+    step: Step | Name
     asked_by: Name
     approved_by: Annotated[tuple[Name, ...], Field(max_length=8)] = ()
     reason: Annotated[str, Field(max_length=2000)] = ""
@@ -158,7 +158,7 @@ def parse_record(raw: bytes) -> ReleaseRecord:
         return ReleaseRecord.model_validate_json(raw)
 
 
-def _check_set(what: str, bundles: Mapping[Kind, Member]) -> None:
+def _check_set(what: str, bundles: Mapping[str, Member]) -> None:
     if not bundles:
         return
     source = bundles.get("source")

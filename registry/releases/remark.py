@@ -6,7 +6,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import Field
 
 from registry.bundles.member import Kind
-from registry.canonical import Digest, canonical_bytes
+from registry.canonical import Digest, Name, canonical_bytes
 from registry.trust.envelope import Envelope, sign
 from registry.trust.trust import Statement, Trust, read_statement
 
@@ -30,8 +30,8 @@ class Remark(Statement):
     """
 
     schema_version: Literal[1] = 1
-    about: Topic
-    kind: Kind | None = None
+    about: Topic | Name
+    kind: Kind | Name | None = None
     version: Annotated[int, Field(ge=1)] | None = None
     digest: Digest | None = None
     message: Annotated[str, Field(min_length=1, max_length=2000)]

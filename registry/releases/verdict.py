@@ -27,7 +27,7 @@ class Finding(Extensible):
         figures: The values that it measured.
     """
 
-    gate: GateName
+    gate: GateName | Name
     outcome: Literal["passed", "failed", "skipped"]
     message: Annotated[str, Field(max_length=1000)]
     figures: Annotated[dict[Name, float | int | str], Field(max_length=2000)] = Field(default_factory=dict)
@@ -48,7 +48,7 @@ class Verdict(Statement):
     """
 
     schema_version: Literal[1] = 1
-    kind: Kind
+    kind: Kind | Name
     name: Name
     version: Annotated[int, Field(ge=1)]
     digest: Digest

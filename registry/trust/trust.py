@@ -42,14 +42,15 @@ class Key(Extensible):
 
     Attributes:
         owner: The name of the holder, for people.
-        role: The role, which says what it may sign: releases, verdicts and bundles, approvals, records of adapters.
+        role: The role, which says what it may sign: releases, verdicts and bundles, approvals, records of adapters. A
+            key of a role that only newer versions know signs nothing that is believed here.
         public_key: Ed25519, hex.
         from_ms, until_ms: Statements that say they were made in this time are believed, both ends included;
             milliseconds since 1970.
     """
 
     owner: Name
-    role: Role
+    role: Role | Name
     public_key: PublicKey
     from_ms: Milliseconds
     until_ms: Milliseconds | None = None

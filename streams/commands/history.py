@@ -103,6 +103,7 @@ def _entries(history: "History", trust: "Trust") -> list[dict[str, Any]]:
         owners = sorted(trust.owner(signature.keyid) for signature in approved_entry.envelope.signatures)
         text = f"{approval.action} {approval.kind} version {approval.version} ({approval.digest[:12]}) by "
         text += f"{', '.join(owners)}" + (f"; {approval.reason}" if approval.reason else "")
+        text += "" if approval.asked_kind else "; this version does not understand it and passes over it"
         about = approval.model_dump(mode="json") | {"by": owners}
         found.append((approved_entry.at_ms, {"what": "approved", "text": text, "approval": about}))
     for judged in history.verdicts:

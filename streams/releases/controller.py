@@ -268,7 +268,9 @@ class Controller:
             return None
         in_force = history.newest.release.digests() if history.newest else frozenset()
         for each in history.open_approvals():
-            approval = each.approval
+            approval, kind = each.approval, each.approval.asked_kind
+            if kind is None:
+                continue  # `acclimate history` shows it
             asked_by = ", ".join(self._owners(each.envelope))
             if approval.digest in in_force:  # a further signature for what is on its way, or a word against it
                 if approval.action == "rollback" and history.wave_began() is not None:
@@ -276,7 +278,7 @@ class Controller:
                     return self._append(history, aborted(history, reason, self._policy, self._now_ms()))
                 reason = f"approved by {asked_by}"
                 return self._append(history, renewed(history, reason, self._policy, self._now_ms()))
-            done = self._request(history, approval.kind, approval.version, approval.digest, asked_by, approval.reason)
+            done = self._request(history, kind, approval.version, approval.digest, asked_by, approval.reason)
             if done is not None:
                 return done
         return None

@@ -8,7 +8,7 @@ from infra.errors import NoSuchVersion
 from infra.settings import Settings
 from registry.bundles.any_bundle import check_manifest_signature, member_of
 from registry.bundles.manifest import MANIFEST_FILE, SIGNATURE_FILE
-from registry.bundles.member import Kind, Member
+from registry.bundles.member import Kind, Member, known_kind
 from registry.catalogue import Catalogue, model_name
 from registry.releases.history import History
 from registry.trust.trust import Trust
@@ -71,7 +71,10 @@ class Offers:
     def show(self, history: History, champion: bool) -> None:
         """Let the aliases name what was in force before and, if wanted, what is."""
         stable = history.newest.release.stable if history.newest else {}
-        for kind, member in stable.items():
+        for name, member in stable.items():
+            kind = known_kind(name)
+            if kind is None:
+                continue
             if champion:
                 self.reset(kind, member.version)
             self._connected().set_tag(kind, member.version, "asked_by", "")  # said once, for this release

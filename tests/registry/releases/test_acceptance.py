@@ -39,6 +39,19 @@ def test_a_good_release_is_taken_again_and_again():
     assert take(record(release(3)), offer.seen).seen == offer.seen
 
 
+def test_a_kind_and_a_step_that_only_newer_versions_know_are_taken_and_shown():
+    source = member("source")
+    gate = member("gate", source=source.digest)
+    offer = take(record(release(3, step="hold", stable={"source": source, "gate": gate})))
+    assert offer.release.step == "hold"
+    assert offer.release.stable["gate"].digest == gate.digest
+
+
+def test_fields_that_only_a_newer_controller_knows_are_passed_over_unless_it_says_that_they_must_be_understood():
+    assert take(unchecked({"mood": "calm"})).release == release(3)
+    assert reason(unchecked({"mood": "calm", "must_understand": ["mood"]})) == "malformed"
+
+
 class TestSignatures:
     """S3."""
 

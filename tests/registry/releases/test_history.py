@@ -123,3 +123,13 @@ def test_a_report_counts_only_by_the_controllers_key():
     remark = Remark(fleet=FLEET, at_ms=NOW_MS, about="waits", message="no verdict")
     assert len(read(sign_remark(remark, private("release"))).remarks) == 1
     assert read(sign_remark(remark, private("approver"))).passed_over == 1
+
+
+def test_an_approval_of_an_action_or_a_kind_that_only_newer_versions_know_is_kept_and_asks_for_nothing():
+    usual, freeze, gate = (
+        approval(member("source", number).digest, **changes)
+        for number, changes in enumerate(({}, {"action": "freeze"}, {"kind": "gate"}), start=1)
+    )
+    history = read(usual, freeze, gate)
+    assert history.passed_over == 0
+    assert [each.approval.asked_kind for each in history.approvals] == ["source", None, None]

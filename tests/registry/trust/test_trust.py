@@ -4,8 +4,8 @@ import pytest
 
 from adaptation.errors import ContractError
 from registry.trust.envelope import key_id
-from registry.trust.trust import Trust, newer_trust, read_trust
-from tests.support.signed import key, private, trust
+from registry.trust.trust import ROLES, Trust, newer_trust, read_trust
+from tests.support.signed import NOW_MS, key, private, trust
 
 
 def test_the_first_statement_needs_its_own_root_and_nothing_else():
@@ -68,3 +68,11 @@ def test_the_id_of_a_key_is_the_digest_of_its_bytes():
 
     raw = private("gate").public_key().public_bytes_raw()
     assert key("gate").key_id == key_id(raw.hex()) == hashlib.sha256(raw).hexdigest()
+
+
+def test_a_key_of_a_role_that_only_newer_versions_know_is_listed_and_signs_nothing_here():
+    auditor = key("release", "auditor").model_copy(update={"role": "auditor"})
+    believed = read_trust(trust(keys=(key("release"), auditor)))
+    assert [each.role for each in believed.keys] == ["release", "auditor"]
+    for role in ROLES:
+        assert auditor.key_id not in believed.keys_of(role, NOW_MS)

@@ -230,6 +230,13 @@ def test_devices_lists_who_is_behind(site: Site):
     assert [row["name"] for row in rows["receivers"]] == ["worker/w1"]
 
 
+def test_history_shows_an_approval_that_only_a_newer_version_can_carry_out(strict: Site):
+    strict.plant.approve(strict.plant.register("held"), action="freeze")
+    [entry] = strict.json("history", "--last", "5")["entries"]
+    assert entry["text"].startswith("freeze source version 1 (")
+    assert "this version does not understand it" in entry["text"]
+
+
 def test_history_refuses_what_is_no_time(site: Site):
     found = site.run("history", "--at", "yesterday")
     assert found.returncode == 2

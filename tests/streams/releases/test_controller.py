@@ -111,6 +111,20 @@ def test_a_remark_is_made_once_and_not_at_every_look(plant: Plant, controller: C
     assert remarks(plant) == [("waits", 1)]
 
 
+def test_an_approval_of_what_only_newer_versions_know_holds_up_nothing(strict: Plant):
+    controller = strict.controller()
+    try:
+        first = strict.made("first")
+        strict.approve(first, action="freeze")
+        strict.approve(first, kind="gate")
+        assert settle(controller) == []
+        strict.approve(first)
+        settle(controller)
+        assert in_force(strict).stable["source"].digest == first.digest
+    finally:
+        controller.close()
+
+
 def test_where_approvals_are_asked_for_a_moved_alias_changes_nothing_but_a_report(strict: Plant):
     controller = strict.controller()
     try:
