@@ -15,8 +15,8 @@ __all__ = ["check_names", "read_file", "read_part", "replace_file", "write_folde
 _MAX_PART_BYTES = 256 * 1024**2
 
 
-def check_names(folder: Path, required: Set[str], optional: Set[str]) -> None:
-    """Check that a folder holds the required files and nothing else but optional ones.
+def check_names(folder: Path, required: Set[str], optional: Set[str] | None = None) -> None:
+    """Check that a folder holds the required files and nothing else but optional ones; None allows any.
 
     Raises:
         ContractError: A file is missing or unknown, or there is no such folder.
@@ -26,7 +26,7 @@ def check_names(folder: Path, required: Set[str], optional: Set[str]) -> None:
             found = {entry.name for entry in entries}
     except OSError as error:
         raise ContractError(f"{folder}: expected a folder, found: {error.strerror}") from error
-    missing, unknown = sorted(required - found), sorted(found - required - optional)
+    missing, unknown = sorted(required - found), sorted(() if optional is None else found - required - optional)
     if missing or unknown:
         raise ContractError(f"{folder}: expected exactly {sorted(required)}; missing {missing}, unknown {unknown[:5]}")
 

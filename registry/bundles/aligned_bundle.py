@@ -20,8 +20,10 @@ from pydantic import Field
 from adaptation.errors import ContractError
 from adaptation.model.spec import NetworkSpec, expected_tensors
 from registry.bundles.manifest import (
+    MAX_PARTS,
     Card,
     FileEntry,
+    PartName,
     Sealed,
     Shape,
     check_pairs,
@@ -65,7 +67,7 @@ class AlignedManifest(Sealed):
     compatibility: AlignedCompatibility
     card: Annotated[Card, Field(max_length=256)]
     tensors: Annotated[dict[Name, Shape], Field(max_length=256)]
-    files: dict[AlignedFile, FileEntry]
+    files: Annotated[dict[PartName, FileEntry], Field(max_length=MAX_PARTS)]
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ def aligned_manifest_bytes(
     compatibility: AlignedCompatibility,
     card: Card,
     tensors: Mapping[str, tuple[int, ...]],
-    files: Mapping[AlignedFile, FileEntry],
+    files: Mapping[str, FileEntry],
 ) -> bytes:
     """Return the exact bytes of the manifest of these parts.
 
@@ -167,7 +169,7 @@ def _parsed(raw: bytes) -> AlignedManifest:
     width = shapes.get("head/weight", (0, 0))
     check_pairs(
         (
-            ("files", sorted(ALIGNED_FILES), sorted(manifest.files)),
+            ("files", sorted(ALIGNED_FILES), sorted(set(ALIGNED_FILES) & set(manifest.files))),
             ("tensors: axes of head/weight", 2, len(width)),
             ("tensors: head/bias", width[:1], shapes.get("head/bias")),
             ("tensors: projector/0.weight", (width[-1],) * 2, shapes.get("projector/0.weight")),

@@ -26,8 +26,10 @@ from adaptation.generators.engine import GeneralizeFormerEngine, Kind, MggEngine
 from adaptation.generators.valid_range import ValidRange
 from adaptation.model.spec import NetworkSpec
 from registry.bundles.manifest import (
+    MAX_PARTS,
     Card,
     FileEntry,
+    PartName,
     Sealed,
     Shape,
     check_pairs,
@@ -93,7 +95,7 @@ class GeneratorManifest(Sealed):
     card: Annotated[Card, Field(max_length=256)]
     weights: Annotated[dict[Name, Shape], Field(max_length=256)]
     start: Annotated[dict[Name, Shape], Field(max_length=32)]
-    files: dict[GeneratorFile, FileEntry]
+    files: Annotated[dict[PartName, FileEntry], Field(max_length=MAX_PARTS)]
 
 
 @dataclass(frozen=True)
@@ -196,7 +198,7 @@ def generator_manifest_bytes(
     valid_range: ValidRange,
     card: Card,
     shapes: Mapping[Literal["weights", "start"], Mapping[str, tuple[int, ...]]],
-    files: Mapping[GeneratorFile, FileEntry],
+    files: Mapping[str, FileEntry],
 ) -> bytes:
     """Return the exact bytes of the manifest of these parts.
 
@@ -224,7 +226,7 @@ def _parsed(raw: bytes) -> GeneratorManifest:
     contract, start = manifest.compatibility, manifest.start
     coordinates = (2 * sum(contract.layer_widths),)
     pairs = (
-        ("files", sorted(GENERATOR_FILES), sorted(manifest.files)),
+        ("files", sorted(GENERATOR_FILES), sorted(set(GENERATOR_FILES) & set(manifest.files))),
         ("layer names", len(contract.layer_widths), len(contract.layer_names)),
         ("start: coordinates", coordinates, start.get("coordinates")),
         ("start: axes of head_weight", 2, len(start.get("head_weight", ()))),

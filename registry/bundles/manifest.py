@@ -20,6 +20,7 @@ from registry.canonical import Digest, Extensible, Name, Signed, canonical_text,
 __all__ = [
     "MANIFEST_FILE",
     "MAX_MANIFEST_BYTES",
+    "MAX_PARTS",
     "PART_FILES",
     "SIGNATURE_FILE",
     "Card",
@@ -27,6 +28,7 @@ __all__ = [
     "FileEntry",
     "Manifest",
     "PartFile",
+    "PartName",
     "Sealed",
     "Shape",
     "check_pairs",
@@ -46,8 +48,11 @@ PART_FILES: tuple[PartFile, ...] = (
     "adapted.onnx",
 )
 
+# One name in one folder: no separator, no leading dot. A manifest may list files that only newer versions open.
+PartName = Annotated[str, Field(pattern=r"^[a-z_]{1,40}\.(safetensors|onnx)$")]
 MANIFEST_FILE, SIGNATURE_FILE = "manifest.json", "manifest.sig"
 MAX_MANIFEST_BYTES = 1024**2
+MAX_PARTS = 14  # a release lists 16 files of a bundle at most, with manifest and signature
 
 Shape = tuple[Annotated[int, Field(ge=0, le=10_000_000)], ...]
 Card = dict[str, str | bool | int | float | None]  # figures and settings, for people
@@ -121,7 +126,7 @@ class Manifest(Sealed):
     lean: Lean
     compatibility: Compatibility
     training: Annotated[dict[Name, str | bool | int | float | None], Field(max_length=_MAX_CARD_ENTRIES)]
-    files: dict[PartFile, FileEntry]
+    files: Annotated[dict[PartName, FileEntry], Field(max_length=MAX_PARTS)]
 
     @property
     def spec(self) -> NetworkSpec:
@@ -149,7 +154,7 @@ def manifest_bytes(
     channel_names: tuple[str, ...],
     class_names: tuple[str, ...],
     training: dict[str, str | bool | int | float | None],
-    files: dict[PartFile, FileEntry],
+    files: dict[str, FileEntry],
 ) -> bytes:
     """Return the exact bytes of the manifest of these parts.
 
@@ -198,7 +203,7 @@ def _check_consistency(manifest: Manifest) -> None:
         ("compatibility network_sha256", spec_digest(spec), contract.network_sha256),
         ("compatibility layer_names", layer_names(spec), contract.layer_names),
         ("compatibility layer_widths", spec.widths, contract.layer_widths),
-        ("files", sorted(PART_FILES), sorted(manifest.files)),
+        ("files", sorted(PART_FILES), sorted(set(PART_FILES) & set(manifest.files))),
     )
     check_pairs(pairs)
     for names in (manifest.channel_names, manifest.class_names):

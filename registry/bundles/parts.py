@@ -51,16 +51,19 @@ def read_parts(folder: Path, names: Collection[str], parse: Callable[[bytes], _M
 
     Args:
         folder: The folder.
-        names: The files that a bundle of this kind has beside its manifest.
+        names: The files that a bundle of this kind must have beside its manifest. Others that the manifest lists may be
+            there for newer versions: their digests are checked too.
         parse: The function that reads the manifest and checks it in itself.
 
     Raises:
-        ContractError: Anything is missing, unknown, a link, too large or damaged, or the manifest is refused.
+        ContractError: Anything is missing, not in the manifest, a link, too large or damaged, or the manifest is
+            refused.
     """
-    check_names(folder, required={MANIFEST_FILE, *names}, optional={SIGNATURE_FILE})
+    check_names(folder, required={MANIFEST_FILE, *names})
     raw = read_file(folder, MANIFEST_FILE, MAX_MANIFEST_BYTES)
     manifest = parse(raw)
-    contents = {name: read_part(folder, name, **manifest.files[name].model_dump()) for name in names}
+    check_names(folder, required={MANIFEST_FILE, *manifest.files}, optional={SIGNATURE_FILE})
+    contents = {name: read_part(folder, name, **entry.model_dump()) for name, entry in manifest.files.items()}
     return Parts(manifest, hashlib.sha256(raw).hexdigest(), contents)
 
 
@@ -75,7 +78,7 @@ def write_parts(
     write_folder(folder, {MANIFEST_FILE: manifest, **{str(name): each for name, each in contents.items()}}, check)
 
 
-def file_entries(contents: Mapping[_Part, bytes]) -> dict[_Part, FileEntry]:
+def file_entries(contents: Mapping[_Part, bytes]) -> dict[str, FileEntry]:
     """Return what a manifest says of these files.
 
     >>> file_entries({"a": b"12"})["a"].size_bytes

@@ -194,6 +194,20 @@ def test_an_unknown_file_is_refused_and_a_signature_has_its_place(folder: Path) 
         read_bundle(folder)
 
 
+def test_a_part_that_only_newer_versions_open_is_checked_and_left_alone(folder: Path) -> None:
+    extra = b"statistics of recent windows"
+    entry = {"sha256": hashlib.sha256(extra).hexdigest(), "size_bytes": len(extra)}
+    before = read_bundle(folder)
+    forge_manifest(folder, _set("files", "recent.safetensors", to=entry))
+    with pytest.raises(ContractError, match=r"missing \['recent.safetensors'\]"):
+        read_bundle(folder)
+    (folder / "recent.safetensors").write_bytes(extra)
+    assert read_bundle(folder).source_graph == before.source_graph
+    (folder / "recent.safetensors").write_bytes(extra[::-1])
+    with pytest.raises(ContractError, match=r"recent\.safetensors: expected"):
+        read_bundle(folder)
+
+
 def test_no_folder_at_all_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "nothing", tmp_path / "file"):
