@@ -17,6 +17,7 @@ __all__ = [
     "Digest",
     "Extensible",
     "Name",
+    "NotUnderstood",
     "Signed",
     "Strict",
     "added",
@@ -55,6 +56,10 @@ class Signed(Extensible):
     must_understand: Annotated[tuple[Name, ...], Field(max_length=16, exclude_if=lambda names: not names)] = ()
 
 
+class NotUnderstood(ContractError):
+    """A statement whose signer requires an understanding of fields that this version does not know."""
+
+
 def added(default: Any) -> Any:
     """Declare a field of a signed model that came after version 0.1, which compares the whole text with its own.
 
@@ -88,8 +93,8 @@ def read_canonical(kind: type[_Model], raw: bytes, what: str) -> tuple[_Model, d
         what: The name of the text in messages.
 
     Raises:
-        ContractError: A value does not fit, the text is another form of the values than `canonical_text` gives, or the
-            signer requires an understanding of fields that this version does not know.
+        ContractError: A value does not fit, or the text is another form of the values than `canonical_text` gives.
+        NotUnderstood: The statement lists a field in ``must_understand`` that this version does not know.
     """
     with refusing(what):
         model = kind.model_validate_json(raw)
@@ -102,7 +107,7 @@ def read_canonical(kind: type[_Model], raw: bytes, what: str) -> tuple[_Model, d
         raise ContractError(f"{what}: expected canonical JSON as written by acclimate, found another form of it")
     unknown = sorted(set(model.must_understand) - set(kind.model_fields)) if isinstance(model, Signed) else []
     if unknown:
-        raise ContractError(
+        raise NotUnderstood(
             f"{what}: made for versions that understand {', '.join(unknown)[:200]}, this one does not; update acclimate"
         )
     return model, values

@@ -9,6 +9,7 @@ from typing import Literal
 
 from adaptation.engine.engine import CODE_CONTRACT_VERSION
 from adaptation.errors import ContractError
+from registry.canonical import NotUnderstood
 from registry.releases.approval import approvers
 from registry.releases.release import RELEASE_TYPE, Release, parse_record, read_release, release_digest
 from registry.trust.envelope import Envelope, signers
@@ -87,6 +88,8 @@ def consider(seen: Seen, raw: bytes, fleet: str, now_ms: int) -> Offer:
         raise Refused(str(error), "trust") from error
     try:
         release = read_release(record.release)
+    except NotUnderstood as error:
+        raise Refused(str(error), "contract") from error
     except ContractError as error:
         raise Refused(str(error), "malformed") from error
     if release.fleet != fleet or trust.fleet != fleet:

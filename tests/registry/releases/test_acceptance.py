@@ -49,7 +49,7 @@ def test_a_kind_and_a_step_that_only_newer_versions_know_are_taken_and_shown():
 
 def test_fields_that_only_a_newer_controller_knows_are_passed_over_unless_it_says_that_they_must_be_understood():
     assert take(unchecked({"mood": "calm"})).release == release(3)
-    assert reason(unchecked({"mood": "calm", "must_understand": ["mood"]})) == "malformed"
+    assert reason(unchecked({"mood": "calm", "must_understand": ["mood"]})) == "contract"
 
 
 class TestSignatures:
