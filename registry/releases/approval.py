@@ -63,12 +63,18 @@ def approvers(envelopes: tuple[Envelope, ...], digest: str, trust: Trust) -> fro
     """Return the ids of the approvers' keys that stand behind a bundle; one person counts once.
 
     Raises:
-        ContractError: One of the statements is not an approval of this bundle.
+        ContractError: One of the statements is not an approval of this bundle, or asks for what this version does not
+            know: it may be a word against the bundle.
     """
     found: set[str] = set()
     for envelope in envelopes:
         approval = read_approval(envelope, trust)
         if approval.digest != digest:
             raise ContractError(f"approval: expected one of bundle {digest[:12]}, found one of {approval.digest[:12]}")
+        if approval.asked_kind is None:
+            raise ContractError(
+                f"approval: expected one to {' or '.join(ACTIONS)} a bundle of a known kind, found {approval.action} "
+                f"{approval.kind}; update acclimate"
+            )
         found |= signers(envelope, APPROVAL_TYPE, trust.keys_of("approver", approval.at_ms), "approval")
     return frozenset(found)

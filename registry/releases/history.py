@@ -96,10 +96,10 @@ class History:
         return found[-1] if found else None
 
     def approvals_of(self, digest: str) -> tuple[Envelope, ...]:
-        """Return all approvals of a bundle, at most one per approver: each one's newest."""
+        """Return all approvals of a bundle that this version understands, each approver's newest."""
         newest: dict[str, Envelope] = {}
         for each in self.approvals:
-            if each.approval.digest == digest:
+            if each.approval.digest == digest and each.approval.asked_kind is not None:
                 newest["".join(sorted(s.keyid for s in each.envelope.signatures))] = each.envelope
         return tuple(newest.values())
 

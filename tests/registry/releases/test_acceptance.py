@@ -47,6 +47,13 @@ def test_a_kind_and_a_step_that_only_newer_versions_know_are_taken_and_shown():
     assert offer.release.stable["gate"].digest == gate.digest
 
 
+def test_an_approval_that_may_be_a_word_against_its_bundle_is_no_word_for_it():
+    source = member("source")
+    wanted = approval(source.digest, action="withdraw")
+    offered = record(release(3, stable={"source": source}, approvals={source.digest: (wanted,)}), trust(approvals=1))
+    assert reason(offered, Seen(trust(approvals=1))) == "unapproved"
+
+
 def test_fields_that_only_a_newer_controller_knows_are_passed_over_unless_it_says_that_they_must_be_understood():
     assert take(unchecked({"mood": "calm"})).release == release(3)
     assert reason(unchecked({"mood": "calm", "must_understand": ["mood"]})) == "contract"

@@ -133,3 +133,4 @@ def test_an_approval_of_an_action_or_a_kind_that_only_newer_versions_know_is_kep
     history = read(usual, freeze, gate)
     assert history.passed_over == 0
     assert [each.approval.asked_kind for each in history.approvals] == ["source", None, None]
+    assert [len(history.approvals_of(member("source", number).digest)) for number in (1, 2, 3)] == [1, 0, 0]
