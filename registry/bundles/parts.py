@@ -63,7 +63,7 @@ def read_parts(folder: Path, names: Collection[str], parse: Callable[[bytes], _M
     raw = read_file(folder, MANIFEST_FILE, MAX_MANIFEST_BYTES)
     manifest = parse(raw)
     check_names(folder, required={MANIFEST_FILE, *manifest.files}, optional={SIGNATURE_FILE})
-    contents = {name: read_part(folder, name, **entry.model_dump()) for name, entry in manifest.files.items()}
+    contents = {name: read_part(folder, name, entry.sha256, entry.size_bytes) for name, entry in manifest.files.items()}
     return Parts(manifest, hashlib.sha256(raw).hexdigest(), contents)
 
 
