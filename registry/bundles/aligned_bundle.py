@@ -20,10 +20,9 @@ from pydantic import Field
 from adaptation.errors import ContractError
 from adaptation.model.spec import NetworkSpec, expected_tensors
 from registry.bundles.manifest import (
-    MAX_PARTS,
     Card,
     FileEntry,
-    PartName,
+    PartEntries,
     Sealed,
     Shape,
     check_pairs,
@@ -67,7 +66,7 @@ class AlignedManifest(Sealed):
     compatibility: AlignedCompatibility
     card: Annotated[Card, Field(max_length=256)]
     tensors: Annotated[dict[Name, Shape], Field(max_length=256)]
-    files: Annotated[dict[PartName, FileEntry], Field(max_length=MAX_PARTS)]
+    files: PartEntries
 
 
 @dataclass(frozen=True)

@@ -26,10 +26,9 @@ from adaptation.generators.engine import GeneralizeFormerEngine, Kind, MggEngine
 from adaptation.generators.valid_range import ValidRange
 from adaptation.model.spec import NetworkSpec
 from registry.bundles.manifest import (
-    MAX_PARTS,
     Card,
     FileEntry,
-    PartName,
+    PartEntries,
     Sealed,
     Shape,
     check_pairs,
@@ -95,7 +94,7 @@ class GeneratorManifest(Sealed):
     card: Annotated[Card, Field(max_length=256)]
     weights: Annotated[dict[Name, Shape], Field(max_length=256)]
     start: Annotated[dict[Name, Shape], Field(max_length=32)]
-    files: Annotated[dict[PartName, FileEntry], Field(max_length=MAX_PARTS)]
+    files: PartEntries
 
 
 @dataclass(frozen=True)

@@ -20,15 +20,14 @@ from registry.canonical import Digest, Extensible, Name, Signed, canonical_text,
 __all__ = [
     "MANIFEST_FILE",
     "MAX_MANIFEST_BYTES",
-    "MAX_PARTS",
     "PART_FILES",
     "SIGNATURE_FILE",
     "Card",
     "Compatibility",
     "FileEntry",
     "Manifest",
+    "PartEntries",
     "PartFile",
-    "PartName",
     "Sealed",
     "Shape",
     "check_pairs",
@@ -48,11 +47,8 @@ PART_FILES: tuple[PartFile, ...] = (
     "adapted.onnx",
 )
 
-# One name in one folder: no separator, no leading dot. A manifest may list files that only newer versions open.
-PartName = Annotated[str, Field(pattern=r"^[a-z_]{1,40}\.(safetensors|onnx)$")]
 MANIFEST_FILE, SIGNATURE_FILE = "manifest.json", "manifest.sig"
 MAX_MANIFEST_BYTES = 1024**2
-MAX_PARTS = 14  # a release lists 16 files of a bundle at most, with manifest and signature
 
 Shape = tuple[Annotated[int, Field(ge=0, le=10_000_000)], ...]
 Card = dict[str, str | bool | int | float | None]  # figures and settings, for people
@@ -65,6 +61,13 @@ class FileEntry(Extensible):
 
     sha256: Digest
     size_bytes: Annotated[int, Field(ge=1)]
+
+
+# One name in one folder: no separator, no leading dot. A manifest may list files that only newer versions open, and a
+# release lists 16 files of a bundle at most, manifest and signature among them.
+PartEntries = Annotated[
+    dict[Annotated[str, Field(pattern=r"^[a-z_]{1,40}\.(safetensors|onnx)$")], FileEntry], Field(max_length=14)
+]
 
 
 class Network(Extensible):
@@ -126,7 +129,7 @@ class Manifest(Sealed):
     lean: Lean
     compatibility: Compatibility
     training: Annotated[dict[Name, str | bool | int | float | None], Field(max_length=_MAX_CARD_ENTRIES)]
-    files: Annotated[dict[PartName, FileEntry], Field(max_length=MAX_PARTS)]
+    files: PartEntries
 
     @property
     def spec(self) -> NetworkSpec:
