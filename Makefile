@@ -56,7 +56,7 @@ rooms: $(READY) ## draw which room of the code imports which
 	@$(BIN)/python -m tests.support.rooms
 
 check: lint ## lint, fast tests, doctests and exported schemas: before every commit
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not kafka and not mlflow and not long and not chaos' tests --doctest-modules adaptation infra registry streams
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not kafka and not mlflow and not long and not chaos' --doctest-modules --pyargs tests acclimate
 
 chaos: $(READY) ## repeated kills, for minutes
 	@$(BIN)/python -m pytest -m chaos --timeout 1800 -s

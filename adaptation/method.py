@@ -14,7 +14,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from adaptation.errors import ConfigError, NotAdaptable
+from acclimate.adaptation.errors import ConfigError, NotAdaptable
 
 __all__ = ["Method", "SourceContext", "State", "Step", "require_adapted", "state_bytes"]
 

@@ -15,10 +15,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from streams.drawing import plot_style, svg_text
-from streams.lab.evaluate.task_runner import unpack_bits
-from streams.lab.evaluate.tasks import read_finished
-from streams.lab.study.folder import FINISHED_FILE
+from acclimate.streams.drawing import plot_style, svg_text
+from acclimate.streams.lab.evaluate.task_runner import unpack_bits
+from acclimate.streams.lab.evaluate.tasks import read_finished
+from acclimate.streams.lab.study.folder import FINISHED_FILE
 
 _BATCH = 64
 

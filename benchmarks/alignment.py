@@ -22,21 +22,21 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, cross_entropy
 
-from adaptation.alignment.align import align
-from adaptation.alignment.aligned import Aligned, AlignmentSettings
-from adaptation.alignment.tasks import Task
-from adaptation.alignment.views import Views
-from adaptation.method import SourceContext, State
-from adaptation.methods.cta import Cta
-from adaptation.methods.source import Unadapted
-from adaptation.model.network import Network
-from adaptation.model.source_units import SourceUnits
-from adaptation.model.train import default_epochs
-from adaptation.state.optimizers import gradients_of
+from acclimate.adaptation.alignment.align import align
+from acclimate.adaptation.alignment.aligned import Aligned, AlignmentSettings
+from acclimate.adaptation.alignment.tasks import Task
+from acclimate.adaptation.alignment.views import Views
+from acclimate.adaptation.method import SourceContext, State
+from acclimate.adaptation.methods.cta import Cta
+from acclimate.adaptation.methods.source import Unadapted
+from acclimate.adaptation.model.network import Network
+from acclimate.adaptation.model.source_units import SourceUnits
+from acclimate.adaptation.model.train import default_epochs
+from acclimate.adaptation.state.optimizers import gradients_of
+from acclimate.infra.allocator import keep_freed_memory
+from acclimate.streams.lab.study.prepare import PreparedSource, load_source, read_facts
 from benchmarks.generators import Evaluated, markdown, points, shuffled
 from benchmarks.lean_layers import accuracies, load_data
-from infra.allocator import keep_freed_memory
-from streams.lab.study.prepare import PreparedSource, load_source, read_facts
 
 _BATCH = 64
 SETTINGS: Mapping[str, AlignmentSettings] = {

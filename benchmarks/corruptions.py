@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from adaptation.data.corruptions import (
+from acclimate.adaptation.data.corruptions import (
     CORRUPTIONS,
     EVALUATION_MIXTURES,
     KINDS,
@@ -29,8 +29,8 @@ from adaptation.data.corruptions import (
     centre_and_scale,
     corrupt,
 )
-from adaptation.data.load import load
-from adaptation.data.simulate import simulate_fleet
+from acclimate.adaptation.data.load import load
+from acclimate.adaptation.data.simulate import simulate_fleet
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT.parent / "shared" / "data"

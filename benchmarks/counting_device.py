@@ -32,8 +32,8 @@ class CountingSocket(socket.socket):
 
 def main() -> None:
     socket.socket = CountingSocket  # type: ignore[misc]  # before kafka-python is imported
-    from infra.settings import Settings
-    from streams.releases.receiver import Receiver
+    from acclimate.infra.settings import Settings
+    from acclimate.streams.releases.receiver import Receiver
 
     bootstrap, fleet, trust, state = sys.argv[1:]
     settings = Settings(bootstrap=bootstrap, fleet=fleet, trust=Path(trust), state=Path(state))

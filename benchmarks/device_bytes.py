@@ -27,22 +27,22 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from kafka import KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 
-from adaptation.lean.lean_settings import LeanSettings
-from adaptation.lean.shift import calibrate
-from adaptation.model.nets import build
-from adaptation.model.spec import compact_spec
-from infra.broker import LocalKafka
-from infra.settings import Settings
-from registry.bundles.any_bundle import made_for, manifest_signature, read_any_bundle
-from registry.bundles.member import Member
-from registry.bundles.source_bundle import build_bundle
-from registry.releases.release import Place, Release, record_bytes, release_digest, sign_release
-from registry.trust.key_folder import TRUST_FILE, init_keys, read_trust_file
-from registry.trust.keys import read_key
-from streams.releases.release_log import ReleaseLog
-from streams.wire.messages import DeviceStatus
-from streams.wire.reading import read_topic
-from streams.wire.topics import create_topics, topic_name
+from acclimate.adaptation.lean.lean_settings import LeanSettings
+from acclimate.adaptation.lean.shift import calibrate
+from acclimate.adaptation.model.nets import build
+from acclimate.adaptation.model.spec import compact_spec
+from acclimate.infra.broker import LocalKafka
+from acclimate.infra.settings import Settings
+from acclimate.registry.bundles.any_bundle import made_for, manifest_signature, read_any_bundle
+from acclimate.registry.bundles.member import Member
+from acclimate.registry.bundles.source_bundle import build_bundle
+from acclimate.registry.releases.release import Place, Release, record_bytes, release_digest, sign_release
+from acclimate.registry.trust.key_folder import TRUST_FILE, init_keys, read_trust_file
+from acclimate.registry.trust.keys import read_key
+from acclimate.streams.releases.release_log import ReleaseLog
+from acclimate.streams.wire.messages import DeviceStatus
+from acclimate.streams.wire.reading import read_topic
+from acclimate.streams.wire.topics import create_topics, topic_name
 
 CHANNELS, LENGTH, CLASSES = 3, 104, 4
 PREDICTION_BYTES = 700  # of one window, about; no device reads those of others

@@ -26,16 +26,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from adaptation.data.corruptions import centre_and_scale, corrupt
-from adaptation.data.dataset import Dataset
-from adaptation.data.load import load
-from adaptation.drift.bootstrap import BLOCK, fit_threshold
-from adaptation.drift.cusum import Cusum, fit_scores
-from adaptation.drift.mahalanobis import fit_features, log_scores
-from adaptation.drift.run_length import detection_delays, false_alarms
-from adaptation.model.nets import Classifier
-from adaptation.model.train import default_epochs, default_spec, fit
-from infra.allocator import keep_freed_memory
+from acclimate.adaptation.data.corruptions import centre_and_scale, corrupt
+from acclimate.adaptation.data.dataset import Dataset
+from acclimate.adaptation.data.load import load
+from acclimate.adaptation.drift.bootstrap import BLOCK, fit_threshold
+from acclimate.adaptation.drift.cusum import Cusum, fit_scores
+from acclimate.adaptation.drift.mahalanobis import fit_features, log_scores
+from acclimate.adaptation.drift.run_length import detection_delays, false_alarms
+from acclimate.adaptation.model.nets import Classifier
+from acclimate.adaptation.model.train import default_epochs, default_spec, fit
+from acclimate.infra.allocator import keep_freed_memory
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 RECORDINGS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {

@@ -24,12 +24,12 @@ from typing import Any
 
 import numpy as np
 
+from acclimate.infra.broker import LocalKafka
+from acclimate.infra.settings import Settings
+from acclimate.registry.bundles.source_bundle import read_bundle
+from acclimate.streams.wire.reading import read_topic
+from acclimate.streams.wire.topics import create_topics
 from benchmarks.edge_device import Plan
-from infra.broker import LocalKafka
-from infra.settings import Settings
-from registry.bundles.source_bundle import read_bundle
-from streams.wire.reading import read_topic
-from streams.wire.topics import create_topics
 from tests.support.releases import Fleet
 from tests.support.signed import sign_bundle
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from infra.settings import Settings
-from streams.device.edge import EdgeClient
+from acclimate.infra.settings import Settings
+from acclimate.streams.device.edge import EdgeClient
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ import click
 import numpy as np
 import torch
 
-from adaptation.data.dataset import Split
-from adaptation.model.spec import NetworkSpec
-from adaptation.model.train import default_spec, fit, predict
-from infra.allocator import keep_freed_memory
-from streams.commands.shared.data_options import data_options
-from streams.lab.study.selection import selected_dataset
+from acclimate.adaptation.data.dataset import Split
+from acclimate.adaptation.model.spec import NetworkSpec
+from acclimate.adaptation.model.train import default_spec, fit, predict
+from acclimate.infra.allocator import keep_freed_memory
+from acclimate.streams.commands.shared.data_options import data_options
+from acclimate.streams.lab.study.selection import selected_dataset
 
 _FOLDS = 6
 

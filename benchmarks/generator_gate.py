@@ -16,16 +16,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from adaptation.data.augment import parse_augmentation
-from adaptation.evaluation.run import run_stream
-from adaptation.methods.catalogue import make_method
-from adaptation.methods.policy import Policy
-from adaptation.methods.policy_calibration import calibrate_policy
-from adaptation.methods.policy_settings import PolicySettings
-from adaptation.model.train import default_spec
+from acclimate.adaptation.data.augment import parse_augmentation
+from acclimate.adaptation.evaluation.run import run_stream
+from acclimate.adaptation.methods.catalogue import make_method
+from acclimate.adaptation.methods.policy import Policy
+from acclimate.adaptation.methods.policy_calibration import calibrate_policy
+from acclimate.adaptation.methods.policy_settings import PolicySettings
+from acclimate.adaptation.model.train import default_spec
+from acclimate.infra.allocator import keep_freed_memory
+from acclimate.streams.lab.study.prepare import PreparedSource
 from benchmarks.generators import NAMES, Evaluated, load, markdown
-from infra.allocator import keep_freed_memory
-from streams.lab.study.prepare import PreparedSource
 
 _BATCH = 64
 

@@ -1,10 +1,10 @@
 """Would the source's own devices let a generator answer always?
 
 Run ``python -m benchmarks.generator_rungs --data FILE.npz --source KEY=VALUES``. The question that the policy puts to
-its rungs (`adaptation.methods.policy_calibration`) is put to MGG and GeneralizeFormer, beside those rungs: a device is
-left out, a network trained as the policy does it and both generators meta-trained on the others, and the device
-streamed in time order in batches of 64. Prints every device and what the policy's own rule says: the lower end of the
-one-sided 99 % interval of the mean gain above 0, at least 4 devices, none that loses more than 2 points. With
+its rungs (`acclimate.adaptation.methods.policy_calibration`) is put to MGG and GeneralizeFormer, beside those rungs: a
+device is left out, a network trained as the policy does it and both generators meta-trained on the others, and the
+device streamed in time order in batches of 64. Prints every device and what the policy's own rule says: the lower end
+of the one-sided 99 % interval of the mean gain above 0, at least 4 devices, none that loses more than 2 points. With
 ``--severity`` the device is shifted by each kind of the simulator's tuning half, and each counts as one. No target is
 used.
 """
@@ -19,25 +19,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from adaptation.data.augment import Augmentation, parse_augmentation
-from adaptation.data.corruptions import TUNING, TUNING_MIXTURES, applicable, centre_and_scale, corrupt
-from adaptation.data.dataset import Split
-from adaptation.evaluation.run import run_stream
-from adaptation.generators.episodes import Recordings
-from adaptation.generators.generator import VARIANTS
-from adaptation.generators.meta_train import meta_train
-from adaptation.method import Method, SourceContext
-from adaptation.methods.catalogue import make_method
-from adaptation.methods.policy import Policy
-from adaptation.methods.policy_calibration import LEAST_DEVICES, MOST_HARM, lower_end, trained_on
-from adaptation.methods.policy_settings import PolicySettings, Rung
-from adaptation.methods.prepared import Prepared
-from adaptation.model.robust import folds
-from adaptation.model.spec import NetworkSpec
-from adaptation.model.train import default_spec
-from infra.allocator import keep_freed_memory
-from streams.commands.shared.data_options import data_options
-from streams.lab.study.selection import selected_dataset
+from acclimate.adaptation.data.augment import Augmentation, parse_augmentation
+from acclimate.adaptation.data.corruptions import TUNING, TUNING_MIXTURES, applicable, centre_and_scale, corrupt
+from acclimate.adaptation.data.dataset import Split
+from acclimate.adaptation.evaluation.run import run_stream
+from acclimate.adaptation.generators.episodes import Recordings
+from acclimate.adaptation.generators.generator import VARIANTS
+from acclimate.adaptation.generators.meta_train import meta_train
+from acclimate.adaptation.method import Method, SourceContext
+from acclimate.adaptation.methods.catalogue import make_method
+from acclimate.adaptation.methods.policy import Policy
+from acclimate.adaptation.methods.policy_calibration import LEAST_DEVICES, MOST_HARM, lower_end, trained_on
+from acclimate.adaptation.methods.policy_settings import PolicySettings, Rung
+from acclimate.adaptation.methods.prepared import Prepared
+from acclimate.adaptation.model.robust import folds
+from acclimate.adaptation.model.spec import NetworkSpec
+from acclimate.adaptation.model.train import default_spec
+from acclimate.infra.allocator import keep_freed_memory
+from acclimate.streams.commands.shared.data_options import data_options
+from acclimate.streams.lab.study.selection import selected_dataset
 
 NAMES = ("mgg", "generalizeformer")
 _RUNGS: tuple[Rung, ...] = ("statistics", "prototypes", "statistics+prototypes")

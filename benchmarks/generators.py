@@ -21,17 +21,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from adaptation.data.dataset import Dataset, Split
-from adaptation.generators.compression import PRECISIONS, compressed, stored_bytes
-from adaptation.generators.episodes import STRETCHES, stretches
-from adaptation.generators.generator import Generator
-from adaptation.methods.catalogue import make_method
-from adaptation.methods.prepared import Prepared
-from adaptation.methods.source import Unadapted
-from adaptation.model.train import default_spec
+from acclimate.adaptation.data.dataset import Dataset, Split
+from acclimate.adaptation.generators.compression import PRECISIONS, compressed, stored_bytes
+from acclimate.adaptation.generators.episodes import STRETCHES, stretches
+from acclimate.adaptation.generators.generator import Generator
+from acclimate.adaptation.methods.catalogue import make_method
+from acclimate.adaptation.methods.prepared import Prepared
+from acclimate.adaptation.methods.source import Unadapted
+from acclimate.adaptation.model.train import default_spec
+from acclimate.infra.allocator import keep_freed_memory
+from acclimate.streams.lab.study.prepare import PreparedSource, load_source, read_facts
 from benchmarks.lean_layers import accuracies, load_data
-from infra.allocator import keep_freed_memory
-from streams.lab.study.prepare import PreparedSource, load_source, read_facts
 
 NAMES = ("mgg", "generalizeformer")
 PLAIN = ("same-loss-sgd", "same-loss-adam")  # what a learned rule is to be held against

@@ -23,21 +23,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from adaptation.data.dataset import Dataset, Split
-from adaptation.errors import ConfigError, NotAdaptable
-from adaptation.evaluation.run import run_stream
-from adaptation.evaluation.streams import every
-from adaptation.lean.lean_settings import Direction, LeanSettings
-from adaptation.method import Method, SourceContext
-from adaptation.methods.layer_choice import first_half
-from adaptation.methods.leantta import Leantta, LeanttaHybrid
-from adaptation.methods.source import Unadapted
-from adaptation.model.batch_norms import batch_norms
-from infra.allocator import keep_freed_memory
-from streams.lab.evaluate.options import EvaluationOptions, binding
-from streams.lab.study.folder import read_binding
-from streams.lab.study.prepare import load_source, read_facts
-from streams.lab.study.selection import SIMULATION_SEED, selected_dataset
+from acclimate.adaptation.data.dataset import Dataset, Split
+from acclimate.adaptation.errors import ConfigError, NotAdaptable
+from acclimate.adaptation.evaluation.run import run_stream
+from acclimate.adaptation.evaluation.streams import every
+from acclimate.adaptation.lean.lean_settings import Direction, LeanSettings
+from acclimate.adaptation.method import Method, SourceContext
+from acclimate.adaptation.methods.layer_choice import first_half
+from acclimate.adaptation.methods.leantta import Leantta, LeanttaHybrid
+from acclimate.adaptation.methods.source import Unadapted
+from acclimate.adaptation.model.batch_norms import batch_norms
+from acclimate.infra.allocator import keep_freed_memory
+from acclimate.streams.lab.evaluate.options import EvaluationOptions, binding
+from acclimate.streams.lab.study.folder import read_binding
+from acclimate.streams.lab.study.prepare import load_source, read_facts
+from acclimate.streams.lab.study.selection import SIMULATION_SEED, selected_dataset
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 PERIODS = (32, 128, 512, 2048)

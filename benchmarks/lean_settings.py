@@ -16,14 +16,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from adaptation.data.dataset import Dataset
-from adaptation.data.load import load
-from adaptation.data.simulate import simulate_fleet
-from adaptation.lean.lean_settings import Direction, LeanSettings
-from adaptation.lean.leantta import adapt_batch
-from adaptation.lean.shift import measure
-from adaptation.model.train import predict
-from streams.lab.making.source_model import SourceModel, make_source_bundle, parse_layers
+from acclimate.adaptation.data.dataset import Dataset
+from acclimate.adaptation.data.load import load
+from acclimate.adaptation.data.simulate import simulate_fleet
+from acclimate.adaptation.lean.lean_settings import Direction, LeanSettings
+from acclimate.adaptation.lean.leantta import adapt_batch
+from acclimate.adaptation.lean.shift import measure
+from acclimate.adaptation.model.train import predict
+from acclimate.streams.lab.making.source_model import SourceModel, make_source_bundle, parse_layers
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 RECORDINGS = {

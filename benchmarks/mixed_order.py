@@ -20,19 +20,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from adaptation.data.augment import Augmentation, parse_augmentation
-from adaptation.data.dataset import Split
-from adaptation.evaluation.run import run_stream
-from adaptation.method import SourceContext
-from adaptation.methods.cum_bn import CumBatchNorm
-from adaptation.model.network import Network
-from adaptation.model.robust import folds
-from adaptation.model.spec import NetworkSpec
-from adaptation.model.train import default_epochs, default_spec, fit
-from infra.allocator import keep_freed_memory
-from streams.commands.shared.data_options import data_options
-from streams.lab.study.selection import selected_dataset
-from streams.lab.study.tables import points, table
+from acclimate.adaptation.data.augment import Augmentation, parse_augmentation
+from acclimate.adaptation.data.dataset import Split
+from acclimate.adaptation.evaluation.run import run_stream
+from acclimate.adaptation.method import SourceContext
+from acclimate.adaptation.methods.cum_bn import CumBatchNorm
+from acclimate.adaptation.model.network import Network
+from acclimate.adaptation.model.robust import folds
+from acclimate.adaptation.model.spec import NetworkSpec
+from acclimate.adaptation.model.train import default_epochs, default_spec, fit
+from acclimate.infra.allocator import keep_freed_memory
+from acclimate.streams.commands.shared.data_options import data_options
+from acclimate.streams.lab.study.selection import selected_dataset
+from acclimate.streams.lab.study.tables import points, table
 
 PSEUDO_WINDOWS = (64.0, 256.0)
 _BATCH = 8

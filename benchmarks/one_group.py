@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from adaptation.continual.experiment import Domain, accuracy
-from adaptation.continual.learner import Arrived, Learner
-from adaptation.continual.settings import LearnerSettings
-from infra.allocator import keep_freed_memory
-from streams.lab.continual.options import ContinualOptions
-from streams.lab.continual.study import load_recordings
-from streams.lab.study.folder import read_binding
-from streams.lab.study.prepare import load_source, read_facts
+from acclimate.adaptation.continual.experiment import Domain, accuracy
+from acclimate.adaptation.continual.learner import Arrived, Learner
+from acclimate.adaptation.continual.settings import LearnerSettings
+from acclimate.infra.allocator import keep_freed_memory
+from acclimate.streams.lab.continual.options import ContinualOptions
+from acclimate.streams.lab.continual.study import load_recordings
+from acclimate.streams.lab.study.folder import read_binding
+from acclimate.streams.lab.study.prepare import load_source, read_facts
 
 METHODS = ("naive", "l2sp", "tpgm", "spd", "ftp", "ftp-warm", "ftp-relative")
 

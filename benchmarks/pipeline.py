@@ -26,17 +26,17 @@ import torch
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
-from adaptation.engine.engine import Engine
-from adaptation.lean.lean_settings import LeanSettings
-from adaptation.lean.leantta import adapt_batch
-from adaptation.lean.shift import calibrate
-from adaptation.model.nets import build
-from adaptation.model.spec import compact_spec
-from infra.broker import LocalKafka
-from infra.settings import Settings, load_settings
-from registry.bundles.source_bundle import build_bundle
-from streams.wire.codec import FeatureBatch, encode_features
-from streams.wire.topics import create_topics, topic_name
+from acclimate.adaptation.engine.engine import Engine
+from acclimate.adaptation.lean.lean_settings import LeanSettings
+from acclimate.adaptation.lean.leantta import adapt_batch
+from acclimate.adaptation.lean.shift import calibrate
+from acclimate.adaptation.model.nets import build
+from acclimate.adaptation.model.spec import compact_spec
+from acclimate.infra.broker import LocalKafka
+from acclimate.infra.settings import Settings, load_settings
+from acclimate.registry.bundles.source_bundle import build_bundle
+from acclimate.streams.wire.codec import FeatureBatch, encode_features
+from acclimate.streams.wire.topics import create_topics, topic_name
 
 CHANNELS, LENGTH, CLASSES = 3, 104, 4
 WINDOWS = 16_384
@@ -149,7 +149,16 @@ async def _bare(settings: Settings, records: int, per_record: int) -> float:
 
 def _pipeline(settings: Settings, bundle: Path, records: int) -> float:
     """Return microseconds per record between the first and the last prediction, by the broker's clock."""
-    command = [sys.executable, "-m", "streams.cli", "worker", "--bundle", str(bundle), "--fleet", settings.fleet]
+    command = [
+        sys.executable,
+        "-m",
+        "acclimate.streams.cli",
+        "worker",
+        "--bundle",
+        str(bundle),
+        "--fleet",
+        settings.fleet,
+    ]
     with tempfile.TemporaryFile() as log:
         worker = subprocess.Popen([*command, "--bootstrap", settings.bootstrap], stdout=log, stderr=log)
         try:

@@ -14,12 +14,12 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from adaptation.model.nets import Classifier, build
-from adaptation.model.spec import NetworkSpec, compact_spec
-from adaptation.projection.ftp import AdamFTP
-from adaptation.projection.spd import AdamSPD
-from adaptation.projection.tpgm import TPGM
-from infra.allocator import keep_freed_memory
+from acclimate.adaptation.model.nets import Classifier, build
+from acclimate.adaptation.model.spec import NetworkSpec, compact_spec
+from acclimate.adaptation.projection.ftp import AdamFTP
+from acclimate.adaptation.projection.spd import AdamSPD
+from acclimate.adaptation.projection.tpgm import TPGM
+from acclimate.infra.allocator import keep_freed_memory
 
 NETWORKS: Mapping[str, NetworkSpec] = {
     "chest_har, conv1d of 48": compact_spec(3, 104, 4),

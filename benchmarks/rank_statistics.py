@@ -9,7 +9,7 @@ Ranks of equal values are their mean, so (1) counts a tie as half. Neither needs
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from adaptation.errors import DataError
+from acclimate.adaptation.errors import DataError
 
 __all__ = ["auroc", "ranks", "spearman"]
 

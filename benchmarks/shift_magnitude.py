@@ -29,12 +29,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from adaptation.data.corruptions import CORRUPTIONS, SEVERITIES, TUNING, applicable, centre_and_scale, corrupt
-from adaptation.data.dataset import Dataset, Split
-from adaptation.data.load import load
-from adaptation.data.simulate import simulate_fleet
-from adaptation.lean.shift import calibrate, measure
-from adaptation.model.train import default_epochs, default_spec, fit, hold_out, predict
+from acclimate.adaptation.data.corruptions import CORRUPTIONS, SEVERITIES, TUNING, applicable, centre_and_scale, corrupt
+from acclimate.adaptation.data.dataset import Dataset, Split
+from acclimate.adaptation.data.load import load
+from acclimate.adaptation.data.simulate import simulate_fleet
+from acclimate.adaptation.lean.shift import calibrate, measure
+from acclimate.adaptation.model.train import default_epochs, default_spec, fit, hold_out, predict
 from benchmarks.rank_statistics import auroc, spearman
 
 DATA = Path(__file__).parents[2] / "shared" / "data"

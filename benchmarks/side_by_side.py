@@ -14,12 +14,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from adaptation.methods.catalogue import METHODS
-from streams.lab.evaluate.lines import Line
-from streams.lab.evaluate.rows import SOURCE, Row
-from streams.lab.evaluate.tasks import current_name
-from streams.lab.study.recipes import PLAIN
-from streams.lab.study.tables import grouped, points, table
+from acclimate.adaptation.methods.catalogue import METHODS
+from acclimate.streams.lab.evaluate.lines import Line
+from acclimate.streams.lab.evaluate.rows import SOURCE, Row
+from acclimate.streams.lab.evaluate.tasks import current_name
+from acclimate.streams.lab.study.recipes import PLAIN
+from acclimate.streams.lab.study.tables import grouped, points, table
 
 AS_PLAIN = "as plain"
 Setting = tuple[str, int, str]  # stream, batch size, kind of source

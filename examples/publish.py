@@ -7,9 +7,9 @@ import math
 import random
 import time
 
-from infra.settings import load_settings
-from streams.device import DeviceClient
-from streams.device.outbox import DeliveryReport
+from acclimate.infra.settings import load_settings
+from acclimate.streams.device import DeviceClient
+from acclimate.streams.device.outbox import DeliveryReport
 
 
 def measure() -> list[list[float]]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infra.errors import StackError
+from acclimate.infra.errors import StackError
 
 __all__ = ["Program", "command_line", "end_processes"]
 

@@ -19,11 +19,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from infra.errors import BrokerError
-from infra.kafka_cluster import Cluster, ClusterOptions, java_environment, lock_folder, prepare
-from infra.kafka_jars import Notify
-from infra.kafka_properties import BrokerSecurity
-from infra.kafka_ready import wait_until_serving
+from acclimate.infra.errors import BrokerError
+from acclimate.infra.kafka_cluster import Cluster, ClusterOptions, java_environment, lock_folder, prepare
+from acclimate.infra.kafka_jars import Notify
+from acclimate.infra.kafka_properties import BrokerSecurity
+from acclimate.infra.kafka_ready import wait_until_serving
 
 __all__ = ["BrokerSecurity", "LocalKafka"]
 

@@ -10,14 +10,14 @@ import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from infra.background import command_line, end_processes
-from infra.errors import BrokerError
-from infra.kafka_cluster import Cluster, ClusterOptions, java_environment, lock_folder, prepare
-from infra.kafka_jars import KAFKA_VERSION, Notify
-from infra.kafka_probe import serving_brokers
-from infra.kafka_properties import NodePorts
-from infra.kafka_ready import wait_until_serving
-from infra.ports import HOST
+from acclimate.infra.background import command_line, end_processes
+from acclimate.infra.errors import BrokerError
+from acclimate.infra.kafka_cluster import Cluster, ClusterOptions, java_environment, lock_folder, prepare
+from acclimate.infra.kafka_jars import KAFKA_VERSION, Notify
+from acclimate.infra.kafka_probe import serving_brokers
+from acclimate.infra.kafka_properties import NodePorts
+from acclimate.infra.kafka_ready import wait_until_serving
+from acclimate.infra.ports import HOST
 
 __all__ = ["NodeStatus", "ServiceStatus", "read_status", "start_service", "stop_service"]
 

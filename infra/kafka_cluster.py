@@ -1,7 +1,8 @@
 """A folder made ready to run Kafka nodes from.
 
 Everything that happens before a process starts: the data folder and its lock, ports, jars, `server.properties`, the
-format step. What starts the processes is `infra.broker` (tied to a parent) or `infra.broker_service` (detached).
+format step. What starts the processes is `acclimate.infra.broker` (tied to a parent) or
+`acclimate.infra.broker_service` (detached).
 """
 
 import base64
@@ -17,10 +18,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
-from infra.errors import BrokerError, SettingsError
-from infra.kafka_jars import KAFKA_VERSION, Notify, ensure_jars
-from infra.kafka_properties import BrokerSecurity, Mechanism, NodePorts, scram_arguments, server_properties
-from infra.ports import HOST, free_port, is_free
+from acclimate.infra.errors import BrokerError, SettingsError
+from acclimate.infra.kafka_jars import KAFKA_VERSION, Notify, ensure_jars
+from acclimate.infra.kafka_properties import BrokerSecurity, Mechanism, NodePorts, scram_arguments, server_properties
+from acclimate.infra.ports import HOST, free_port, is_free
 
 __all__ = [
     "LOG_LEVELS",

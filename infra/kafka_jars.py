@@ -5,7 +5,7 @@ jgo, from Maven Central or the repositories of jgo's own configuration) into a s
 and renamed into the cache, so that a half-written or foreign file never gets a jar's name, whatever else downloads at
 the same time. A jar that is there but differs is refused, never replaced silently. The user's `~/.m2` is not touched.
 
-`python -m infra.kafka_jars` resolves the coordinates anew and rewrites the lock file.
+`python -m acclimate.infra.kafka_jars` resolves the coordinates anew and rewrites the lock file.
 """
 
 import fcntl
@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from infra.errors import BrokerError
+from acclimate.infra.errors import BrokerError
 
 __all__ = ["KAFKA_VERSION", "LOCK_FILE", "Jar", "ensure_jars", "jar_folder", "read_lock", "write_lock"]
 
@@ -73,7 +73,7 @@ def read_lock(lock_file: Path = LOCK_FILE) -> list[Jar]:
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise BrokerError(
             f"cannot read Kafka's lock file {lock_file} ({type(e).__name__}: {e}); restore it from the repository, or "
-            "write a new one with `python -m infra.kafka_jars`"
+            "write a new one with `python -m acclimate.infra.kafka_jars`"
         ) from e
 
 

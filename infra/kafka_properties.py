@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from infra.errors import BrokerError
-from infra.ports import HOST
+from acclimate.infra.errors import BrokerError
+from acclimate.infra.ports import HOST
 
 __all__ = ["BrokerSecurity", "Mechanism", "NodePorts", "scram_arguments", "server_properties"]
 

@@ -3,10 +3,10 @@
 import time
 from collections.abc import Callable
 
-from infra.errors import BrokerError
-from infra.kafka_cluster import Cluster
-from infra.kafka_probe import serving_brokers
-from infra.ports import HOST
+from acclimate.infra.errors import BrokerError
+from acclimate.infra.kafka_cluster import Cluster
+from acclimate.infra.kafka_probe import serving_brokers
+from acclimate.infra.ports import HOST
 
 __all__ = ["wait_until_serving"]
 

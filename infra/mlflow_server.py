@@ -1,7 +1,7 @@
 """MLflow's own server on this machine, for its web page and for HTTP clients: start, stop and status by a folder.
 
-The folder is the one that the catalogue uses without a server (`registry.catalogue`): the same SQLite file, and beside
-it the same `artifacts`. What was registered either way is there either way. It listens on 127.0.0.1 only.
+The folder is the one that the catalogue uses without a server (`acclimate.registry.catalogue`): the same SQLite file,
+and beside it the same `artifacts`. What was registered either way is there either way. It listens on 127.0.0.1 only.
 """
 
 import http.client
@@ -10,9 +10,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.background import Program
-from infra.errors import StackError
-from infra.ports import HOST, free_port, is_free
+from acclimate.infra.background import Program
+from acclimate.infra.errors import StackError
+from acclimate.infra.ports import HOST, free_port, is_free
 
 __all__ = ["MLFLOW_PORT", "MlflowStatus", "read_mlflow", "start_mlflow", "stop_mlflow"]
 

@@ -3,7 +3,7 @@
 import random
 import socket
 
-from infra.errors import StackError
+from acclimate.infra.errors import StackError
 
 __all__ = ["HOST", "free_port", "is_free"]
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from infra.errors import SettingsError
+from acclimate.infra.errors import SettingsError
 
 __all__ = ["PREFIX", "Settings", "load_settings", "settings_page"]
 
@@ -114,7 +114,7 @@ def load_settings(**overrides: Any) -> Settings:
 
 
 def settings_page() -> str:
-    """Return ``docs/settings.md``; ``python -m infra.settings > docs/settings.md`` writes it."""
+    """Return ``docs/settings.md``; ``python -m acclimate.infra.settings > docs/settings.md`` writes it."""
     rows = [
         f"| `{PREFIX}{name.upper()}` | {'' if field.default is None else f'`{field.default}`'} | {field.description} |"
         for name, field in Settings.model_fields.items()

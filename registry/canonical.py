@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from adaptation.errors import ContractError
+from acclimate.adaptation.errors import ContractError
 
 __all__ = [
     "Digest",
@@ -120,7 +120,7 @@ def refusing(what: str) -> Iterator[None]:
     >>> with refusing("a file"):
     ...     Strict.model_validate_json("[]")
     Traceback (most recent call last):
-    adaptation.errors.ContractError: a file: the file: Input should be an object
+    acclimate.adaptation.errors.ContractError: a file: the file: Input should be an object
     """
     try:
         yield

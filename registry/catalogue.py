@@ -1,8 +1,8 @@
 """The catalogue of bundles on MLflow: a registered model per fleet and kind, a run and a version per bundle.
 
 Files of a bundle are plain artifacts; no flavour is ever written or loaded. What comes back from MLflow is believed for
-nothing but which version an alias names: digests, signatures and verdicts decide (`registry.releases.acceptance`). The
-only module that imports mlflow.
+nothing but which version an alias names: digests, signatures and verdicts decide
+(`acclimate.registry.releases.acceptance`). The only module that imports mlflow.
 """
 
 import re
@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from adaptation.errors import ContractError
-from infra.errors import CatalogueError, NoSuchVersion
-from registry.bundles.any_bundle import AnyBundle, read_any_bundle
-from registry.bundles.member import KINDS, Kind
-from registry.folder import read_file
+from acclimate.adaptation.errors import ContractError
+from acclimate.infra.errors import CatalogueError, NoSuchVersion
+from acclimate.registry.bundles.any_bundle import AnyBundle, read_any_bundle
+from acclimate.registry.bundles.member import KINDS, Kind
+from acclimate.registry.folder import read_file
 
 __all__ = ["ALIASES", "Alias", "Catalogue", "CatalogueVersion", "Stored", "model_name"]
 

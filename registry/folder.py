@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Set
 from pathlib import Path
 
-from adaptation.errors import ContractError
+from acclimate.adaptation.errors import ContractError
 
 __all__ = ["check_names", "read_file", "read_part", "replace_file", "write_folder"]
 

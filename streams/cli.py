@@ -91,7 +91,9 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"streams.commands.{cmd_name.replace('-', '_')}").command
+        command: click.Command = importlib.import_module(
+            f"acclimate.streams.commands.{cmd_name.replace('-', '_')}"
+        ).command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -157,8 +159,8 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 def exit_code(error: Exception) -> int | None:
     """Return the exit code of an expected error, None for a bug."""
-    from adaptation.errors import AcclimateError, ConfigError
-    from infra.errors import InfraError, SettingsError
+    from acclimate.adaptation.errors import AcclimateError, ConfigError
+    from acclimate.infra.errors import InfraError, SettingsError
 
     if isinstance(error, ConfigError | SettingsError):
         return 2

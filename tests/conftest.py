@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.broker import LocalKafka
-from infra.mlflow_server import start_mlflow, stop_mlflow
+from acclimate.infra.broker import LocalKafka
+from acclimate.infra.mlflow_server import start_mlflow, stop_mlflow
 
 # Networks of tests are tiny, and two test processes share the cores: more threads than one wait for each other and
 # make a forward pass six times as expensive. Child processes get this too.

@@ -81,9 +81,12 @@ RULES = {**PACKAGE_RULES, **LIBRARY_RULES, **ROOM_RULES}
 
 # One forbidden import for each rule: file, statement.
 FORBIDDEN = {
-    "adaptation imports no package above it": ("adaptation/lean/shift.py", "from registry.folder import replace_file"),
-    "infra imports no package above it": ("infra/settings.py", "import adaptation.errors"),
-    "registry imports no package above it": ("registry/folder.py", "from streams import cli"),
+    "adaptation imports no package above it": (
+        "adaptation/lean/shift.py",
+        "from acclimate.registry.folder import replace_file",
+    ),
+    "infra imports no package above it": ("infra/settings.py", "import acclimate.adaptation.errors"),
+    "registry imports no package above it": ("registry/folder.py", "from acclimate.streams import cli"),
     "adaptation imports no MLflow": ("adaptation/lean/shift.py", "import mlflow.pyfunc"),
     "infra imports no MLflow": ("infra/mlflow_server.py", "from mlflow.server import app"),
     "streams imports no MLflow": ("streams/releases/offers.py", "from mlflow import MlflowClient"),
@@ -93,19 +96,25 @@ FORBIDDEN = {
     "serving imports no Kafka client": ("streams/serving/served.py", "import faust"),
     "adaptation reads no clock and no environment": ("adaptation/data/simulate.py", "from time import monotonic"),
     **{f"{package} imports no unsafe serializer": (f"{package}/made_up.py", "import pickle") for package in PACKAGES},
-    "wire imports no sibling": ("streams/wire/reading.py", "from streams.serving.served import Served"),
-    "device imports no agents": ("streams/device/edge.py", "from streams.agents.adapt import AdaptCore"),
-    "audit imports no agents": ("streams/audit/offline.py", "from streams.agents.adapt import AdaptCore"),
+    "wire imports no sibling": ("streams/wire/reading.py", "from acclimate.streams.serving.served import Served"),
+    "device imports no agents": ("streams/device/edge.py", "from acclimate.streams.agents.adapt import AdaptCore"),
+    "audit imports no agents": ("streams/audit/offline.py", "from acclimate.streams.agents.adapt import AdaptCore"),
     "audit imports nothing of the lab but its studies": (
         "streams/audit/report.py",
-        "from streams.lab.making.source_model import SourceModel",
+        "from acclimate.streams.lab.making.source_model import SourceModel",
     ),
     **{
-        f"{room} imports no command": (f"streams/{room}/made_up.py", "from streams.commands.shared import data_options")
+        f"{room} imports no command": (
+            f"streams/{room}/made_up.py",
+            "from acclimate.streams.commands.shared import data_options",
+        )
         for room in ("lab", "audit", "agents")
     },
     **{
-        f"{room} imports no method": (f"adaptation/{room}/made_up.py", "def f():\n    from adaptation import methods")
+        f"{room} imports no method": (
+            f"adaptation/{room}/made_up.py",
+            "def f():\n    from acclimate.adaptation import methods",
+        )
         for room in ("guards", "generators", "alignment", "drift")
     },
 }
@@ -123,7 +132,7 @@ def test_one_forbidden_import_breaks_its_rule(name: str) -> None:
 
 
 def test_the_audit_may_use_the_studies_of_the_lab() -> None:
-    allowed = imports_in(Path("streams/audit/report.py"), "from streams.lab.study.processes import run_jobs")
+    allowed = imports_in(Path("streams/audit/report.py"), "from acclimate.streams.lab.study.processes import run_jobs")
     assert ROOM_RULES["audit imports nothing of the lab but its studies"](allowed) == []
 
 
@@ -135,10 +144,10 @@ def test_no_rooms_import_each_other_in_a_circle(house: str) -> None:
 @pytest.mark.parametrize(
     ("house", "path", "statement"),
     [
-        ("adaptation", "adaptation/model/nets.py", "from adaptation.lean.shift import calibrate"),
-        ("registry", "registry/bundles/parts.py", "import registry.releases.release"),
-        ("streams", "streams/serving/served.py", "from streams.agents import adapt"),
-        ("streams/lab", "streams/lab/study/jobs.py", "from streams.lab.pilot.work import load_data"),
+        ("adaptation", "adaptation/model/nets.py", "from acclimate.adaptation.lean.shift import calibrate"),
+        ("registry", "registry/bundles/parts.py", "import acclimate.registry.releases.release"),
+        ("streams", "streams/serving/served.py", "from acclimate.streams.agents import adapt"),
+        ("streams/lab", "streams/lab/study/jobs.py", "from acclimate.streams.lab.pilot.work import load_data"),
     ],
 )
 def test_an_import_back_makes_a_circle(house: str, path: str, statement: str) -> None:
@@ -154,7 +163,8 @@ def test_a_house_stays_small_enough_to_hold_in_the_head(house: str) -> None:
 
 def test_what_the_lab_and_serving_import_loads_no_kafka_client_either() -> None:
     files = [path for room in ("lab", "serving") for path in sorted((ROOT / "streams" / room).rglob("*.py"))]
-    modules = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in files]
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in files]
+    modules = [f"acclimate.{name}" for name in names]
     script = f"import importlib, sys; [importlib.import_module(m) for m in {modules}]; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert KAFKA & set(loaded.split()) == set()

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from infra.settings import load_settings
-from streams.wire.topics import create_topics
+from acclimate.infra.settings import load_settings
+from acclimate.streams.wire.topics import create_topics
 from tests.support.delivery import verify, wait_for
 from tests.support.models import tiny_bundle, windows
 from tests.support.plant import Plant
@@ -49,9 +49,9 @@ DEVICE = """
 import sys
 import numpy as np
 from pathlib import Path
-from infra.settings import load_settings
-from registry.bundles.source_bundle import read_bundle
-from streams.device import DeviceClient
+from acclimate.infra.settings import load_settings
+from acclimate.registry.bundles.source_bundle import read_bundle
+from acclimate.streams.device import DeviceClient
 
 windows = np.load(sys.argv[1])
 outputs = read_bundle(Path(sys.argv[2])).engine().run(windows)
@@ -65,8 +65,8 @@ EDGE = """
 import sys, time
 import numpy as np
 from pathlib import Path
-from infra.settings import load_settings
-from streams.device.edge import EdgeClient
+from acclimate.infra.settings import load_settings
+from acclimate.streams.device.edge import EdgeClient
 
 with EdgeClient("pump-7", load_settings(), ring=Path(sys.argv[2])) as device:
     while device.status().receipt is None:
@@ -125,7 +125,7 @@ def test_device_and_worker_do_their_work_without_torch_and_mlflow(kafka, tmp_pat
     worker = install("worker", tmp_path / "worker")
     with (tmp_path / "worker.log").open("w") as log:
         process = subprocess.Popen(
-            [worker, "-m", "streams.cli", "worker", "--bundle", tmp_path / "bundle"],
+            [worker, "-m", "acclimate.streams.cli", "worker", "--bundle", tmp_path / "bundle"],
             env=environment(bootstrap=kafka, fleet=fleet),
             stdout=log,
             stderr=log,
@@ -151,7 +151,7 @@ def test_a_controller_releases_without_torch_and_faust(kafka, tmp_path):
     named = {name: getattr(plant.settings, name) for name in ("bootstrap", "fleet", "mlflow", "trust")}
     with (tmp_path / "controller.log").open("wb") as log:
         process = subprocess.Popen(
-            [python, "-m", "streams.cli", "controller"],
+            [python, "-m", "acclimate.streams.cli", "controller"],
             env=environment(release_key=key, **named),
             stdout=log,
             stderr=log,

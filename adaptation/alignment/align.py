@@ -26,16 +26,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
-from adaptation.alignment.aligned import Aligned, AlignmentSettings
-from adaptation.alignment.contrastive import alignment_loss
-from adaptation.alignment.tasks import Task
-from adaptation.alignment.views import Views
-from adaptation.errors import ConfigError, DataError
-from adaptation.method import SourceContext, State
-from adaptation.model.batch_norms import settle_statistics
-from adaptation.model.network import Network
-from adaptation.model.source_units import SourceUnits
-from adaptation.state.optimizer_state import kept, restore
+from acclimate.adaptation.alignment.aligned import Aligned, AlignmentSettings
+from acclimate.adaptation.alignment.contrastive import alignment_loss
+from acclimate.adaptation.alignment.tasks import Task
+from acclimate.adaptation.alignment.views import Views
+from acclimate.adaptation.errors import ConfigError, DataError
+from acclimate.adaptation.method import SourceContext, State
+from acclimate.adaptation.model.batch_norms import settle_statistics
+from acclimate.adaptation.model.network import Network
+from acclimate.adaptation.model.source_units import SourceUnits
+from acclimate.adaptation.state.optimizer_state import kept, restore
 
 __all__ = ["Progress", "align"]
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from adaptation.errors import ConfigError
+from acclimate.adaptation.errors import ConfigError
 
 __all__ = ["VARIANTS", "Aligned", "AlignmentSettings", "as_tensors", "parts_of", "project"]
 

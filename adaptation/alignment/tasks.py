@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
-from adaptation.alignment.aligned import AlignmentSettings, project
-from adaptation.alignment.contrastive import ssl_loss
-from adaptation.alignment.views import Views, time_mask
-from adaptation.model.source_units import SourceUnits
+from acclimate.adaptation.alignment.aligned import AlignmentSettings, project
+from acclimate.adaptation.alignment.contrastive import ssl_loss
+from acclimate.adaptation.alignment.views import Views, time_mask
+from acclimate.adaptation.model.source_units import SourceUnits
 
 __all__ = ["Task"]
 

@@ -22,8 +22,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from adaptation.data.sensor_augmentations import jitter, scaling, time_shift
-from adaptation.errors import ConfigError
+from acclimate.adaptation.data.sensor_augmentations import jitter, scaling, time_shift
+from acclimate.adaptation.errors import ConfigError
 
 __all__ = ["VIEWS", "Views", "channel_dropout", "feature_corruption", "time_mask"]
 

@@ -17,7 +17,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from adaptation.model.network import Layer, Network, normalise_with
+from acclimate.adaptation.model.network import Layer, Network, normalise_with
 
 __all__ = ["adapted", "adapter_names", "personal_logits", "with_devices"]
 

@@ -9,7 +9,7 @@ import itertools
 import numpy as np
 from numpy.typing import NDArray
 
-from adaptation.errors import DataError
+from acclimate.adaptation.errors import DataError
 
 __all__ = ["alternate_stretches"]
 

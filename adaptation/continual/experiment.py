@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from adaptation.continual.accuracy_matrix import AccuracyMatrix
-from adaptation.continual.delayed_labels import arrivals, labelled_rows
-from adaptation.continual.learner import Arrived, Learner
-from adaptation.method import State
+from acclimate.adaptation.continual.accuracy_matrix import AccuracyMatrix
+from acclimate.adaptation.continual.delayed_labels import arrivals, labelled_rows
+from acclimate.adaptation.continual.learner import Arrived, Learner
+from acclimate.adaptation.method import State
 
 __all__ = ["Domain", "Feedback", "Outcome", "accuracy", "run"]
 

@@ -7,13 +7,14 @@
 A way of learning is a sum of parts, such as ``ftp+er``; each part is one idea, in a file of its own:
 
     naive             AdamW on the labels that came last, and nothing else
-    ftp, spd, tpgm    the step ends near the anchor (`adaptation.projection`); ``ftp-warm`` and ``ftp-relative`` are
-                      FTP with a first step taken whole, and with that and radii that move by a tenth of the deviation
+    ftp, spd, tpgm    the step ends near the anchor (`acclimate.adaptation.projection`); ``ftp-warm`` and
+                      ``ftp-relative`` are FTP with a first step taken whole, and with that and radii that move by a
+                      tenth of the deviation
     l2sp, ewc         leaving it has a price
     lwf               answers should stay the source's: on its own windows with ``er`` or ``iwms``, on all without
     er, agem          old windows: half of every batch, or a veto
     iwms              as er, but of what is remembered that which is like the newest windows without labels
-    adapters          gamma, beta and head of each device are its own (`adaptation.continual.adapters`)
+    adapters          gamma, beta and head of each device are its own (`acclimate.adaptation.continual.adapters`)
 
     (1) labels are gathered until `least` are there, or the caller asks for an update
     (2) `steps` steps: a batch of the last `recent` labels of the devices that labels came from; with ``er`` and
@@ -23,9 +24,9 @@ A way of learning is a sum of parts, such as ``ftp+er``; each part is one idea, 
 
 (2), (3), (4) because labels come a few at a time and one class after another: statistics of such a batch are those of
 the class, and a device's adapters, or a batch of eight labels over and over, would soon know nothing else. Weights,
-gamma and beta move. Memory (`adaptation.state.reservoir`) is even over pairs of class and device.
+gamma and beta move. Memory (`acclimate.adaptation.state.reservoir`) is even over pairs of class and device.
 
-State is a flat mapping of named tensors, as in `adaptation.method`: it saves with safetensors and goes on bit
+State is a flat mapping of named tensors, as in `acclimate.adaptation.method`: it saves with safetensors and goes on bit
 for bit. Everything random comes from a generator in it.
 """
 
@@ -37,22 +38,22 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from adaptation.continual.adapters import adapted, adapter_names, personal_logits, with_devices
-from adaptation.continual.labelled import Labelled, joined
-from adaptation.continual.penalties import agem, ewc, fisher, lwf
-from adaptation.continual.settings import FTP_OPTIONS, LearnerSettings, parse_method
-from adaptation.continual.similarity import alike
-from adaptation.errors import ConfigError
-from adaptation.method import State
-from adaptation.model.network import Network
-from adaptation.projection.ftp import AdamFTP
-from adaptation.projection.l2sp import l2_sp
-from adaptation.projection.spd import AdamSPD
-from adaptation.projection.tpgm import TPGM
-from adaptation.state.optimizer_state import kept, restore
-from adaptation.state.optimizers import all_finite, gradients_of
-from adaptation.state.random_state import random_start, resumed
-from adaptation.state.reservoir import offer, start_reservoir
+from acclimate.adaptation.continual.adapters import adapted, adapter_names, personal_logits, with_devices
+from acclimate.adaptation.continual.labelled import Labelled, joined
+from acclimate.adaptation.continual.penalties import agem, ewc, fisher, lwf
+from acclimate.adaptation.continual.settings import FTP_OPTIONS, LearnerSettings, parse_method
+from acclimate.adaptation.continual.similarity import alike
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.method import State
+from acclimate.adaptation.model.network import Network
+from acclimate.adaptation.projection.ftp import AdamFTP
+from acclimate.adaptation.projection.l2sp import l2_sp
+from acclimate.adaptation.projection.spd import AdamSPD
+from acclimate.adaptation.projection.tpgm import TPGM
+from acclimate.adaptation.state.optimizer_state import kept, restore
+from acclimate.adaptation.state.optimizers import all_finite, gradients_of
+from acclimate.adaptation.state.random_state import random_start, resumed
+from acclimate.adaptation.state.reservoir import offer, start_reservoir
 
 __all__ = ["Arrived", "Learner", "Report"]
 

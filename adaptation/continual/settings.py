@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from adaptation.errors import ConfigError
+from acclimate.adaptation.errors import ConfigError
 
 __all__ = ["FTP_OPTIONS", "PARTS", "LearnerSettings", "parse_method"]
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from adaptation.model.network import Network
+from acclimate.adaptation.model.network import Network
 
 __all__ = ["alike"]
 

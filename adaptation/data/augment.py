@@ -10,7 +10,7 @@ Drawn anew for every window of every batch, at strength s, in source standard de
 
 in the order rotation, gain, offset, noise: mounting, then sensitivity, then electronics. A share of the windows stays
 as recorded, so that the network keeps what an unshifted device shows. The four are kinds of the tuning half of
-`adaptation.data.corruptions`; kinds of its evaluation half are never trained on.
+`acclimate.adaptation.data.corruptions`; kinds of its evaluation half are never trained on.
 
 Sizes 0.3, 0.5, 0.15 are those of the evaluation this design rests on; they were not tuned. RECONSTRUCTED: the scaling
 of all sizes by one strength, the angle's bound, and the order. Rotation turns what is left after scaling, that is
@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from adaptation.errors import ConfigError
+from acclimate.adaptation.errors import ConfigError
 
 __all__ = ["AUGMENTATIONS", "Augmentation", "augment", "parse_augmentation"]
 

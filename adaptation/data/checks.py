@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from adaptation.data.dataset import Split
-from adaptation.data.selectors import Selector, summarise_values
-from adaptation.errors import ConfigError, DataError
+from acclimate.adaptation.data.dataset import Split
+from acclimate.adaptation.data.selectors import Selector, summarise_values
+from acclimate.adaptation.errors import ConfigError, DataError
 
 __all__ = [
     "check_channels",

@@ -1,4 +1,5 @@
-"""The sensor corruptions, each a change of a signal; `adaptation.data.corruptions` names, seeds and mixes them.
+"""The sensor corruptions, each a change of a signal; `acclimate.adaptation.data.corruptions` names, seeds and mixes
+them.
 
 Every function takes raw windows x of shape (n, C, L) in float64, a `size` in the unit of its kind and a `Place`, and
 returns new windows. s is the source's standard deviation of a channel, c what the channel reads at zero input, d a

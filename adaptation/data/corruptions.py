@@ -23,9 +23,9 @@ import numpy as np
 from numpy.random import Generator, Philox, SeedSequence
 from numpy.typing import NDArray
 
-from adaptation.data import corruption_kinds as kinds
-from adaptation.data.corruption_kinds import Apply, Float64, Place
-from adaptation.errors import ConfigError
+from acclimate.adaptation.data import corruption_kinds as kinds
+from acclimate.adaptation.data.corruption_kinds import Apply, Float64, Place
+from acclimate.adaptation.errors import ConfigError
 
 __all__ = [
     "CORRUPTIONS",
@@ -51,7 +51,7 @@ class Kind:
     """One kind of corruption.
 
     Attributes:
-        apply: The change; see `adaptation.data.corruption_kinds`.
+        apply: The change; see `acclimate.adaptation.data.corruption_kinds`.
         sizes: Size at severities 1 to 5.
         unit: The unit of the sizes.
         tuning: Whether it is in the half for tuning.

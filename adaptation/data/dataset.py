@@ -57,7 +57,7 @@ class Dataset:
         group_key: The key whose values name the groups.
         sampling_rate_hz: The sampling rate of the windows, where it is known.
         selection: The options that made the selection, for manifests and reports.
-        unsafe_augmentations: Changes of a window that the task forbids, see `adaptation.alignment.views`.
+        unsafe_augmentations: Changes of a window that the task forbids, see `acclimate.adaptation.alignment.views`.
     """
 
     name: str

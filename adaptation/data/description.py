@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from adaptation.errors import DataError
+from acclimate.adaptation.errors import DataError
 
 __all__ = ["channel_names", "class_names", "read_description", "sampling_rate_hz", "unsafe_augmentations"]
 
@@ -74,7 +74,7 @@ def sampling_rate_hz(described: dict[str, Any]) -> float | None:
 
 
 def unsafe_augmentations(described: dict[str, Any]) -> tuple[str, ...]:
-    """Name the changes of a window that the task forbids, see `adaptation.alignment.views`.
+    """Name the changes of a window that the task forbids, see `acclimate.adaptation.alignment.views`.
 
     >>> unsafe_augmentations({"unsafe_augmentations": ["gain"]}), unsafe_augmentations({})
     (('gain',), ())

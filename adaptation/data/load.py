@@ -18,7 +18,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from adaptation.data.checks import (
+from acclimate.adaptation.data.checks import (
     check_channels,
     check_key,
     check_label_range,
@@ -30,17 +30,17 @@ from adaptation.data.checks import (
     refuse_single_rows,
     refuse_ties,
 )
-from adaptation.data.dataset import Dataset, Split, Transform
-from adaptation.data.description import (
+from acclimate.adaptation.data.dataset import Dataset, Split, Transform
+from acclimate.adaptation.data.description import (
     channel_names,
     class_names,
     read_description,
     sampling_rate_hz,
     unsafe_augmentations,
 )
-from adaptation.data.npz_file import array_names, read_arrays
-from adaptation.data.selectors import Selector, match_rows, parse_selector
-from adaptation.errors import ConfigError, DataError
+from acclimate.adaptation.data.npz_file import array_names, read_arrays
+from acclimate.adaptation.data.selectors import Selector, match_rows, parse_selector
+from acclimate.adaptation.errors import ConfigError, DataError
 
 __all__ = ["load", "load_labelled"]
 
@@ -63,7 +63,7 @@ def load(
         path: File with ``X`` of shape (n, channels, length), or (n, features), which becomes (n, features, 1); a JSON
             file beside it may give ``channels``, ``class_names`` (or ``<label>_names``), ``sampling_rate`` and
             ``unsafe_augmentations``.
-        source: Selector of the rows to train on, see `adaptation.data.selectors`.
+        source: Selector of the rows to train on, see `acclimate.adaptation.data.selectors`.
         target: Selector of the rows to stream.
         label: Integer array with the classes; the source must hold each of 0..K-1, -1 leaves a row out.
         group: Key whose values are the devices; the first key of ``target``, else of ``source``, when not given.

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from adaptation.errors import ConfigError, DataError
+from acclimate.adaptation.errors import ConfigError, DataError
 
 __all__ = ["MAX_ARRAY_BYTES", "array_names", "read_arrays"]
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from adaptation.errors import ConfigError
+from acclimate.adaptation.errors import ConfigError
 
 __all__ = ["Condition", "Item", "Selector", "match_rows", "parse_integers", "parse_selector", "summarise_values"]
 

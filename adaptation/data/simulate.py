@@ -28,8 +28,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from adaptation.data.dataset import Dataset, Split
-from adaptation.errors import ConfigError
+from acclimate.adaptation.data.dataset import Dataset, Split
+from acclimate.adaptation.errors import ConfigError
 
 __all__ = ["CONDITIONS", "DOMINANT_SHIFTS", "DeviceShift", "FleetPlan", "device_shifts", "simulate_fleet"]
 

@@ -21,7 +21,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from adaptation.errors import ConfigError, DataError
+from acclimate.adaptation.errors import ConfigError, DataError
 
 __all__ = ["Adwin", "AdwinState", "Change", "from_numbers", "to_numbers"]
 

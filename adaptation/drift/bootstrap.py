@@ -26,8 +26,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from adaptation.drift.cusum import Cusum, ScoreReference
-from adaptation.errors import ConfigError, DataError
+from acclimate.adaptation.drift.cusum import Cusum, ScoreReference
+from acclimate.adaptation.errors import ConfigError, DataError
 
 __all__ = ["BLOCK", "fit_threshold", "resample", "residuals_of"]
 

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from adaptation.errors import ConfigError, DataError
+from acclimate.adaptation.errors import ConfigError, DataError
 
 __all__ = ["Cusum", "CusumState", "ScoreReference", "Seen", "fit_scores"]
 

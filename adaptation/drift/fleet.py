@@ -28,7 +28,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from adaptation.errors import ConfigError, DataError
+from acclimate.adaptation.errors import ConfigError, DataError
 
 __all__ = ["FleetShift", "decompose", "e_from_p", "flag_by_e", "flag_by_p", "p_values"]
 

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from adaptation.drift.sample_size import effective_size
-from adaptation.errors import ConfigError, DataError
+from acclimate.adaptation.drift.sample_size import effective_size
+from acclimate.adaptation.errors import ConfigError, DataError
 
 __all__ = ["FeatureReference", "batch_distance", "fit_features", "ledoit_wolf", "log_scores", "window_distances"]
 

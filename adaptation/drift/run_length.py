@@ -11,9 +11,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from adaptation.drift.bootstrap import BLOCK, resample, residuals_of
-from adaptation.drift.cusum import Cusum
-from adaptation.errors import ConfigError
+from acclimate.adaptation.drift.bootstrap import BLOCK, resample, residuals_of
+from acclimate.adaptation.drift.cusum import Cusum
+from acclimate.adaptation.errors import ConfigError
 
 __all__ = ["FalseAlarms", "StepUnit", "detection_delays", "false_alarms"]
 

@@ -1,6 +1,6 @@
 """The number of independent windows that a run of dependent ones is worth."""
 
-from adaptation.errors import ConfigError, DataError
+from acclimate.adaptation.errors import ConfigError, DataError
 
 __all__ = ["effective_size"]
 

@@ -1,8 +1,8 @@
 """Run a model on ONNX Runtime and numpy alone: the hot path of worker and device.
 
 A window's output must not depend on the windows beside it, bit for bit, because an output is identified by what it
-depends on. One thread and the operations chosen in `adaptation.engine.export` give that; `Engine.self_test` checks it
-on the machine at hand and falls back to one window at a time where it does not hold.
+depends on. One thread and the operations chosen in `acclimate.adaptation.engine.export` give that; `Engine.self_test`
+checks it on the machine at hand and falls back to one window at a time where it does not hold.
 """
 
 import platform
@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from adaptation.errors import ContractError, DataError
-from adaptation.lean.lean_settings import LeanSettings
-from adaptation.model.spec import NetworkSpec
+from acclimate.adaptation.errors import ContractError, DataError
+from acclimate.adaptation.lean.lean_settings import LeanSettings
+from acclimate.adaptation.model.spec import NetworkSpec
 
 __all__ = [
     "ADAPTED_OUTPUTS",
@@ -63,9 +63,9 @@ class Outputs:
 
     Args:
         source_probabilities, adapted_probabilities: (n, K).
-        shift_mean, shift_variance: (n, layers), calibrated per layer; see `adaptation.lean.shift`.
+        shift_mean, shift_variance: (n, layers), calibrated per layer; see `acclimate.adaptation.lean.shift`.
         mean_part, variance_part, magnitude: (n,), calibrated; the magnitude is the larger part.
-        distance, gain: (n, layers), d and a of `adaptation.lean.leantta`; 0 where a layer is off.
+        distance, gain: (n, layers), d and a of `acclimate.adaptation.lean.leantta`; 0 where a layer is off.
     """
 
     source_probabilities: FloatArray
@@ -129,7 +129,7 @@ class Engine:
     """One model, ready to run in one thread.
 
     Args:
-        source_graph, adapted_graph: ONNX files as `adaptation.engine.export` writes them.
+        source_graph, adapted_graph: ONNX files as `acclimate.adaptation.engine.export` writes them.
         parameters: The adapted graph's parameters with first axis 1, see `engine_parameters`.
         settings: The settings these parameters came from.
         chunk: Most windows in one call of ONNX Runtime; results do not depend on it.

@@ -13,11 +13,11 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from adaptation.engine.engine import ADAPTED_OUTPUTS, SOURCE_OUTPUTS, parameter_shapes
-from adaptation.engine.onnx_graph import Axes, Graph
-from adaptation.lean.lean_settings import LeanSettings
-from adaptation.lean.shift_calibration import ShiftCalibration
-from adaptation.model.spec import BATCH_NORM_EPS, SCALED_LIMIT, NetworkSpec
+from acclimate.adaptation.engine.engine import ADAPTED_OUTPUTS, SOURCE_OUTPUTS, parameter_shapes
+from acclimate.adaptation.engine.onnx_graph import Axes, Graph
+from acclimate.adaptation.lean.lean_settings import LeanSettings
+from acclimate.adaptation.lean.shift_calibration import ShiftCalibration
+from acclimate.adaptation.model.spec import BATCH_NORM_EPS, SCALED_LIMIT, NetworkSpec
 
 __all__ = ["export_adapted", "export_source", "feature_map", "scaled_input"]
 
@@ -25,12 +25,13 @@ FloatArray = npt.NDArray[np.float32]
 
 
 def export_source(tensors: Mapping[str, FloatArray], spec: NetworkSpec, calibration: ShiftCalibration) -> bytes:
-    """Return the source graph: ``windows`` (n, C, L) to the outputs `adaptation.engine.engine.SOURCE_OUTPUTS`.
+    """Return the source graph: ``windows`` (n, C, L) to the outputs
+    `acclimate.adaptation.engine.engine.SOURCE_OUTPUTS`.
 
     Args:
-        tensors: State dict as `adaptation.model.nets.to_tensors` gives it.
+        tensors: State dict as `acclimate.adaptation.model.nets.to_tensors` gives it.
         spec: The network.
-        calibration: Constants of the shift magnitude, see `adaptation.lean.shift`.
+        calibration: Constants of the shift magnitude, see `acclimate.adaptation.lean.shift`.
     """
     g = Graph()
     means, variances = [], []
@@ -62,11 +63,13 @@ def export_source(tensors: Mapping[str, FloatArray], spec: NetworkSpec, calibrat
 
 
 def export_adapted(tensors: Mapping[str, FloatArray], spec: NetworkSpec, settings: LeanSettings) -> bytes:
-    """Return the adapted graph: windows and per-window parameters to `adaptation.engine.engine.ADAPTED_OUTPUTS`.
+    """Return the adapted graph: windows and per-window parameters to
+    `acclimate.adaptation.engine.engine.ADAPTED_OUTPUTS`.
 
     Direction and division by channels are part of the graph; tau, lambda, the layer mask, BatchNorm parameters and the
-    head are inputs with first axis n or 1 (see `adaptation.engine.engine.parameter_shapes`), so that windows of devices
-    with different parameters share a batch. Equation numbers are those of `adaptation.lean.leantta`.
+    head are inputs with first axis n or 1 (see `acclimate.adaptation.engine.engine.parameter_shapes`), so that windows
+    of devices with different parameters share a batch. Equation numbers are those of
+    `acclimate.adaptation.lean.leantta`.
     """
     g = Graph()
     distances, gains = [], []

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from adaptation.errors import ConfigError, ContractError
+from acclimate.adaptation.errors import ConfigError, ContractError
 
 __all__ = ["LEAST_BLOCKS", "Change", "block_length", "label_run", "paired_change", "share_interval"]
 

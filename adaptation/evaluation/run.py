@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from adaptation.errors import ConfigError, ContractError
-from adaptation.method import Method, Step, state_bytes
+from acclimate.adaptation.errors import ConfigError, ContractError
+from acclimate.adaptation.method import Method, Step, state_bytes
 
 __all__ = ["Answers", "balanced_rows", "batches", "run_stream"]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from adaptation.errors import ContractError
+from acclimate.adaptation.errors import ContractError
 
 __all__ = ["Scores", "collapsed", "score", "tail_start", "top_share"]
 

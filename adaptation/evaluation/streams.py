@@ -13,9 +13,10 @@ A stream belongs to one device (group) and its one state; only `mixed` gives all
     spike       three bursts at severity 5, together 2 to 5 % of the windows
     recurring   a clean third, a third at severity 3, a clean third again (what was forgotten shows there)
 
-The corruption of the last four is drawn per seed and group from the evaluation half of `adaptation.data.corruptions`
-and its mixtures, which no training, tuning or calibration of this project uses; one group has one fault in all streams
-of a seed. Labels order `skewed` and are handed on for scoring; a method is not given them.
+The corruption of the last four is drawn per seed and group from the evaluation half of
+`acclimate.adaptation.data.corruptions` and its mixtures, which no training, tuning or calibration of this project uses;
+one group has one fault in all streams of a seed. Labels order `skewed` and are handed on for scoring; a method is not
+given them.
 """
 
 import zlib
@@ -26,9 +27,9 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from adaptation.data.corruptions import EVALUATION, EVALUATION_MIXTURES, applicable, corrupt
-from adaptation.data.dataset import Split
-from adaptation.errors import ConfigError
+from acclimate.adaptation.data.corruptions import EVALUATION, EVALUATION_MIXTURES, applicable, corrupt
+from acclimate.adaptation.data.dataset import Split
+from acclimate.adaptation.errors import ConfigError
 
 __all__ = ["CORRUPTED", "SEVERITIES", "STREAMS", "Stream", "every", "make_stream", "stream_members"]
 
@@ -99,7 +100,7 @@ def make_stream(
         groups: Devices in the stream, as `stream_members` gives them.
         kind: One of `STREAMS`.
         seed: The seed of order and corruption, together with the group's name.
-        centre, scale: (C,) of the source's raw values, see `adaptation.data.corruptions.centre_and_scale`.
+        centre, scale: (C,) of the source's raw values, see `acclimate.adaptation.data.corruptions.centre_and_scale`.
         severity: Above 0 to 5, instead of the stream's own (`SEVERITIES`); without effect on uncorrupted streams.
 
     Raises:

@@ -24,10 +24,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adaptation.model.groups import group_statistics
-from adaptation.model.losses import entropies
-from adaptation.model.network import Layer, Network, Normalise, Pass
-from adaptation.model.robust import spread_rows
+from acclimate.adaptation.model.groups import group_statistics
+from acclimate.adaptation.model.losses import entropies
+from acclimate.adaptation.model.network import Layer, Network, Normalise, Pass
+from acclimate.adaptation.model.robust import spread_rows
 
 __all__ = [
     "Seen",
@@ -139,7 +139,7 @@ def _pass(network: Network, windows: Tensor, affine: Mapping[str, Tensor], group
 
 
 def batch_distance(seen: Seen) -> tuple[Tensor, Tensor]:
-    """Return mean part and variance part of `adaptation.generators.valid_range`, (groups,) each."""
+    """Return mean part and variance part of `acclimate.adaptation.generators.valid_range`, (groups,) each."""
     mean = torch.stack([part.square().mean(dim=1) for part in seen.means]).mean(dim=0)
     variance = torch.stack([part.log().square().mean(dim=1) for part in seen.variances]).mean(dim=0)
     return mean, variance

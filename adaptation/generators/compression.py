@@ -13,7 +13,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from adaptation.generators.generator import Generator
+from acclimate.adaptation.generators.generator import Generator
 
 __all__ = ["PRECISIONS", "Precision", "compressed", "stored_bytes"]
 
@@ -31,8 +31,8 @@ def stored_bytes(generator: Generator, precision: Precision) -> int:
     """Return how many bytes its weights take.
 
     >>> import torch
-    >>> from adaptation.generators.mgg import MggSettings
-    >>> from adaptation.generators.valid_range import ValidRange
+    >>> from acclimate.adaptation.generators.mgg import MggSettings
+    >>> from acclimate.adaptation.generators.valid_range import ValidRange
     >>> small = Generator(MggSettings(), {"w": torch.zeros(3, 4), "b": torch.zeros(3)}, ValidRange(1.0, 1.0))
     >>> [stored_bytes(small, precision) for precision in ("fp32", "fp16", "int8")]
     [60, 30, 30]

@@ -1,8 +1,8 @@
 """Run a generator on ONNX Runtime and numpy alone: on devices and in adapter agents, without torch.
 
-An engine does what `adaptation.methods.affine_descent` and `adaptation.methods.generalizeformer` do with batches of
-enough windows, by the graphs of `adaptation.generators.export_gradient`, `.export_mgg` and `.export_generalizeformer`.
-The caller leaves out windows that no working sensor sends.
+An engine does what `acclimate.adaptation.methods.affine_descent` and `acclimate.adaptation.methods.generalizeformer` do
+with batches of enough windows, by the graphs of `acclimate.adaptation.generators.export_gradient`, `.export_mgg` and
+`.export_generalizeformer`. The caller leaves out windows that no working sensor sends.
 """
 
 import math
@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from adaptation.errors import ContractError, DataError
-from adaptation.generators.valid_range import LEAST_WINDOWS, ValidRange
+from acclimate.adaptation.errors import ContractError, DataError
+from acclimate.adaptation.generators.valid_range import LEAST_WINDOWS, ValidRange
 
 __all__ = [
     "GeneralizeFormerEngine",

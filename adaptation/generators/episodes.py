@@ -18,10 +18,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adaptation.data.corruptions import TUNING, TUNING_MIXTURES, applicable, centre_and_scale, corrupt
-from adaptation.errors import DataError
-from adaptation.model.robust import spread_rows
-from adaptation.model.train import hold_out
+from acclimate.adaptation.data.corruptions import TUNING, TUNING_MIXTURES, applicable, centre_and_scale, corrupt
+from acclimate.adaptation.errors import DataError
+from acclimate.adaptation.model.robust import spread_rows
+from acclimate.adaptation.model.train import hold_out
 
 __all__ = ["CLEAN_SHARE", "STRETCHES", "Episodes", "Recordings", "part_groups", "stretches", "unshifted_streams"]
 

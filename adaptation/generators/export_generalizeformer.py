@@ -1,13 +1,13 @@
-"""GeneralizeFormer as an ONNX graph, equations as in `adaptation.generators.generalizeformer`."""
+"""GeneralizeFormer as an ONNX graph, equations as in `acclimate.adaptation.generators.generalizeformer`."""
 
 from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
 
-from adaptation.engine.onnx_graph import Axes, Graph
-from adaptation.generators.generalizeformer import GeneralizeFormer
-from adaptation.model.spec import NetworkSpec
+from acclimate.adaptation.engine.onnx_graph import Axes, Graph
+from acclimate.adaptation.generators.generalizeformer import GeneralizeFormer
+from acclimate.adaptation.model.spec import NetworkSpec
 
 __all__ = ["export_generalizeformer"]
 

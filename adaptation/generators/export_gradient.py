@@ -1,8 +1,8 @@
 """A pass and its gradient as an ONNX graph, so that a generator can run on a device without torch.
 
 ONNX has no operator for a gradient: the way back through the compact networks is written out, equations as in
-`adaptation.generators.affine_gradient`. A batch is the unit here, so unlike in `adaptation.engine.export` nothing has
-to be the same bit by bit in another batch.
+`acclimate.adaptation.generators.affine_gradient`. A batch is the unit here, so unlike in
+`acclimate.adaptation.engine.export` nothing has to be the same bit by bit in another batch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from adaptation.engine.export import feature_map, scaled_input
-from adaptation.engine.onnx_graph import Axes, Graph
-from adaptation.model.spec import BATCH_NORM_EPS, NetworkSpec
+from acclimate.adaptation.engine.export import feature_map, scaled_input
+from acclimate.adaptation.engine.onnx_graph import Axes, Graph
+from acclimate.adaptation.model.spec import BATCH_NORM_EPS, NetworkSpec
 
 __all__ = ["export_gradient"]
 
@@ -43,7 +43,7 @@ def export_gradient(tensors: Arrays, spec: NetworkSpec, features: Arrays, weight
     ``variance_part`` of the valid range.
 
     Args:
-        tensors: State dict as `adaptation.model.nets.to_tensors` gives it.
+        tensors: State dict as `acclimate.adaptation.model.nets.to_tensors` gives it.
         spec: The network.
         features: ``mean`` and ``std`` (D,) of source activations; see `SourceFeatures`.
         weight: w of (3), from 0.

@@ -1,12 +1,12 @@
-"""One step of MGG as an ONNX graph, equations as in `adaptation.generators.mgg`."""
+"""One step of MGG as an ONNX graph, equations as in `acclimate.adaptation.generators.mgg`."""
 
 from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
 
-from adaptation.engine.onnx_graph import Axes, Graph
-from adaptation.generators.mgg import BETA1, BETA2, HIDDEN, LSTM_HIDDEN, MOMENT_EPS, NORM_EPS, Mgg
+from acclimate.adaptation.engine.onnx_graph import Axes, Graph
+from acclimate.adaptation.generators.mgg import BETA1, BETA2, HIDDEN, LSTM_HIDDEN, MOMENT_EPS, NORM_EPS, Mgg
 
 __all__ = ["export_mgg"]
 

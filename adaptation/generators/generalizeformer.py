@@ -27,10 +27,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from adaptation.errors import ConfigError, NotAdaptable
-from adaptation.generators.affine_gradient import Seen, SourceFeatures
-from adaptation.generators.valid_range import LEAST_WINDOWS
-from adaptation.model.network import Network
+from acclimate.adaptation.errors import ConfigError, NotAdaptable
+from acclimate.adaptation.generators.affine_gradient import Seen, SourceFeatures
+from acclimate.adaptation.generators.valid_range import LEAST_WINDOWS
+from acclimate.adaptation.model.network import Network
 
 __all__ = [
     "GeneralizeFormer",

@@ -9,10 +9,10 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from adaptation.errors import ContractError
-from adaptation.generators.generalizeformer import GeneralizeFormer, GeneralizeFormerSettings
-from adaptation.generators.mgg import Mgg, MggSettings
-from adaptation.generators.valid_range import ValidRange
+from acclimate.adaptation.errors import ContractError
+from acclimate.adaptation.generators.generalizeformer import GeneralizeFormer, GeneralizeFormerSettings
+from acclimate.adaptation.generators.mgg import Mgg, MggSettings
+from acclimate.adaptation.generators.valid_range import ValidRange
 
 __all__ = ["VARIANTS", "Generator", "Settings"]
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from adaptation.errors import ConfigError, DataError
-from adaptation.generators.affine_gradient import source_features
-from adaptation.generators.episodes import Episodes, Recordings, part_groups, unshifted_streams
-from adaptation.model.network import Network
-from adaptation.state.optimizers import adam_step, all_finite
+from acclimate.adaptation.errors import ConfigError, DataError
+from acclimate.adaptation.generators.affine_gradient import source_features
+from acclimate.adaptation.generators.episodes import Episodes, Recordings, part_groups, unshifted_streams
+from acclimate.adaptation.model.network import Network
+from acclimate.adaptation.state.optimizers import adam_step, all_finite
 
 __all__ = ["ALONE", "CHECK_WINDOWS", "Check", "Judged", "MetaState", "MetaTask", "Share", "cosine", "state_part"]
 

@@ -1,9 +1,9 @@
 """Meta-training: teach a generator on shifted, labelled source windows; stop by groups of the source held out.
 
-An update draws episodes, lets the generator act, and asks for right answers: `adaptation.generators.meta_train_mgg`,
-`adaptation.generators.meta_train_generalizeformer`. Every so many updates the generator is judged on fixed episodes of
-the held-out groups, by cross-entropy; the best weights are kept, and training ends when they have not changed for a
-while. Targets are never seen.
+An update draws episodes, lets the generator act, and asks for right answers:
+`acclimate.adaptation.generators.meta_train_mgg`, `acclimate.adaptation.generators.meta_train_generalizeformer`. Every
+so many updates the generator is judged on fixed episodes of the held-out groups, by cross-entropy; the best weights are
+kept, and training ends when they have not changed for a while. Targets are never seen.
 
 All that a run knows is a flat mapping of tensors (`MetaState`), so that a killed run goes on from its last checkpoint
 to the same result, bit for bit on one machine. Several processes share the episodes of each update and the mean of
@@ -17,15 +17,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from adaptation.errors import ConfigError, DataError
-from adaptation.generators.episodes import Recordings
-from adaptation.generators.generator import Generator, Settings
-from adaptation.generators.meta_task import ALONE, Check, MetaState, MetaTask, Share, state_part
-from adaptation.generators.meta_train_generalizeformer import GeneralizeFormerTraining
-from adaptation.generators.meta_train_mgg import MggTraining
-from adaptation.generators.mgg import MggSettings
-from adaptation.generators.valid_range import ValidRange
-from adaptation.state.optimizers import adam_start
+from acclimate.adaptation.errors import ConfigError, DataError
+from acclimate.adaptation.generators.episodes import Recordings
+from acclimate.adaptation.generators.generator import Generator, Settings
+from acclimate.adaptation.generators.meta_task import ALONE, Check, MetaState, MetaTask, Share, state_part
+from acclimate.adaptation.generators.meta_train_generalizeformer import GeneralizeFormerTraining
+from acclimate.adaptation.generators.meta_train_mgg import MggTraining
+from acclimate.adaptation.generators.mgg import MggSettings
+from acclimate.adaptation.generators.valid_range import ValidRange
+from acclimate.adaptation.state.optimizers import adam_start
 
 __all__ = ["ALONE", "Check", "MetaState", "MetaTrained", "Share", "default_updates", "meta_train", "start_state"]
 

@@ -13,15 +13,23 @@ or by fifths less, until it costs at most half a point of accuracy there. RECONS
 import torch
 from torch import Tensor, nn
 
-from adaptation.generators.affine_gradient import affine_gradient, batch_distance, logits_with
-from adaptation.generators.generalizeformer import (
+from acclimate.adaptation.generators.affine_gradient import affine_gradient, batch_distance, logits_with
+from acclimate.adaptation.generators.generalizeformer import (
     GeneralizeFormer,
     GeneralizeFormerSettings,
     generated_tensors,
     named,
     tokens_of,
 )
-from adaptation.generators.meta_task import CHECK_WINDOWS, Check, Judged, MetaState, MetaTask, cosine, state_part
+from acclimate.adaptation.generators.meta_task import (
+    CHECK_WINDOWS,
+    Check,
+    Judged,
+    MetaState,
+    MetaTask,
+    cosine,
+    state_part,
+)
 
 __all__ = ["GeneralizeFormerTraining"]
 

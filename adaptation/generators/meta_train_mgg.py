@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from adaptation.generators.affine_gradient import (
+from acclimate.adaptation.generators.affine_gradient import (
     affine_gradient,
     batch_distance,
     discrepancy_weight,
@@ -22,8 +22,8 @@ from adaptation.generators.affine_gradient import (
     loss_without_labels,
     split,
 )
-from adaptation.generators.meta_task import CHECK_WINDOWS, Check, MetaState, MetaTask, cosine, state_part
-from adaptation.generators.mgg import Mgg, MggSettings, moments_start, moments_step
+from acclimate.adaptation.generators.meta_task import CHECK_WINDOWS, Check, MetaState, MetaTask, cosine, state_part
+from acclimate.adaptation.generators.mgg import Mgg, MggSettings, moments_start, moments_step
 
 __all__ = ["MggTraining"]
 

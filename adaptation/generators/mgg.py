@@ -33,7 +33,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from adaptation.errors import ConfigError
+from acclimate.adaptation.errors import ConfigError
 
 __all__ = [
     "BETA1",

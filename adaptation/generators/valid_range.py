@@ -13,7 +13,7 @@ is not finite lies outside every range.
 import math
 from dataclasses import dataclass
 
-from adaptation.errors import ConfigError
+from acclimate.adaptation.errors import ConfigError
 
 __all__ = ["LEAST_WINDOWS", "ValidRange"]
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from adaptation.errors import ConfigError
-from adaptation.method import SourceContext
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.method import SourceContext
 
 __all__ = ["CanaryCheck", "CanarySet", "check_canary", "choose_canary"]
 

@@ -40,8 +40,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from adaptation.errors import ConfigError, DataError
-from adaptation.method import State
+from acclimate.adaptation.errors import ConfigError, DataError
+from acclimate.adaptation.method import State
 
 __all__ = ["Diversity", "DiversityGuard", "DiversityLimits"]
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from adaptation.errors import ConfigError
-from adaptation.method import SourceContext
-from adaptation.model.spec import SCALED_LIMIT
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.method import SourceContext
+from acclimate.adaptation.model.spec import SCALED_LIMIT
 
 __all__ = ["REASONS", "InputSanity", "Sanity"]
 

@@ -12,7 +12,7 @@ The jitter and its default are RECONSTRUCTED. The count lives in the device's st
 
 import hashlib
 
-from adaptation.errors import ConfigError
+from acclimate.adaptation.errors import ConfigError
 
 __all__ = ["RESET_JITTER", "RESET_PERIOD", "device_period", "reset_due"]
 

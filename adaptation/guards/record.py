@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from adaptation.errors import ConfigError
-from adaptation.guards.diversity import Diversity, DiversityLimits
-from adaptation.guards.periodic_reset import RESET_JITTER, RESET_PERIOD
-from adaptation.guards.reliability import RELIABLE_SHARE
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.guards.diversity import Diversity, DiversityLimits
+from acclimate.adaptation.guards.periodic_reset import RESET_JITTER, RESET_PERIOD
+from acclimate.adaptation.guards.reliability import RELIABLE_SHARE
 
 __all__ = ["Action", "GuardSettings", "Record"]
 

@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from adaptation.errors import ConfigError
+from acclimate.adaptation.errors import ConfigError
 
 __all__ = ["RELIABLE_SHARE", "reliable"]
 

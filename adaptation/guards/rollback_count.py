@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from adaptation.guards.record import GuardSettings
-from adaptation.method import State
+from acclimate.adaptation.guards.record import GuardSettings
+from acclimate.adaptation.method import State
 
 __all__ = ["RollbackCount"]
 

@@ -30,16 +30,16 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from adaptation.errors import ConfigError
-from adaptation.guards.canary import check_canary, choose_canary
-from adaptation.guards.diversity import Diversity, DiversityGuard
-from adaptation.guards.input_sanity import REASONS, InputSanity
-from adaptation.guards.periodic_reset import device_period, reset_due
-from adaptation.guards.record import Action, GuardSettings, Record
-from adaptation.guards.reliability import reliable
-from adaptation.guards.rollback_count import RollbackCount
-from adaptation.method import Method, SourceContext, State, Step
-from adaptation.model.network import Network
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.guards.canary import check_canary, choose_canary
+from acclimate.adaptation.guards.diversity import Diversity, DiversityGuard
+from acclimate.adaptation.guards.input_sanity import REASONS, InputSanity
+from acclimate.adaptation.guards.periodic_reset import device_period, reset_due
+from acclimate.adaptation.guards.record import Action, GuardSettings, Record
+from acclimate.adaptation.guards.reliability import reliable
+from acclimate.adaptation.guards.rollback_count import RollbackCount
+from acclimate.adaptation.method import Method, SourceContext, State, Step
+from acclimate.adaptation.model.network import Network
 
 __all__ = ["Guarded", "deviation"]
 

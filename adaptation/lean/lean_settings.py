@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from adaptation.errors import ConfigError
+from acclimate.adaptation.errors import ConfigError
 
 __all__ = ["Direction", "LeanSettings"]
 
@@ -19,7 +19,7 @@ class LeanSettings:
         tau: Share of the source statistics that always stays, 0 to 1. Raising it corrects less; 1 is the source model.
         lam: Sharpness lambda, above 0. With ``target_on_large`` raising it corrects less at middling distances.
         direction: ``target_on_large`` (B, default) corrects more the farther a window is from the source,
-            ``source_on_large`` (A) less. See `adaptation.lean.leantta`.
+            ``source_on_large`` (A) less. See `acclimate.adaptation.lean.leantta`.
         layers: One flag per BatchNorm layer in order; False leaves the layer to its source statistics.
         normalize_by_channels: Divide the distance by the number of channels. The plain sum grows with width: at 48
             channels ordinary windows already saturate it, and direction B would correct everything at full strength.

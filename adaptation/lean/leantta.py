@@ -1,7 +1,7 @@
 """LeanTTA: correct the BatchNorm statistics of one forward pass from the window itself; nothing is learned or kept.
 
 After "LeanTTA: A Backpropagation-Free and Stateless Approach to Quantized Test-Time Adaptation on Edge Devices",
-arXiv 2503.15889. This is the reference in torch; `adaptation.engine.export` writes the same as an ONNX graph.
+arXiv 2503.15889. This is the reference in torch; `acclimate.adaptation.engine.export` writes the same as an ONNX graph.
 
 Notation: n windows, C channels, T samples at the layer; mu_s, var_s frozen source statistics of one BatchNorm layer.
 Per window and adapted layer, in forward order:
@@ -34,9 +34,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from adaptation.errors import ConfigError
-from adaptation.lean.lean_settings import Direction, LeanSettings
-from adaptation.model.batch_norms import at_batch_norms, batch_norms, source_statistics
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.lean.lean_settings import Direction, LeanSettings
+from acclimate.adaptation.model.batch_norms import at_batch_norms, batch_norms, source_statistics
 
 __all__ = ["LeanResult", "adapt_batch", "lean_batch_norm", "window_statistics"]
 

@@ -23,12 +23,12 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from adaptation.errors import DataError
-from adaptation.lean.leantta import window_statistics
-from adaptation.lean.shift_calibration import ShiftCalibration
-from adaptation.model.batch_norms import at_batch_norms, batch_norms, source_statistics
-from adaptation.model.nets import Classifier
-from adaptation.model.train import Trained
+from acclimate.adaptation.errors import DataError
+from acclimate.adaptation.lean.leantta import window_statistics
+from acclimate.adaptation.lean.shift_calibration import ShiftCalibration
+from acclimate.adaptation.model.batch_norms import at_batch_norms, batch_norms, source_statistics
+from acclimate.adaptation.model.nets import Classifier
+from acclimate.adaptation.model.train import Trained
 
 __all__ = ["ShiftMeasure", "calibrate", "calibrate_trained", "measure"]
 

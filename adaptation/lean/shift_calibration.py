@@ -1,6 +1,6 @@
 """Constants of the shift magnitude, kept with a model.
 
-They stand apart from `adaptation.lean.shift` so that reading them needs no torch.
+They stand apart from `acclimate.adaptation.lean.shift` so that reading them needs no torch.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ __all__ = ["ShiftCalibration"]
 
 @dataclass(frozen=True)
 class ShiftCalibration:
-    """Hold what `adaptation.lean.shift.calibrate` measured on the source; all arrays float32.
+    """Hold what `acclimate.adaptation.lean.shift.calibrate` measured on the source; all arrays float32.
 
     Args:
         log_variance_mean: Per layer (C,), mean of log(var_t + eps) over training windows.

@@ -23,16 +23,16 @@ only pull logits together, so the prototypes learn and the network does not.
 import torch
 from torch import Tensor, nn
 
-from adaptation.data.sensor_augmentations import magnitude_warp
-from adaptation.errors import ConfigError
-from adaptation.method import SourceContext, State, Step, require_adapted
-from adaptation.methods.prototypes import admit, head_supports, prototype_logits
-from adaptation.model.groups import by_group
-from adaptation.model.losses import entropies
-from adaptation.model.network import Network
-from adaptation.model.source_units import SourceUnits
-from adaptation.state.optimizers import adam_start, adam_step, all_finite, gradients_of
-from adaptation.state.random_state import random_start, resumed
+from acclimate.adaptation.data.sensor_augmentations import magnitude_warp
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.method import SourceContext, State, Step, require_adapted
+from acclimate.adaptation.methods.prototypes import admit, head_supports, prototype_logits
+from acclimate.adaptation.model.groups import by_group
+from acclimate.adaptation.model.losses import entropies
+from acclimate.adaptation.model.network import Network
+from acclimate.adaptation.model.source_units import SourceUnits
+from acclimate.adaptation.state.optimizers import adam_start, adam_step, all_finite, gradients_of
+from acclimate.adaptation.state.random_state import random_start, resumed
 
 __all__ = ["Accup", "contrastive_loss"]
 

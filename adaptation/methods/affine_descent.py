@@ -1,7 +1,9 @@
 """Steps of gamma and beta down a loss without labels, by one of three rules: MGG, SGD or Adam.
 
-After MGTTA, Deng et al., AAAI 2025 (see `adaptation.generators.mgg`), with two plain optimizers on the same loss beside
-it: what a learned rule adds can only be told against them. With g of `adaptation.generators.affine_gradient`, (4):
+After MGTTA, Deng et al., AAAI 2025 (see `acclimate.adaptation.generators.mgg`), with two plain optimizers on the same
+loss beside
+it: what a learned rule adds can only be told against them. With g of `acclimate.adaptation.generators.affine_gradient`,
+    (4):
 
     (1) p <- p + rule(g, what the rule remembers),  p = all gamma and beta of the device
     (2) a batch is answered with p from before its step
@@ -9,9 +11,9 @@ it: what a learned rule adds can only be told against them. With g of `adaptatio
 A step needs the statistics of several windows, so smaller batches are gathered until `LEAST_WINDOWS` are there; larger
 ones are one step each, as published. BatchNorm keeps the source's statistics.
 
-Guards, RECONSTRUCTED: windows that no working sensor sends (`adaptation.guards.input_sanity`) get the source's answer
-and leave no trace; a batch beyond the range that MGG met in meta-training is answered by the source and moves nothing,
-and so are the windows after it until a batch lies inside again; a step that is not finite is not taken.
+Guards, RECONSTRUCTED: windows that no working sensor sends (`acclimate.adaptation.guards.input_sanity`) get the
+source's answer and leave no trace; a batch beyond the range that MGG met in meta-training is answered by the source and
+moves nothing, and so are the windows after it until a batch lies inside again; a step that is not finite is not taken.
 """
 
 from collections.abc import Mapping
@@ -20,8 +22,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from adaptation.errors import ConfigError
-from adaptation.generators.affine_gradient import (
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.generators.affine_gradient import (
     Seen,
     affine_gradient,
     batch_distance,
@@ -31,13 +33,13 @@ from adaptation.generators.affine_gradient import (
     source_features,
     split,
 )
-from adaptation.generators.generator import Generator
-from adaptation.generators.mgg import moments_start, moments_step
-from adaptation.generators.valid_range import LEAST_WINDOWS
-from adaptation.guards.input_sanity import InputSanity
-from adaptation.method import SourceContext, State, Step, require_adapted
-from adaptation.model.network import Network
-from adaptation.state.optimizers import adam_start, adam_step, all_finite, sgd_start, sgd_step
+from acclimate.adaptation.generators.generator import Generator
+from acclimate.adaptation.generators.mgg import moments_start, moments_step
+from acclimate.adaptation.generators.valid_range import LEAST_WINDOWS
+from acclimate.adaptation.guards.input_sanity import InputSanity
+from acclimate.adaptation.method import SourceContext, State, Step, require_adapted
+from acclimate.adaptation.model.network import Network
+from acclimate.adaptation.state.optimizers import adam_start, adam_step, all_finite, sgd_start, sgd_step
 
 __all__ = ["AdamRule", "AffineDescent", "MggRule", "Rule", "SgdRule"]
 

@@ -14,10 +14,10 @@ import math
 import torch
 from torch import Tensor
 
-from adaptation.errors import ConfigError
-from adaptation.method import SourceContext, State, Step, require_adapted
-from adaptation.model.moments import normalise_by
-from adaptation.model.network import Layer, Network, batch_statistics
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.method import SourceContext, State, Step, require_adapted
+from acclimate.adaptation.model.moments import normalise_by
+from acclimate.adaptation.model.network import Layer, Network, batch_statistics
 
 __all__ = ["BatchNormPrior"]
 

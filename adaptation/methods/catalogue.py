@@ -13,36 +13,36 @@ import difflib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from adaptation.errors import ConfigError
-from adaptation.generators.generator import VARIANTS, Generator
-from adaptation.generators.mgg import MggSettings
-from adaptation.lean.lean_settings import LeanSettings
-from adaptation.method import Method, SourceContext
-from adaptation.methods.accup import Accup
-from adaptation.methods.affine_descent import AdamRule, AffineDescent, MggRule, SgdRule
-from adaptation.methods.bn import BatchNormPrior
-from adaptation.methods.cotta import Cotta
-from adaptation.methods.cta import Cta
-from adaptation.methods.cum_bn import CumBatchNorm
-from adaptation.methods.eata import Eata
-from adaptation.methods.ema_bn import EmaBatchNorm
-from adaptation.methods.foa import Foa
-from adaptation.methods.generalizeformer import GeneratedBatches
-from adaptation.methods.iabn import Iabn
-from adaptation.methods.lame import Lame
-from adaptation.methods.layer_choice import first_half
-from adaptation.methods.leantta import Leantta, LeanttaHybrid
-from adaptation.methods.oftta import Oftta
-from adaptation.methods.pbrs import Pbrs
-from adaptation.methods.policy import Policy
-from adaptation.methods.prepared import Prepared
-from adaptation.methods.rotta import Rotta
-from adaptation.methods.sar import Sar
-from adaptation.methods.smoothing import Smoothing
-from adaptation.methods.source import Unadapted
-from adaptation.methods.t3a import T3a
-from adaptation.methods.tent import Tent
-from adaptation.model.batch_norms import batch_norms
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.generators.generator import VARIANTS, Generator
+from acclimate.adaptation.generators.mgg import MggSettings
+from acclimate.adaptation.lean.lean_settings import LeanSettings
+from acclimate.adaptation.method import Method, SourceContext
+from acclimate.adaptation.methods.accup import Accup
+from acclimate.adaptation.methods.affine_descent import AdamRule, AffineDescent, MggRule, SgdRule
+from acclimate.adaptation.methods.bn import BatchNormPrior
+from acclimate.adaptation.methods.cotta import Cotta
+from acclimate.adaptation.methods.cta import Cta
+from acclimate.adaptation.methods.cum_bn import CumBatchNorm
+from acclimate.adaptation.methods.eata import Eata
+from acclimate.adaptation.methods.ema_bn import EmaBatchNorm
+from acclimate.adaptation.methods.foa import Foa
+from acclimate.adaptation.methods.generalizeformer import GeneratedBatches
+from acclimate.adaptation.methods.iabn import Iabn
+from acclimate.adaptation.methods.lame import Lame
+from acclimate.adaptation.methods.layer_choice import first_half
+from acclimate.adaptation.methods.leantta import Leantta, LeanttaHybrid
+from acclimate.adaptation.methods.oftta import Oftta
+from acclimate.adaptation.methods.pbrs import Pbrs
+from acclimate.adaptation.methods.policy import Policy
+from acclimate.adaptation.methods.prepared import Prepared
+from acclimate.adaptation.methods.rotta import Rotta
+from acclimate.adaptation.methods.sar import Sar
+from acclimate.adaptation.methods.smoothing import Smoothing
+from acclimate.adaptation.methods.source import Unadapted
+from acclimate.adaptation.methods.t3a import T3a
+from acclimate.adaptation.methods.tent import Tent
+from acclimate.adaptation.model.batch_norms import batch_norms
 
 __all__ = ["ABLATIONS", "ALIGNED", "CTA_ABLATIONS", "METHODS", "make_method"]
 

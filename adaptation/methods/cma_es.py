@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from adaptation.method import State
+from acclimate.adaptation.method import State
 
 __all__ = ["FULL_UP_TO", "cma_ask", "cma_population", "cma_start", "cma_tell"]
 

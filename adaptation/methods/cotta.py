@@ -21,14 +21,14 @@ slope but rounding, and Adam makes steps of up to its learning rate out of that;
 import torch
 from torch import Tensor
 
-from adaptation.data.sensor_augmentations import augmented
-from adaptation.errors import ConfigError
-from adaptation.method import SourceContext, State, Step, require_adapted
-from adaptation.model.groups import by_group
-from adaptation.model.network import Network, by_batch
-from adaptation.model.source_units import SourceUnits
-from adaptation.state.optimizers import adam_start, adam_step, all_finite, gradients_of
-from adaptation.state.random_state import random_start, resumed
+from acclimate.adaptation.data.sensor_augmentations import augmented
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.method import SourceContext, State, Step, require_adapted
+from acclimate.adaptation.model.groups import by_group
+from acclimate.adaptation.model.network import Network, by_batch
+from acclimate.adaptation.model.source_units import SourceUnits
+from acclimate.adaptation.state.optimizers import adam_start, adam_step, all_finite, gradients_of
+from acclimate.adaptation.state.random_state import random_start, resumed
 
 __all__ = ["Cotta"]
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from adaptation.method import State
+from acclimate.adaptation.method import State
 
 __all__ = ["Cstu"]
 

@@ -1,9 +1,9 @@
 """Cross-task alignment at test: the second encoder follows its own task, and the classifier's head still reads it.
 
 After "CTA: Cross-Task Alignment for Better Test Time Training", Barbeau et al., 2025; RECONSTRUCTED, see
-`adaptation.alignment.align`. For a batch x of at least `LEAST` windows, with h', p and the classifier frozen:
+`acclimate.adaptation.alignment.align`. For a batch x of at least `LEAST` windows, with h', p and the classifier frozen:
 
-    (1) L: of the encoder's own task (`adaptation.alignment.tasks`) on x;  g = dL / d theta_u
+    (1) L: of the encoder's own task (`acclimate.adaptation.alignment.tasks`) on x;  g = dL / d theta_u
         theta_u <- theta_u - lr g min(1, 1 / |g|)                                              `steps` times
     (2) running statistics <- 0.9 running statistics + 0.1 those of what the task looked at    at each step
     (3) answer: mean of the logits h(f_s(x)) and h'(f_u(x)), or of h'(f_u(x)) alone
@@ -23,16 +23,16 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from adaptation.alignment.aligned import Aligned
-from adaptation.alignment.tasks import Task
-from adaptation.alignment.views import Views
-from adaptation.errors import ConfigError
-from adaptation.guards.input_sanity import InputSanity
-from adaptation.method import SourceContext, State, Step, require_adapted
-from adaptation.model.network import Layer, Network, batch_statistics, normalise_with
-from adaptation.model.source_units import SourceUnits
-from adaptation.state.optimizers import all_finite, gradients_of
-from adaptation.state.random_state import random_start, resumed
+from acclimate.adaptation.alignment.aligned import Aligned
+from acclimate.adaptation.alignment.tasks import Task
+from acclimate.adaptation.alignment.views import Views
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.guards.input_sanity import InputSanity
+from acclimate.adaptation.method import SourceContext, State, Step, require_adapted
+from acclimate.adaptation.model.network import Layer, Network, batch_statistics, normalise_with
+from acclimate.adaptation.model.source_units import SourceUnits
+from acclimate.adaptation.state.optimizers import all_finite, gradients_of
+from acclimate.adaptation.state.random_state import random_start, resumed
 
 __all__ = ["LEAST", "Cta"]
 

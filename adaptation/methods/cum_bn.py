@@ -22,11 +22,11 @@ import math
 import torch
 from torch import Tensor
 
-from adaptation.errors import ConfigError
-from adaptation.method import SourceContext, State, Step, require_adapted
-from adaptation.methods.layer_choice import chosen_layers
-from adaptation.model.moments import blend, moments, normalise_by
-from adaptation.model.network import Layer, Network
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.method import SourceContext, State, Step, require_adapted
+from acclimate.adaptation.methods.layer_choice import chosen_layers
+from acclimate.adaptation.model.moments import blend, moments, normalise_by
+from acclimate.adaptation.model.network import Layer, Network
 
 __all__ = ["CumBatchNorm", "lifetime_share"]
 

@@ -15,10 +15,10 @@ Statistics are those of each layer's input in this very pass: a layer sees what 
 import torch
 from torch import Tensor
 
-from adaptation.errors import ConfigError
-from adaptation.method import SourceContext, State, Step, require_adapted
-from adaptation.model.moments import blend, moments, normalise_by
-from adaptation.model.network import Layer, Network
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.method import SourceContext, State, Step, require_adapted
+from acclimate.adaptation.model.moments import blend, moments, normalise_by
+from acclimate.adaptation.model.network import Layer, Network
 
 __all__ = ["EmaBatchNorm"]
 

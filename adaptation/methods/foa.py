@@ -24,14 +24,14 @@ import math
 import torch
 from torch import Tensor
 
-from adaptation.errors import ConfigError
-from adaptation.method import SourceContext, State, Step
-from adaptation.methods.cma_es import cma_ask, cma_population, cma_start, cma_tell
-from adaptation.model.groups import group_statistics
-from adaptation.model.losses import entropies
-from adaptation.model.network import Layer, Network, Pass, normalise_with
-from adaptation.model.source_units import SourceUnits
-from adaptation.state.random_state import random_start, resumed
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.method import SourceContext, State, Step
+from acclimate.adaptation.methods.cma_es import cma_ask, cma_population, cma_start, cma_tell
+from acclimate.adaptation.model.groups import group_statistics
+from acclimate.adaptation.model.losses import entropies
+from acclimate.adaptation.model.network import Layer, Network, Pass, normalise_with
+from acclimate.adaptation.model.source_units import SourceUnits
+from acclimate.adaptation.state.random_state import random_start, resumed
 
 __all__ = ["Foa"]
 

@@ -1,26 +1,31 @@
 """GeneralizeFormer at test: each batch gets parameters of its own, generated from the batch, and nothing is kept.
 
-After Ambekar et al., WACV 2025; the transformer is `adaptation.generators.generalizeformer`.
+After Ambekar et al., WACV 2025; the transformer is `acclimate.adaptation.generators.generalizeformer`.
 
     (1) a pass at the source's parameters gives features, statistics and the gradient of the entropy
     (2) the transformer gives parameters;  (3) a second pass with them answers;  (4) they are dropped
 
 An answer depends on the windows of its batch and on no other. Guards, RECONSTRUCTED: a batch of fewer than
 `GeneralizeFormerSettings.least_windows`, or beyond the range that was met in meta-training, is the source's; so are
-windows that no working sensor sends (`adaptation.guards.input_sanity`), which the batch is not judged by, and a batch
-whose generated parameters give anything that is not finite.
+windows that no working sensor sends (`acclimate.adaptation.guards.input_sanity`), which the batch is not judged by, and
+a batch whose generated parameters give anything that is not finite.
 """
 
 import torch
 from torch import Tensor
 
-from adaptation.errors import ConfigError
-from adaptation.generators.affine_gradient import affine_gradient, batch_distance, logits_with, source_features
-from adaptation.generators.generalizeformer import generated_tensors, named, tokens_of
-from adaptation.generators.generator import Generator
-from adaptation.guards.input_sanity import InputSanity
-from adaptation.method import SourceContext, State, Step, require_adapted
-from adaptation.model.network import Network
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.generators.affine_gradient import (
+    affine_gradient,
+    batch_distance,
+    logits_with,
+    source_features,
+)
+from acclimate.adaptation.generators.generalizeformer import generated_tensors, named, tokens_of
+from acclimate.adaptation.generators.generator import Generator
+from acclimate.adaptation.guards.input_sanity import InputSanity
+from acclimate.adaptation.method import SourceContext, State, Step, require_adapted
+from acclimate.adaptation.model.network import Network
 
 __all__ = ["GeneratedBatches"]
 

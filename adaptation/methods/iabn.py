@@ -18,11 +18,11 @@ import math
 import torch
 from torch import Tensor
 
-from adaptation.errors import ConfigError
-from adaptation.method import SourceContext, State, Step
-from adaptation.methods.layer_choice import layers_with_time
-from adaptation.model.moments import normalise_by
-from adaptation.model.network import Layer, Network, has_time, normalise_with
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.method import SourceContext, State, Step
+from acclimate.adaptation.methods.layer_choice import layers_with_time
+from acclimate.adaptation.model.moments import normalise_by
+from acclimate.adaptation.model.network import Layer, Network, has_time, normalise_with
 
 __all__ = ["Iabn", "shrink"]
 

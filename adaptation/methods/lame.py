@@ -19,9 +19,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from adaptation.errors import ConfigError
-from adaptation.method import SourceContext, State, Step
-from adaptation.model.network import Network
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.method import SourceContext, State, Step
+from acclimate.adaptation.model.network import Network
 
 __all__ = ["Lame", "affinity", "settle"]
 

@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from adaptation.errors import ConfigError, NotAdaptable
-from adaptation.model.network import Network
+from acclimate.adaptation.errors import ConfigError, NotAdaptable
+from acclimate.adaptation.model.network import Network
 
 __all__ = ["chosen_layers", "first_half", "layers_with_time"]
 

@@ -1,7 +1,8 @@
 """LeanTTA as a method, and its hybrid with a periodic light recalibration.
 
-`Leantta` is `adaptation.lean.leantta`, stateless: directions A and B are its settings. Rows without a time axis have no
-statistics of their own, so there `Leantta` is refused: it would be the source under another name. `LeanttaHybrid`
+`Leantta` is `acclimate.adaptation.lean.leantta`, stateless: directions A and B are its settings. Rows without a time
+axis have no statistics of their own, so there `Leantta` is refused: it would be the source under another name.
+`LeanttaHybrid`
 pairs it with a recalibration: every window is still corrected by itself, but from reference statistics mu_r, var_r in
 the place of the source's, and these move a little, once per period:
 
@@ -21,13 +22,13 @@ in large batches, one step late), and a gain on such rows says nothing about Lea
 import torch
 from torch import Tensor
 
-from adaptation.errors import ConfigError
-from adaptation.lean.lean_settings import LeanSettings
-from adaptation.lean.leantta import lean_batch_norm
-from adaptation.method import SourceContext, State, Step, require_adapted
-from adaptation.methods.layer_choice import chosen_layers, layers_with_time
-from adaptation.model.moments import blend, moments, normalise_by
-from adaptation.model.network import Layer, Network, has_time
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.lean.lean_settings import LeanSettings
+from acclimate.adaptation.lean.leantta import lean_batch_norm
+from acclimate.adaptation.method import SourceContext, State, Step, require_adapted
+from acclimate.adaptation.methods.layer_choice import chosen_layers, layers_with_time
+from acclimate.adaptation.model.moments import blend, moments, normalise_by
+from acclimate.adaptation.model.network import Layer, Network, has_time
 
 __all__ = ["Leantta", "LeanttaHybrid", "normalise_leantta"]
 

@@ -6,20 +6,21 @@ of n BatchNorm layers keeps a share a_l of the source; means and *standard devia
     (1) a_l = 0.1 (0.99 / 0.1)^(l / (n - 1)),  l = 0 .. n - 1;  0.1 with a single layer
     (2) mu = a_l mu_s + (1 - a_l) mu_B,  sigma alike,  var = sigma^2
 
-Classification is by prototypes as in T3A (`adaptation.methods.prototypes`), 25 per class. A batch is offered to the
-memory before it is answered, so answers rest on later windows of their batch by the statistics and by the prototypes;
-and since features come from (2), what the memory holds depends on the batches too. The paper's have 180 to 1000
-windows; at batch one the statistics are those of a single window, and one row without a time axis keeps the source's.
+Classification is by prototypes as in T3A (`acclimate.adaptation.methods.prototypes`), 25 per class. A batch is offered
+to the memory before it is answered, so answers rest on later windows of their batch by the statistics and by the
+prototypes; and since features come from (2), what the memory holds depends on the batches too. The paper's have 180 to
+1000 windows; at batch one the statistics are those of a single window, and one row without a time axis keeps the
+source's.
 """
 
 import torch
 from torch import Tensor
 
-from adaptation.errors import ConfigError
-from adaptation.method import SourceContext, State, Step, require_adapted
-from adaptation.methods.prototypes import admit, head_supports, prototype_logits
-from adaptation.model.moments import normalise_by
-from adaptation.model.network import Layer, Network, batch_statistics
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.method import SourceContext, State, Step, require_adapted
+from acclimate.adaptation.methods.prototypes import admit, head_supports, prototype_logits
+from acclimate.adaptation.model.moments import normalise_by
+from acclimate.adaptation.model.network import Layer, Network, batch_statistics
 
 __all__ = ["Oftta", "source_shares"]
 

@@ -1,9 +1,9 @@
 """Running statistics from a prediction-balanced memory: the part of NOTE that needs no gradient.
 
 After "NOTE: Robust Continual Test-time Adaptation Against Temporal Correlation", Gong et al., NeurIPS 2022. Windows are
-answered with the running statistics, which depend on no neighbour, and offered to `adaptation.state.reservoir` under
-their predicted class. After every `update_every` windows the memory passes the network as one batch, each layer
-normalised by that batch as in training, and
+answered with the running statistics, which depend on no neighbour, and offered to
+`acclimate.adaptation.state.reservoir` under their predicted class. After every `update_every` windows the memory passes
+the network as one batch, each layer normalised by that batch as in training, and
 
     (1) mu <- mu + m (mu_M - mu),  var alike
 
@@ -16,11 +16,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from adaptation.errors import ConfigError
-from adaptation.method import SourceContext, State, Step, require_adapted
-from adaptation.model.moments import normalise_by
-from adaptation.model.network import Layer, Network, batch_statistics, by_batch
-from adaptation.state.reservoir import offer, start_reservoir
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.method import SourceContext, State, Step, require_adapted
+from acclimate.adaptation.model.moments import normalise_by
+from acclimate.adaptation.model.network import Layer, Network, batch_statistics, by_batch
+from acclimate.adaptation.state.reservoir import offer, start_reservoir
 
 __all__ = ["Pbrs"]
 

@@ -1,7 +1,7 @@
 """The default of this product: follow a device without labels, but only where its own source gave reason to.
 
 Every published way to adapt wins on one set of recordings and wrecks another. So the source's own devices are asked
-first (`adaptation.methods.policy_calibration`), which answers what may be done here:
+first (`acclimate.adaptation.methods.policy_calibration`), which answers what may be done here:
 
     a rung that surely helped devices left out of the training, and cost none more than 2 points    answers always
     else device-lifetime statistics: nobody saw them help, so they wait behind a gate               answer through it
@@ -19,15 +19,15 @@ as N_g pseudo-windows,
     (2) g_var  = mean_c log^2((var_c + eps) / (var_s,c + eps))
     (3) gate   = max(g_mean / mean_limit, g_var / variance_limit);   open if gate > 1
 
-**Guards.** Windows that no working sensor sends (`adaptation.guards.input_sanity`) get the source's answer and leave no
-trace in the state. A rung that answers always is taken back, and the source answers, while its running agreement with
-the source over n windows,
+**Guards.** Windows that no working sensor sends (`acclimate.adaptation.guards.input_sanity`) get the source's answer
+and leave no trace in the state. A rung that answers always is taken back, and the source answers, while its running
+agreement with the source over n windows,
 
     (4) a <- a + (1 if both answer the same, else 0 - a) / N_a    window after window, from a = 0
         agreement = a / (1 - (1 - 1 / N_a)^n)
 
 is below what any source device showed at that age. Any rung is taken back while it answers far fewer classes than the
-source does (`adaptation.guards.diversity`). It is computed in the shadow all the time, so it may come back.
+source does (`acclimate.adaptation.guards.diversity`). It is computed in the shadow all the time, so it may come back.
 
 **Periods.** All this is decided once per PERIOD windows; in between, nothing that answers changes. So a decision is a
 handful of tensors and a name, which is what an adapter record carries: `answer` gives the same output wherever it is
@@ -45,16 +45,16 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from adaptation.guards.diversity import DiversityGuard, DiversityLimits
-from adaptation.guards.input_sanity import InputSanity
-from adaptation.lean.lean_settings import LeanSettings
-from adaptation.method import SourceContext, State, Step
-from adaptation.methods.layer_choice import first_half
-from adaptation.methods.leantta import normalise_leantta
-from adaptation.methods.policy_settings import PolicySettings, Rung
-from adaptation.methods.prototypes import admit, head_supports, templates
-from adaptation.model.moments import blend, moments, normalise_by
-from adaptation.model.network import Layer, Network, Normalise, Pass
+from acclimate.adaptation.guards.diversity import DiversityGuard, DiversityLimits
+from acclimate.adaptation.guards.input_sanity import InputSanity
+from acclimate.adaptation.lean.lean_settings import LeanSettings
+from acclimate.adaptation.method import SourceContext, State, Step
+from acclimate.adaptation.methods.layer_choice import first_half
+from acclimate.adaptation.methods.leantta import normalise_leantta
+from acclimate.adaptation.methods.policy_settings import PolicySettings, Rung
+from acclimate.adaptation.methods.prototypes import admit, head_supports, templates
+from acclimate.adaptation.model.moments import blend, moments, normalise_by
+from acclimate.adaptation.model.network import Layer, Network, Normalise, Pass
 
 __all__ = ["AGREEMENT_WINDOWS", "GATE_PSEUDO_WINDOWS", "PERIOD", "Decision", "Policy", "answer"]
 

@@ -35,15 +35,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from adaptation.data.augment import Augmentation
-from adaptation.data.corruptions import TUNING, applicable, centre_and_scale, corrupt
-from adaptation.evaluation.run import balanced_rows
-from adaptation.method import SourceContext
-from adaptation.methods.policy import PERIOD, Policy
-from adaptation.methods.policy_settings import AGREEMENT_AGES, PolicySettings, Rung, RungScore
-from adaptation.model.robust import folds, spread_rows
-from adaptation.model.spec import NetworkSpec
-from adaptation.model.train import default_epochs, fit, hold_out
+from acclimate.adaptation.data.augment import Augmentation
+from acclimate.adaptation.data.corruptions import TUNING, applicable, centre_and_scale, corrupt
+from acclimate.adaptation.evaluation.run import balanced_rows
+from acclimate.adaptation.method import SourceContext
+from acclimate.adaptation.methods.policy import PERIOD, Policy
+from acclimate.adaptation.methods.policy_settings import AGREEMENT_AGES, PolicySettings, Rung, RungScore
+from acclimate.adaptation.model.robust import folds, spread_rows
+from acclimate.adaptation.model.spec import NetworkSpec
+from acclimate.adaptation.model.train import default_epochs, fit, hold_out
 
 __all__ = [
     "LEAST_DEVICES",

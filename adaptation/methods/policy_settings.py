@@ -4,7 +4,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from adaptation.errors import ConfigError
+from acclimate.adaptation.errors import ConfigError
 
 __all__ = ["AGREEMENT_AGES", "RUNGS", "PolicySettings", "Rung", "RungScore"]
 
@@ -35,7 +35,7 @@ class RungScore:
 
 @dataclass(frozen=True)
 class PolicySettings:
-    """Settings of the policy for one source model; see `adaptation.methods.policy`.
+    """Settings of the policy for one source model; see `acclimate.adaptation.methods.policy`.
 
     Args:
         rung: The rung that may answer; ``source`` never adapts.

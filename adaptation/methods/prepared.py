@@ -3,23 +3,24 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from adaptation.alignment.aligned import Aligned
-from adaptation.errors import ConfigError
-from adaptation.generators.generator import Generator
-from adaptation.methods.policy_settings import PolicySettings
+from acclimate.adaptation.alignment.aligned import Aligned
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.generators.generator import Generator
+from acclimate.adaptation.methods.policy_settings import PolicySettings
 
 __all__ = ["Prepared"]
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """The preparations that `adaptation.methods.catalogue.make_method` hands to the methods that need them.
+    """The preparations that `acclimate.adaptation.methods.catalogue.make_method` hands to the methods that need them.
 
     Attributes:
-        policy: The settings that `adaptation.methods.policy_calibration` found; the policy needs them.
-        generators: The generators that `adaptation.generators.meta_train` made, by name; the methods of those names
-            need them.
-        alignments: The encoders that `adaptation.alignment.align` made, by name; CTA and its relatives need them.
+        policy: The settings that `acclimate.adaptation.methods.policy_calibration` found; the policy needs them.
+        generators: The generators that `acclimate.adaptation.generators.meta_train` made, by name; the methods of those
+            names need them.
+        alignments: The encoders that `acclimate.adaptation.alignment.align` made, by name; CTA and its relatives need
+            them.
     """
 
     policy: PolicySettings | None = None
@@ -35,7 +36,7 @@ class Prepared:
         if self.policy is None:
             raise ConfigError(
                 "the policy needs settings of this source model: expected "
-                "adaptation.methods.policy_calibration to have run"
+                "acclimate.adaptation.methods.policy_calibration to have run"
             )
         return self.policy
 

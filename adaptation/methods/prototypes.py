@@ -13,10 +13,10 @@ must beat.
 import torch
 from torch import Tensor, nn
 
-from adaptation.errors import ConfigError
-from adaptation.method import State
-from adaptation.model.losses import entropies
-from adaptation.model.network import Network
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.method import State
+from acclimate.adaptation.model.losses import entropies
+from acclimate.adaptation.model.network import Network
 
 __all__ = ["admit", "head_supports", "prototype_logits", "start_supports", "templates"]
 

@@ -17,15 +17,15 @@ well. RECONSTRUCTED: the strong augmentation (`sensor_augmentations`).
 import torch
 from torch import Tensor
 
-from adaptation.data.sensor_augmentations import augmented
-from adaptation.errors import ConfigError
-from adaptation.method import SourceContext, State, Step, require_adapted
-from adaptation.methods.cstu import Cstu
-from adaptation.model.losses import entropies
-from adaptation.model.network import Layer, Network, Normalise, batch_statistics, normalise_with
-from adaptation.model.source_units import SourceUnits
-from adaptation.state.optimizers import adam_start, adam_step, all_finite, gradients_of
-from adaptation.state.random_state import random_start, resumed
+from acclimate.adaptation.data.sensor_augmentations import augmented
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.method import SourceContext, State, Step, require_adapted
+from acclimate.adaptation.methods.cstu import Cstu
+from acclimate.adaptation.model.losses import entropies
+from acclimate.adaptation.model.network import Layer, Network, Normalise, batch_statistics, normalise_with
+from acclimate.adaptation.model.source_units import SourceUnits
+from acclimate.adaptation.state.optimizers import adam_start, adam_step, all_finite, gradients_of
+from acclimate.adaptation.state.random_state import random_start, resumed
 
 __all__ = ["Rotta"]
 

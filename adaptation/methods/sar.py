@@ -22,11 +22,11 @@ import math
 import torch
 from torch import Tensor
 
-from adaptation.errors import ConfigError
-from adaptation.method import SourceContext, State, Step, require_adapted
-from adaptation.model.losses import entropies
-from adaptation.model.network import Network, by_batch
-from adaptation.state.optimizers import all_finite, sgd_start, sgd_step
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.method import SourceContext, State, Step, require_adapted
+from acclimate.adaptation.model.losses import entropies
+from acclimate.adaptation.model.network import Network, by_batch
+from acclimate.adaptation.state.optimizers import all_finite, sgd_start, sgd_step
 
 __all__ = ["Sar"]
 

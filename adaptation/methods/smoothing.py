@@ -14,9 +14,9 @@ import math
 import torch
 from torch import Tensor
 
-from adaptation.errors import ConfigError
-from adaptation.method import SourceContext, State, Step
-from adaptation.model.network import Network
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.method import SourceContext, State, Step
+from acclimate.adaptation.model.network import Network
 
 __all__ = ["Smoothing"]
 

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from adaptation.method import SourceContext, State, Step
-from adaptation.model.network import Network
+from acclimate.adaptation.method import SourceContext, State, Step
+from acclimate.adaptation.model.network import Network
 
 __all__ = ["Unadapted"]
 

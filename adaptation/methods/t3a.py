@@ -1,8 +1,9 @@
 """T3A: replace the classifier's rows by the mean directions of sure features. Nothing of the network changes.
 
 After "Test-Time Classifier Adjustment Module for Model-Agnostic Domain Generalization", Iwasawa and Matsuo, NeurIPS
-2021. The memory and its equations are in `adaptation.methods.prototypes`; all windows of a batch are offered to it
-before any is answered, so an answer may rest on the window's own feature, and on windows that follow it in its batch.
+2021. The memory and its equations are in `acclimate.adaptation.methods.prototypes`; all windows of a batch are offered
+to it before any is answered, so an answer may rest on the window's own feature, and on windows that follow it in its
+batch.
 The memory after a batch does not depend on how its windows were batched: features and entropies are those of
 the source.
 """
@@ -10,9 +11,9 @@ the source.
 import torch
 from torch import Tensor
 
-from adaptation.method import SourceContext, State, Step
-from adaptation.methods.prototypes import admit, head_supports, prototype_logits
-from adaptation.model.network import Network
+from acclimate.adaptation.method import SourceContext, State, Step
+from acclimate.adaptation.methods.prototypes import admit, head_supports, prototype_logits
+from acclimate.adaptation.model.network import Network
 
 __all__ = ["T3a"]
 

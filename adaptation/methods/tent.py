@@ -13,10 +13,10 @@ model; it is here because every comparison needs it.
 import torch
 from torch import Tensor
 
-from adaptation.method import SourceContext, State, Step, require_adapted
-from adaptation.model.losses import entropies
-from adaptation.model.network import Network, by_batch
-from adaptation.state.optimizers import adam_start, adam_step, all_finite, gradients_of
+from acclimate.adaptation.method import SourceContext, State, Step, require_adapted
+from acclimate.adaptation.model.losses import entropies
+from acclimate.adaptation.model.network import Network, by_batch
+from acclimate.adaptation.state.optimizers import adam_start, adam_step, all_finite, gradients_of
 
 __all__ = ["Tent"]
 

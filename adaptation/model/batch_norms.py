@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from adaptation.errors import ConfigError, NotAdaptable
+from acclimate.adaptation.errors import ConfigError, NotAdaptable
 
 __all__ = ["at_batch_norms", "batch_norms", "settle_statistics", "source_statistics"]
 

@@ -7,7 +7,7 @@ each other in BatchNorm: the answers are those of one pass after the other, at a
 import torch
 from torch import Tensor
 
-from adaptation.model.network import Layer, Normalise, normalise_with
+from acclimate.adaptation.model.network import Layer, Normalise, normalise_with
 
 __all__ = ["by_group", "group_statistics"]
 

@@ -8,7 +8,7 @@ the part of the variance that lies between windows is not lost, which a moving a
 import torch
 from torch import Tensor, nn
 
-from adaptation.model.network import Layer, batch_statistics
+from acclimate.adaptation.model.network import Layer, batch_statistics
 
 __all__ = ["blend", "moments", "normalise_by"]
 

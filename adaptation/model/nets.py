@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from adaptation.errors import ContractError
-from adaptation.model.spec import BATCH_NORM_EPS, SCALED_LIMIT, NetworkSpec, expected_tensors
+from acclimate.adaptation.errors import ContractError
+from acclimate.adaptation.model.spec import BATCH_NORM_EPS, SCALED_LIMIT, NetworkSpec, expected_tensors
 
 __all__ = ["Classifier", "build", "from_tensors", "to_tensors"]
 

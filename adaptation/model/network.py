@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from adaptation.errors import NotAdaptable
-from adaptation.model.batch_norms import batch_norms
+from acclimate.adaptation.errors import NotAdaptable
+from acclimate.adaptation.model.batch_norms import batch_norms
 
 __all__ = ["Layer", "Network", "Normalise", "Pass", "batch_statistics", "by_batch", "has_time", "normalise_with"]
 

@@ -19,8 +19,9 @@ To stay affordable every fit gets at most `MAX_WINDOWS` windows, evenly spread, 
 conditions are dealt into that many folds.
 
 A source with one condition cannot answer. There the end of the recording, shifted by those kinds of
-`adaptation.data.corruptions`' tuning half that no recipe trains with, stands for new devices (a kind that was trained
-with would always speak for training with it), and in (3) kinds of shift have no error, for nobody drew them. That is
+`acclimate.adaptation.data.corruptions`' tuning half that no recipe trains with, stands for new devices (a kind that was
+trained with would always speak for training with it), and in (3) kinds of shift have no error, for nobody drew them.
+That is
 weak evidence and marked so: simulated shifts resemble one another more than they resemble the world. On gas_drift,
 taken as one condition, they promise nine points where later batches lose ten. Leaving each kind out of the recipe in
 turn, and judging by that kind, was tried and dropped: offset and noise without gain make a net worse at gains than no
@@ -35,12 +36,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from adaptation.data.augment import AUGMENTATIONS, Augmentation
-from adaptation.data.corruptions import TUNING, applicable, centre_and_scale, corrupt
-from adaptation.errors import DataError
-from adaptation.model.nets import Classifier
-from adaptation.model.spec import NetworkSpec
-from adaptation.model.train import check_source, default_epochs, fit, hold_out, predict
+from acclimate.adaptation.data.augment import AUGMENTATIONS, Augmentation
+from acclimate.adaptation.data.corruptions import TUNING, applicable, centre_and_scale, corrupt
+from acclimate.adaptation.errors import DataError
+from acclimate.adaptation.model.nets import Classifier
+from acclimate.adaptation.model.spec import NetworkSpec
+from acclimate.adaptation.model.train import check_source, default_epochs, fit, hold_out, predict
 
 __all__ = [
     "MARGIN",
@@ -83,7 +84,7 @@ class Score:
     """The figures of one candidate on one condition.
 
     Attributes:
-        candidate: ``none``, or a recipe in the form of `adaptation.data.augment.parse_augmentation`.
+        candidate: ``none``, or a recipe in the form of `acclimate.adaptation.data.augment.parse_augmentation`.
         condition: Groups left out, joined by ``+``; in a simulated judgement the kind of shift, or ``unshifted``.
         accuracy: Share of right answers, 0 to 1, the mean over repetitions with other seeds.
         windows: Test windows of one repetition.

@@ -10,9 +10,9 @@ other network is given T = nothing, and m and s from the source windows.
 import torch
 from torch import Tensor
 
-from adaptation.method import SourceContext
-from adaptation.model.nets import Classifier
-from adaptation.model.spec import SCALED_LIMIT
+from acclimate.adaptation.method import SourceContext
+from acclimate.adaptation.model.nets import Classifier
+from acclimate.adaptation.model.spec import SCALED_LIMIT
 
 __all__ = ["SourceUnits"]
 

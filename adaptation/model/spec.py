@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass, fields
 from typing import Literal
 
-from adaptation.errors import ConfigError
+from acclimate.adaptation.errors import ConfigError
 
 __all__ = ["BATCH_NORM_EPS", "SCALED_LIMIT", "NetworkSpec", "compact_spec", "expected_tensors", "spec_digest"]
 

@@ -21,12 +21,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from adaptation.data.augment import Augmentation, augment
-from adaptation.data.dataset import Dataset
-from adaptation.errors import ConfigError, DataError
-from adaptation.model.batch_norms import settle_statistics
-from adaptation.model.nets import Classifier, build
-from adaptation.model.spec import NetworkSpec, compact_spec
+from acclimate.adaptation.data.augment import Augmentation, augment
+from acclimate.adaptation.data.dataset import Dataset
+from acclimate.adaptation.errors import ConfigError, DataError
+from acclimate.adaptation.model.batch_norms import settle_statistics
+from acclimate.adaptation.model.nets import Classifier, build
+from acclimate.adaptation.model.spec import NetworkSpec, compact_spec
 
 __all__ = [
     "Fitted",
@@ -167,7 +167,8 @@ def train_source(
         seed: Decides the held-out groups, initial weights, the order of batches and every draw of the augmentation.
         epochs: Passes of each fit, at least 1; see `default_epochs`.
         progress: A function called after each epoch of both fits; the accuracy stays the first fit's in the second.
-        augmentation: Applied to training batches, see `adaptation.data.augment`; None trains on windows as recorded.
+        augmentation: Applied to training batches, see `acclimate.adaptation.data.augment`; None trains on windows as
+            recorded.
         refit: Whether to fit again on all windows; without, the measured model is returned, in half the time.
 
     Raises:

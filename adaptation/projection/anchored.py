@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from adaptation.errors import ConfigError
+from acclimate.adaptation.errors import ConfigError
 
 __all__ = ["anchored", "configure", "plain_step", "set_anchors", "without_broken"]
 

@@ -30,9 +30,9 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, AdamW, Optimizer
 
-from adaptation.errors import ConfigError
-from adaptation.projection.anchored import anchored, configure, plain_step, set_anchors, without_broken
-from adaptation.projection.norms import NORM_FLOOR, Norm, deviation_norms
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.projection.anchored import anchored, configure, plain_step, set_anchors, without_broken
+from acclimate.adaptation.projection.norms import NORM_FLOOR, Norm, deviation_norms
 
 __all__ = ["SGDFTP", "AdamFTP", "radius_slope", "radius_step"]
 

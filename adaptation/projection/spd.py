@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch.optim import AdamW
 
-from adaptation.errors import ConfigError
-from adaptation.projection.anchored import anchored, configure, plain_step, set_anchors, without_broken
-from adaptation.projection.norms import NORM_FLOOR
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.projection.anchored import anchored, configure, plain_step, set_anchors, without_broken
+from acclimate.adaptation.projection.norms import NORM_FLOOR
 
 __all__ = ["AdamSPD"]
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from adaptation.errors import ConfigError
+from acclimate.adaptation.errors import ConfigError
 
 __all__ = ["bounded_statistics"]
 

@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import Tensor
 
-from adaptation.errors import ConfigError
-from adaptation.projection.norms import NORM_FLOOR, Norm, deviation_norms, into_ball
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.projection.norms import NORM_FLOOR, Norm, deviation_norms, into_ball
 
 __all__ = ["TPGM"]
 

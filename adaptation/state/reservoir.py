@@ -14,8 +14,8 @@ from collections import Counter
 import torch
 from torch import Tensor
 
-from adaptation.errors import ConfigError
-from adaptation.method import State
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.method import State
 
 __all__ = ["offer", "start_reservoir"]
 

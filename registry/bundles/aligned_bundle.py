@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from adaptation.errors import ContractError
-from adaptation.model.spec import NetworkSpec, expected_tensors
-from registry.bundles.manifest import (
+from acclimate.adaptation.errors import ContractError
+from acclimate.adaptation.model.spec import NetworkSpec, expected_tensors
+from acclimate.registry.bundles.manifest import (
     Card,
     FileEntry,
     PartEntries,
@@ -29,8 +29,8 @@ from registry.bundles.manifest import (
     sealed,
     unsealed,
 )
-from registry.bundles.parts import read_parts, write_parts
-from registry.canonical import Digest, Extensible, Name, refusing
+from acclimate.registry.bundles.parts import read_parts, write_parts
+from acclimate.registry.canonical import Digest, Extensible, Name, refusing
 
 __all__ = [
     "ALIGNED_FILES",

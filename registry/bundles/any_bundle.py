@@ -7,15 +7,15 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from adaptation.errors import ContractError
-from registry.bundles.aligned_bundle import AlignedBundle, read_aligned_bundle
-from registry.bundles.generator_bundle import GeneratorBundle, read_generator_bundle
-from registry.bundles.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, SIGNATURE_FILE
-from registry.bundles.member import KINDS, Kind, Member, known_kind
-from registry.bundles.source_bundle import Bundle, read_bundle
-from registry.folder import read_file
-from registry.trust.envelope import detached_signers, sign_detached
-from registry.trust.trust import Trust
+from acclimate.adaptation.errors import ContractError
+from acclimate.registry.bundles.aligned_bundle import AlignedBundle, read_aligned_bundle
+from acclimate.registry.bundles.generator_bundle import GeneratorBundle, read_generator_bundle
+from acclimate.registry.bundles.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, SIGNATURE_FILE
+from acclimate.registry.bundles.member import KINDS, Kind, Member, known_kind
+from acclimate.registry.bundles.source_bundle import Bundle, read_bundle
+from acclimate.registry.folder import read_file
+from acclimate.registry.trust.envelope import detached_signers, sign_detached
+from acclimate.registry.trust.trust import Trust
 
 __all__ = [
     "AnyBundle",

@@ -11,8 +11,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from adaptation.errors import ContractError
-from registry.bundles.manifest import MANIFEST_FILE
+from acclimate.adaptation.errors import ContractError
+from acclimate.registry.bundles.manifest import MANIFEST_FILE
 
 __all__ = ["Difference", "difference"]
 

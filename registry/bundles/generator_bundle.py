@@ -21,11 +21,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from adaptation.errors import ContractError, DataError
-from adaptation.generators.engine import GeneralizeFormerEngine, Kind, MggEngine, make_engine
-from adaptation.generators.valid_range import ValidRange
-from adaptation.model.spec import NetworkSpec
-from registry.bundles.manifest import (
+from acclimate.adaptation.errors import ContractError, DataError
+from acclimate.adaptation.generators.engine import GeneralizeFormerEngine, Kind, MggEngine, make_engine
+from acclimate.adaptation.generators.valid_range import ValidRange
+from acclimate.adaptation.model.spec import NetworkSpec
+from acclimate.registry.bundles.manifest import (
     Card,
     FileEntry,
     PartEntries,
@@ -35,8 +35,8 @@ from registry.bundles.manifest import (
     sealed,
     unsealed,
 )
-from registry.bundles.parts import read_parts, write_parts
-from registry.canonical import Digest, Extensible, Name, refusing
+from acclimate.registry.bundles.parts import read_parts, write_parts
+from acclimate.registry.canonical import Digest, Extensible, Name, refusing
 
 __all__ = [
     "GENERATOR_FILES",
@@ -77,7 +77,7 @@ class GeneratorCompatibility(Extensible):
 
 
 class Range(Extensible):
-    """The fields of `adaptation.generators.valid_range.ValidRange`."""
+    """The fields of `acclimate.adaptation.generators.valid_range.ValidRange`."""
 
     mean_limit: Annotated[float, Field(gt=0)]
     variance_limit: Annotated[float, Field(gt=0)]

@@ -11,11 +11,11 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 
-from adaptation.engine.engine import CODE_CONTRACT_VERSION
-from adaptation.errors import ConfigError, ContractError
-from adaptation.lean.lean_settings import LeanSettings
-from adaptation.model.spec import SCALED_LIMIT, NetworkSpec, spec_digest
-from registry.canonical import Digest, Extensible, Name, Signed, canonical_text, read_canonical, refusing
+from acclimate.adaptation.engine.engine import CODE_CONTRACT_VERSION
+from acclimate.adaptation.errors import ConfigError, ContractError
+from acclimate.adaptation.lean.lean_settings import LeanSettings
+from acclimate.adaptation.model.spec import SCALED_LIMIT, NetworkSpec, spec_digest
+from acclimate.registry.canonical import Digest, Extensible, Name, Signed, canonical_text, read_canonical, refusing
 
 __all__ = [
     "MANIFEST_FILE",
@@ -71,7 +71,7 @@ PartEntries = Annotated[
 
 
 class Network(Extensible):
-    """The fields of `adaptation.model.spec.NetworkSpec`."""
+    """The fields of `acclimate.adaptation.model.spec.NetworkSpec`."""
 
     kind: Literal["conv1d", "mlp"]
     channels: _Size
@@ -89,7 +89,7 @@ class Scaling(Extensible):
 
 
 class Lean(Extensible):
-    """The fields of `adaptation.lean.lean_settings.LeanSettings`."""
+    """The fields of `acclimate.adaptation.lean.lean_settings.LeanSettings`."""
 
     tau: float
     lam: float

@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from registry.bundles.manifest import MANIFEST_FILE
-from registry.canonical import Digest, Extensible, Name
+from acclimate.registry.bundles.manifest import MANIFEST_FILE
+from acclimate.registry.canonical import Digest, Extensible, Name
 
 __all__ = ["KINDS", "BundleSet", "FileName", "Kind", "Member", "known_kind"]
 

@@ -9,9 +9,9 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from registry.bundles.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, SIGNATURE_FILE, FileEntry
-from registry.bundles.tensor_file import read_tensors
-from registry.folder import check_names, read_file, read_part, write_folder
+from acclimate.registry.bundles.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, SIGNATURE_FILE, FileEntry
+from acclimate.registry.bundles.tensor_file import read_tensors
+from acclimate.registry.folder import check_names, read_file, read_part, write_folder
 
 __all__ = ["Parts", "file_entries", "read_parts", "write_parts"]
 
@@ -42,7 +42,7 @@ class Parts(Generic[_Manifest]):
     contents: Mapping[str, bytes]
 
     def tensors(self, name: str, expected: Mapping[str, tuple[int | None, ...]]) -> dict[str, FloatArray]:
-        """Return the arrays of one file; see `registry.bundles.tensor_file.read_tensors`."""
+        """Return the arrays of one file; see `acclimate.registry.bundles.tensor_file.read_tensors`."""
         return read_tensors(name, self.contents[name], expected)
 
 
@@ -70,7 +70,7 @@ def read_parts(folder: Path, names: Collection[str], parse: Callable[[bytes], _M
 def write_parts(
     folder: Path, manifest: bytes, contents: Mapping[_Part, bytes], check: Callable[[Path], object]
 ) -> None:
-    """Write a bundle into a new folder in one step; see `registry.folder.write_folder`.
+    """Write a bundle into a new folder in one step; see `acclimate.registry.folder.write_folder`.
 
     Raises:
         ContractError: The folder exists, or ``check`` refuses what was written.

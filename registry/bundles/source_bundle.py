@@ -22,17 +22,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from adaptation.engine.engine import ADAPTED_OUTPUTS, SOURCE_OUTPUTS, Engine, Outputs, engine_parameters
-from adaptation.errors import ConfigError, ContractError
-from adaptation.lean.lean_settings import LeanSettings
-from adaptation.lean.shift_calibration import ShiftCalibration
-from adaptation.model.spec import NetworkSpec, expected_tensors
-from registry.bundles.manifest import PART_FILES, Card, Manifest, PartFile, manifest_bytes, parse_manifest
-from registry.bundles.parts import file_entries, read_parts, write_parts
-from registry.bundles.tensor_file import write_tensors
+from acclimate.adaptation.engine.engine import ADAPTED_OUTPUTS, SOURCE_OUTPUTS, Engine, Outputs, engine_parameters
+from acclimate.adaptation.errors import ConfigError, ContractError
+from acclimate.adaptation.lean.lean_settings import LeanSettings
+from acclimate.adaptation.lean.shift_calibration import ShiftCalibration
+from acclimate.adaptation.model.spec import NetworkSpec, expected_tensors
+from acclimate.registry.bundles.manifest import PART_FILES, Card, Manifest, PartFile, manifest_bytes, parse_manifest
+from acclimate.registry.bundles.parts import file_entries, read_parts, write_parts
+from acclimate.registry.bundles.tensor_file import write_tensors
 
 if TYPE_CHECKING:
-    from adaptation.model.nets import Classifier
+    from acclimate.adaptation.model.nets import Classifier
 
 __all__ = ["Bundle", "build_bundle", "read_bundle", "write_bundle"]
 
@@ -46,9 +46,9 @@ class Bundle:
     Args:
         manifest: The manifest.
         digest: The SHA-256 (hex) of the manifest's exact bytes, which covers all files.
-        tensors: The state dict, see `adaptation.model.spec.expected_tensors`.
+        tensors: The state dict, see `acclimate.adaptation.model.spec.expected_tensors`.
         reference: The calibration arrays, one per name of ``reference.safetensors``.
-        canary: ``windows`` (k, C, L) and the fields of `adaptation.engine.engine.Outputs` expected for them.
+        canary: ``windows`` (k, C, L) and the fields of `acclimate.adaptation.engine.engine.Outputs` expected for them.
         source_graph, adapted_graph: The two ONNX files.
     """
 
@@ -123,7 +123,7 @@ def write_bundle(folder: Path, manifest: bytes, parts: Mapping[PartFile, bytes])
 
     Args:
         folder: The target; its parent is created. If it exists it must hold the identical bundle.
-        manifest: The bytes from `registry.bundles.manifest.manifest_bytes`.
+        manifest: The bytes from `acclimate.registry.bundles.manifest.manifest_bytes`.
         parts: The content of every other file.
 
     Raises:
@@ -155,7 +155,7 @@ def build_bundle(
     Args:
         model: The trained classifier in evaluation mode.
         settings: The settings of LeanTTA.
-        calibration: The constants of the shift magnitude, from `adaptation.lean.shift.calibrate`.
+        calibration: The constants of the shift magnitude, from `acclimate.adaptation.lean.shift.calibrate`.
         channel_names, class_names: One per channel and class.
         training: The facts to keep about the training: data, selection, seed, accuracy.
         canary_windows: Some held-out source windows (k, C, L) whose outputs every engine must reproduce.
@@ -165,8 +165,8 @@ def build_bundle(
         ConfigError: There is no canary window.
         ContractError: The exported graphs differ from the model, or see `write_bundle`.
     """
-    from adaptation.engine.export import export_adapted, export_source
-    from adaptation.model.nets import to_tensors
+    from acclimate.adaptation.engine.export import export_adapted, export_source
+    from acclimate.adaptation.model.nets import to_tensors
 
     if len(canary_windows) == 0:
         raise ConfigError("canary windows: expected at least one held-out source window, got none")
@@ -190,8 +190,8 @@ def _canary_tensors(
 ) -> dict[str, FloatArray]:
     import torch
 
-    from adaptation.lean.leantta import adapt_batch
-    from adaptation.lean.shift import measure
+    from acclimate.adaptation.lean.leantta import adapt_batch
+    from acclimate.adaptation.lean.shift import measure
 
     batch = torch.from_numpy(np.array(windows, dtype=np.float32))
     lean = adapt_batch(model, batch, settings)

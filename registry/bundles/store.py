@@ -5,12 +5,18 @@ import shutil
 from collections.abc import Callable, Set
 from pathlib import Path
 
-from adaptation.errors import ContractError
-from registry.bundles.any_bundle import AnyBundle, bundle_kind, check_manifest_signature, made_for, read_any_bundle
-from registry.bundles.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, SIGNATURE_FILE
-from registry.bundles.member import Kind, Member
-from registry.folder import read_file, write_folder
-from registry.trust.trust import Trust
+from acclimate.adaptation.errors import ContractError
+from acclimate.registry.bundles.any_bundle import (
+    AnyBundle,
+    bundle_kind,
+    check_manifest_signature,
+    made_for,
+    read_any_bundle,
+)
+from acclimate.registry.bundles.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, SIGNATURE_FILE
+from acclimate.registry.bundles.member import Kind, Member
+from acclimate.registry.folder import read_file, write_folder
+from acclimate.registry.trust.trust import Trust
 
 __all__ = ["install_bundle", "prune_bundles"]
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from adaptation.errors import ContractError
+from acclimate.adaptation.errors import ContractError
 
 __all__ = ["read_tensors", "write_tensors"]
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from registry.gates.evaluation import figure, in_one_line
-from registry.gates.rules import AnchorRules
-from registry.releases.verdict import Finding
+from acclimate.registry.gates.evaluation import figure, in_one_line
+from acclimate.registry.gates.rules import AnchorRules
+from acclimate.registry.releases.verdict import Finding
 
 __all__ = ["anchor"]
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
-from adaptation.errors import ContractError
-from registry.bundles.any_bundle import AnyBundle, made_for
-from registry.bundles.source_bundle import Bundle
-from registry.releases.verdict import Finding
+from acclimate.adaptation.errors import ContractError
+from acclimate.registry.bundles.any_bundle import AnyBundle, made_for
+from acclimate.registry.bundles.source_bundle import Bundle
+from acclimate.registry.releases.verdict import Finding
 
 __all__ = ["contract"]
 

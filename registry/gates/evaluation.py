@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from adaptation.errors import ConfigError, ContractError
-from registry.gates.answers import Answers, Compared
-from registry.gates.rules import EvaluationRules
-from registry.releases.verdict import Finding
+from acclimate.adaptation.errors import ConfigError, ContractError
+from acclimate.registry.gates.answers import Answers, Compared
+from acclimate.registry.gates.rules import EvaluationRules
+from acclimate.registry.releases.verdict import Finding
 
 __all__ = ["ROUNDING", "check_finite", "evaluation", "figure", "in_one_line"]
 

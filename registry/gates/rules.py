@@ -12,10 +12,10 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError, field_validator
 
-from adaptation.data.corruptions import EVALUATION, mixture
-from adaptation.errors import ConfigError
-from registry.canonical import Name, Strict, canonical_bytes
-from registry.releases.rollout import RolloutPolicy
+from acclimate.adaptation.data.corruptions import EVALUATION, mixture
+from acclimate.adaptation.errors import ConfigError
+from acclimate.registry.canonical import Name, Strict, canonical_bytes
+from acclimate.registry.releases.rollout import RolloutPolicy
 
 __all__ = [
     "AnchorRules",
@@ -76,8 +76,8 @@ class ShiftRules(Strict):
     """The limits for answers under simulated sensor faults.
 
     Attributes:
-        kinds: Names in `adaptation.data.corruptions`, mixtures as ``gain+noise``. By default the half that no training
-            uses. Those that make no sense for the windows are left out.
+        kinds: Names in `acclimate.adaptation.data.corruptions`, mixtures as ``gain+noise``. By default the half that no
+            training uses. Those that make no sense for the windows are left out.
         severities: Above 0 to 5.
         accuracy_margin: The largest loss of accuracy against the champion, in the mean over all of them.
         worst_margin: The same under any one of them: two trainings differ widely there.

@@ -3,9 +3,9 @@
 import numpy as np
 import numpy.typing as npt
 
-from registry.gates.evaluation import figure, in_one_line
-from registry.gates.rules import ShadowRules
-from registry.releases.verdict import Finding
+from acclimate.registry.gates.evaluation import figure, in_one_line
+from acclimate.registry.gates.rules import ShadowRules
+from acclimate.registry.releases.verdict import Finding
 
 __all__ = ["shadow"]
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from registry.gates.answers import Compared
-from registry.gates.evaluation import ROUNDING, check_finite, figure, in_one_line
-from registry.gates.rules import ShiftRules
-from registry.releases.verdict import Finding
+from acclimate.registry.gates.answers import Compared
+from acclimate.registry.gates.evaluation import ROUNDING, check_finite, figure, in_one_line
+from acclimate.registry.gates.rules import ShiftRules
+from acclimate.registry.releases.verdict import Finding
 
 __all__ = ["shifts"]
 

@@ -7,13 +7,13 @@ what runs goes on running. Why a release was refused is said in one word as well
 from dataclasses import dataclass
 from typing import Literal
 
-from adaptation.engine.engine import CODE_CONTRACT_VERSION
-from adaptation.errors import ContractError
-from registry.canonical import NotUnderstood
-from registry.releases.approval import approvers
-from registry.releases.release import RELEASE_TYPE, Release, parse_record, read_release, release_digest
-from registry.trust.envelope import Envelope, signers
-from registry.trust.trust import Trust, newer_trust, read_trust
+from acclimate.adaptation.engine.engine import CODE_CONTRACT_VERSION
+from acclimate.adaptation.errors import ContractError
+from acclimate.registry.canonical import NotUnderstood
+from acclimate.registry.releases.approval import approvers
+from acclimate.registry.releases.release import RELEASE_TYPE, Release, parse_record, read_release, release_digest
+from acclimate.registry.trust.envelope import Envelope, signers
+from acclimate.registry.trust.trust import Trust, newer_trust, read_trust
 
 __all__ = ["Offer", "Reason", "Refused", "Seen", "check_fresh", "consider"]
 

@@ -5,11 +5,11 @@ from typing import Annotated, Literal
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import Field
 
-from adaptation.errors import ContractError
-from registry.bundles.member import Kind, known_kind
-from registry.canonical import Digest, Name, canonical_bytes
-from registry.trust.envelope import Envelope, sign, signers
-from registry.trust.trust import Statement, Trust, read_statement
+from acclimate.adaptation.errors import ContractError
+from acclimate.registry.bundles.member import Kind, known_kind
+from acclimate.registry.canonical import Digest, Name, canonical_bytes
+from acclimate.registry.trust.envelope import Envelope, sign, signers
+from acclimate.registry.trust.trust import Statement, Trust, read_statement
 
 __all__ = ["APPROVAL_TYPE", "Action", "Approval", "approvers", "read_approval", "sign_approval"]
 

@@ -7,14 +7,14 @@ what was in force stays known when its key has been rotated out or revoked.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from adaptation.errors import ContractError
-from registry.bundles.member import Kind, Member
-from registry.releases.approval import APPROVAL_TYPE, Approval, read_approval
-from registry.releases.release import RELEASE_TYPE, Release, read_release, release_digest
-from registry.releases.remark import REMARK_TYPE, Remark, read_remark
-from registry.releases.verdict import VERDICT_TYPE, Verdict, read_verdict
-from registry.trust.envelope import Envelope, signers
-from registry.trust.trust import Trust
+from acclimate.adaptation.errors import ContractError
+from acclimate.registry.bundles.member import Kind, Member
+from acclimate.registry.releases.approval import APPROVAL_TYPE, Approval, read_approval
+from acclimate.registry.releases.release import RELEASE_TYPE, Release, read_release, release_digest
+from acclimate.registry.releases.remark import REMARK_TYPE, Remark, read_remark
+from acclimate.registry.releases.verdict import VERDICT_TYPE, Verdict, read_verdict
+from acclimate.registry.trust.envelope import Envelope, signers
+from acclimate.registry.trust.trust import Trust
 
 __all__ = ["Approved", "Entry", "History", "Judged", "Released", "Remarked", "read_entries"]
 

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from adaptation.errors import ContractError
-from registry.bundles.member import BundleSet, Kind, Member
-from registry.releases.history import History
-from registry.releases.release import Place, Release
-from registry.releases.rollout import RolloutPolicy
-from registry.trust.envelope import Envelope
+from acclimate.adaptation.errors import ContractError
+from acclimate.registry.bundles.member import BundleSet, Kind, Member
+from acclimate.registry.releases.history import History
+from acclimate.registry.releases.release import Place, Release
+from acclimate.registry.releases.rollout import RolloutPolicy
+from acclimate.registry.trust.envelope import Envelope
 
 __all__ = ["Request", "aborted", "begun", "finished", "renewed", "set_with", "widened"]
 

@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from adaptation.errors import ContractError
-from registry.canonical import Digest, Extensible, canonical_text, read_canonical
-from registry.folder import replace_file
-from registry.trust.envelope import Envelope
+from acclimate.adaptation.errors import ContractError
+from acclimate.registry.canonical import Digest, Extensible, canonical_text, read_canonical
+from acclimate.registry.folder import replace_file
+from acclimate.registry.trust.envelope import Envelope
 
 __all__ = ["STATE_FILE", "ReceiverState", "read_state", "write_state"]
 

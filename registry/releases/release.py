@@ -12,11 +12,20 @@ from typing import Annotated, Literal
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import Field, model_validator
 
-from adaptation.engine.engine import CODE_CONTRACT_VERSION
-from registry.bundles.member import BundleSet, Member
-from registry.canonical import Digest, Extensible, Name, Signed, Strict, canonical_bytes, parse_canonical, refusing
-from registry.trust.envelope import Envelope, sign
-from registry.trust.trust import FleetName, Milliseconds
+from acclimate.adaptation.engine.engine import CODE_CONTRACT_VERSION
+from acclimate.registry.bundles.member import BundleSet, Member
+from acclimate.registry.canonical import (
+    Digest,
+    Extensible,
+    Name,
+    Signed,
+    Strict,
+    canonical_bytes,
+    parse_canonical,
+    refusing,
+)
+from acclimate.registry.trust.envelope import Envelope, sign
+from acclimate.registry.trust.trust import FleetName, Milliseconds
 
 __all__ = [
     "RELEASE_TYPE",
@@ -135,7 +144,7 @@ def sign_release(release: Release, key: Ed25519PrivateKey) -> Envelope:
 
 
 def read_release(envelope: Envelope) -> Release:
-    """Return the release in a statement; `registry.releases.acceptance` checks the signatures.
+    """Return the release in a statement; `acclimate.registry.releases.acceptance` checks the signatures.
 
     Raises:
         ContractError: The statement does not hold a release, or the release contradicts itself.

@@ -5,10 +5,10 @@ from typing import Annotated, Literal
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import Field
 
-from registry.bundles.member import Kind
-from registry.canonical import Digest, Name, canonical_bytes
-from registry.trust.envelope import Envelope, sign
-from registry.trust.trust import Statement, Trust, read_statement
+from acclimate.registry.bundles.member import Kind
+from acclimate.registry.canonical import Digest, Name, canonical_bytes
+from acclimate.registry.trust.envelope import Envelope, sign
+from acclimate.registry.trust.trust import Statement, Trust, read_statement
 
 __all__ = ["REMARK_TYPE", "Remark", "Topic", "read_remark", "sign_remark"]
 

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from adaptation.errors import ContractError
-from registry.bundles.member import Kind, Member
-from registry.releases.approval import approvers
-from registry.releases.history import History
-from registry.releases.next_release import Request, set_with
-from registry.releases.verdict import Verdict
-from registry.trust.trust import Trust
+from acclimate.adaptation.errors import ContractError
+from acclimate.registry.bundles.member import Kind, Member
+from acclimate.registry.releases.approval import approvers
+from acclimate.registry.releases.history import History
+from acclimate.registry.releases.next_release import Request, set_with
+from acclimate.registry.releases.verdict import Verdict
+from acclimate.registry.trust.trust import Trust
 
 __all__ = ["Held", "judge"]
 

@@ -25,8 +25,8 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from registry.canonical import Strict
-from registry.releases.release import unit_hash
+from acclimate.registry.canonical import Strict
+from acclimate.registry.releases.release import unit_hash
 
 __all__ = ["Assessment", "DeviceEvidence", "RolloutPolicy", "assess", "bad_device", "group_of", "newcombe"]
 

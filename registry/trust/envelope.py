@@ -13,8 +13,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import Field
 
-from adaptation.errors import ContractError
-from registry.canonical import Digest, Strict, refusing
+from acclimate.adaptation.errors import ContractError
+from acclimate.registry.canonical import Digest, Strict, refusing
 
 __all__ = [
     "Envelope",

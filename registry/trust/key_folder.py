@@ -12,12 +12,12 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from adaptation.errors import ConfigError
-from registry.canonical import canonical_bytes
-from registry.folder import replace_file
-from registry.trust.envelope import Envelope, parse_envelope, public_hex, sign
-from registry.trust.keys import new_key_file, read_key
-from registry.trust.trust import TRUST_TYPE, Key, Role, Trust, newer_trust, read_trust
+from acclimate.adaptation.errors import ConfigError
+from acclimate.registry.canonical import canonical_bytes
+from acclimate.registry.folder import replace_file
+from acclimate.registry.trust.envelope import Envelope, parse_envelope, public_hex, sign
+from acclimate.registry.trust.keys import new_key_file, read_key
+from acclimate.registry.trust.trust import TRUST_TYPE, Key, Role, Trust, newer_trust, read_trust
 
 __all__ = ["TRUST_FILE", "add_key", "init_keys", "read_trust_file", "revoke_key", "rotate_key"]
 

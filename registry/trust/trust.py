@@ -10,9 +10,9 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
-from adaptation.errors import ContractError
-from registry.canonical import Digest, Extensible, Name, Signed, parse_canonical
-from registry.trust.envelope import Envelope, key_id, parse_envelope, signers
+from acclimate.adaptation.errors import ContractError
+from acclimate.registry.canonical import Digest, Extensible, Name, Signed, parse_canonical
+from acclimate.registry.trust.envelope import Envelope, key_id, parse_envelope, signers
 
 __all__ = [
     "ROLES",

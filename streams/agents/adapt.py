@@ -11,15 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from adaptation.engine.engine import Outputs
-from adaptation.errors import DataError
-from adaptation.model.spec import NetworkSpec
-from streams.serving.prediction import prediction
-from streams.serving.served import InForce, Served
-from streams.wire.codec import FeatureBatch, decode_features
-from streams.wire.dead_letters import Stage, dead_letter
-from streams.wire.records import Incoming, Outgoing, cloud_event, header
-from streams.wire.topics import topic_name
+from acclimate.adaptation.engine.engine import Outputs
+from acclimate.adaptation.errors import DataError
+from acclimate.adaptation.model.spec import NetworkSpec
+from acclimate.streams.serving.prediction import prediction
+from acclimate.streams.serving.served import InForce, Served
+from acclimate.streams.wire.codec import FeatureBatch, decode_features
+from acclimate.streams.wire.dead_letters import Stage, dead_letter
+from acclimate.streams.wire.records import Incoming, Outgoing, cloud_event, header
+from acclimate.streams.wire.topics import topic_name
 
 __all__ = ["AdaptCore"]
 

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 
 from kafka import KafkaConsumer, TopicPartition
 
-from infra.settings import Settings
-from streams.agents.pipeline import Partition
-from streams.wire.connect import kafka_python_options
-from streams.wire.messages import CrashMark, WorkerStatus
-from streams.wire.reading import read_to_end
-from streams.wire.records import Outgoing
-from streams.wire.statuses import Crashed, parse_status
-from streams.wire.topics import topic_name
+from acclimate.infra.settings import Settings
+from acclimate.streams.agents.pipeline import Partition
+from acclimate.streams.wire.connect import kafka_python_options
+from acclimate.streams.wire.messages import CrashMark, WorkerStatus
+from acclimate.streams.wire.reading import read_to_end
+from acclimate.streams.wire.records import Outgoing
+from acclimate.streams.wire.statuses import Crashed, parse_status
+from acclimate.streams.wire.topics import topic_name
 
 __all__ = ["crash_record", "read_crashes", "worker_record"]
 

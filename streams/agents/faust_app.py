@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 import faust
 
-from infra.settings import Settings
-from streams.wire.connect import faust_broker, faust_credentials
-from streams.wire.records import Incoming
+from acclimate.infra.settings import Settings
+from acclimate.streams.wire.connect import faust_broker, faust_credentials
+from acclimate.streams.wire.records import Incoming
 
 __all__ = ["COMMIT_INTERVAL_S", "incoming", "make_faust_app"]
 

@@ -1,8 +1,9 @@
 """What every agent needs: a Faust consumer, ordered acknowledgement, checkpoints, watchdog, crash rule, exit codes.
 
 An agent reads one topic and computes outputs; `run_agent` does everything else. Faust joins the group, reads and
-rebalances; :mod:`streams.agents.pipeline` decides what is acknowledged. Records of newly assigned partitions flow while
-Faust's own handlers still run, so the host holds them until their state is restored; partitions that stay keep theirs.
+rebalances; :mod:`acclimate.streams.agents.pipeline` decides what is acknowledged. Records of newly assigned partitions
+flow while Faust's own handlers still run, so the host holds them until their state is restored; partitions that stay
+keep theirs.
 
 The process ends with code 0 after SIGTERM or SIGINT, 70 after a bug at one record, 75 after a stall or an outage that
 outlasted the producer.
@@ -24,17 +25,17 @@ from typing import Any
 import faust
 from aiokafka import AIOKafkaProducer
 
-from infra.settings import Settings
-from streams.agents.crashes import crash_record, read_crashes
-from streams.agents.faust_app import COMMIT_INTERVAL_S, incoming, make_faust_app
-from streams.agents.pipeline import Crash, Partition, Pipeline, Process
-from streams.agents.refused import Refused
-from streams.agents.state import Restorer, State
-from streams.agents.watchdog import EXIT_STALLED, Watchdog
-from streams.wire.connect import aiokafka_options
-from streams.wire.messages import CrashMark
-from streams.wire.records import Incoming, Outgoing
-from streams.wire.topics import topic_name
+from acclimate.infra.settings import Settings
+from acclimate.streams.agents.crashes import crash_record, read_crashes
+from acclimate.streams.agents.faust_app import COMMIT_INTERVAL_S, incoming, make_faust_app
+from acclimate.streams.agents.pipeline import Crash, Partition, Pipeline, Process
+from acclimate.streams.agents.refused import Refused
+from acclimate.streams.agents.state import Restorer, State
+from acclimate.streams.agents.watchdog import EXIT_STALLED, Watchdog
+from acclimate.streams.wire.connect import aiokafka_options
+from acclimate.streams.wire.messages import CrashMark
+from acclimate.streams.wire.records import Incoming, Outgoing
+from acclimate.streams.wire.topics import topic_name
 
 __all__ = ["CRASHES_MAX", "EXIT_BUG", "Agent", "group_name", "run_agent", "stop_signal"]
 

@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from aiokafka.errors import MessageSizeTooLargeError
 
-from streams.wire.records import Incoming, Outgoing
+from acclimate.streams.wire.records import Incoming, Outgoing
 
 __all__ = ["Crash", "Partition", "Pipeline", "Process"]
 

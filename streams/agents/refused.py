@@ -2,7 +2,7 @@
 
 import logging
 
-from streams.wire.records import Outgoing, header
+from acclimate.streams.wire.records import Outgoing, header
 
 __all__ = ["Refused"]
 

@@ -12,10 +12,10 @@ from typing import Protocol
 
 from kafka import KafkaConsumer, TopicPartition
 
-from infra.settings import Settings
-from streams.agents.pipeline import Partition
-from streams.wire.connect import kafka_python_options
-from streams.wire.records import Outgoing
+from acclimate.infra.settings import Settings
+from acclimate.streams.agents.pipeline import Partition
+from acclimate.streams.wire.connect import kafka_python_options
+from acclimate.streams.wire.records import Outgoing
 
 __all__ = ["Restorer", "State"]
 

@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterable
 
 from kafka import KafkaConsumer, TopicPartition
 
-from infra.settings import Settings
-from streams.agents.pipeline import Partition
-from streams.wire.connect import kafka_python_options
+from acclimate.infra.settings import Settings
+from acclimate.streams.agents.pipeline import Partition
+from acclimate.streams.wire.connect import kafka_python_options
 
 __all__ = ["EXIT_STALLED", "Watchdog"]
 

@@ -7,14 +7,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from infra.settings import Settings
-from streams.agents.adapt import AdaptCore
-from streams.agents.crashes import worker_record
-from streams.agents.host import Agent, run_agent, stop_signal
-from streams.releases.receiver import Receiver
-from streams.serving.served import InForce
-from streams.wire.messages import WorkerStatus
-from streams.wire.records import Outgoing
+from acclimate.infra.settings import Settings
+from acclimate.streams.agents.adapt import AdaptCore
+from acclimate.streams.agents.crashes import worker_record
+from acclimate.streams.agents.host import Agent, run_agent, stop_signal
+from acclimate.streams.releases.receiver import Receiver
+from acclimate.streams.serving.served import InForce
+from acclimate.streams.wire.messages import WorkerStatus
+from acclimate.streams.wire.records import Outgoing
 
 __all__ = ["run_worker"]
 

@@ -1,7 +1,7 @@
 """Read what a fleet published and what the workers made of it, until every window of the ledger is accounted for.
 
 Reads ``.features``, ``.predictions`` and ``.dlq`` without a consumer group, so that it disturbs nobody and can be
-repeated; :mod:`streams.audit.join` decides what the records mean.
+repeated; :mod:`acclimate.streams.audit.join` decides what the records mean.
 """
 
 import time
@@ -10,13 +10,13 @@ from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
 
-from adaptation.errors import ConfigError
-from infra.settings import Settings
-from streams.audit.join import Answer, Arrival, Event, Joined, Published, dead_windows, join, origins
-from streams.wire.connect import kafka_python_options
-from streams.wire.dead_letters import DeadLetter, parse_letter
-from streams.wire.records import header
-from streams.wire.topics import topic_name
+from acclimate.adaptation.errors import ConfigError
+from acclimate.infra.settings import Settings
+from acclimate.streams.audit.join import Answer, Arrival, Event, Joined, Published, dead_windows, join, origins
+from acclimate.streams.wire.connect import kafka_python_options
+from acclimate.streams.wire.dead_letters import DeadLetter, parse_letter
+from acclimate.streams.wire.records import header
+from acclimate.streams.wire.topics import topic_name
 
 __all__ = ["Progress", "Starts", "collect", "present_ends"]
 

@@ -15,9 +15,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from streams.audit.join import Joined
-from streams.audit.summary import DeviceFigures, Report
-from streams.drawing import page_element, plot_style, svg_text
+from acclimate.streams.audit.join import Joined
+from acclimate.streams.audit.summary import DeviceFigures, Report
+from acclimate.streams.drawing import page_element, plot_style, svg_text
 
 __all__ = ["DEVICES_MAX", "accuracy_over_time", "latency", "overview", "shift_over_time"]
 
@@ -56,7 +56,7 @@ def overview(report: Report, standalone: bool = False) -> str:
     """Draw one row per device: accuracy under the three ways to answer on the left, its shift on the right.
 
     Args:
-        report: As `streams.audit.summary.summarise` gives it.
+        report: As `acclimate.streams.audit.summary.summarise` gives it.
         standalone: Make a file of its own with fixed colours on white, instead of a part of a page.
     """
     devices = _shown(report["per_device"])

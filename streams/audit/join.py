@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from adaptation.errors import ConfigError, DataError
-from streams.wire.dead_letters import DeadLetter
-from streams.wire.messages import PredictionRecord, Receipt, WindowPrediction, event_id
-from streams.wire.predictions import parse_prediction
+from acclimate.adaptation.errors import ConfigError, DataError
+from acclimate.streams.wire.dead_letters import DeadLetter
+from acclimate.streams.wire.messages import PredictionRecord, Receipt, WindowPrediction, event_id
+from acclimate.streams.wire.predictions import parse_prediction
 
 __all__ = ["Answer", "Arrival", "Event", "Joined", "Published", "dead_windows", "join", "origins", "read_ledger"]
 

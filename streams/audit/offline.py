@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from adaptation.data.dataset import Split
-from streams.audit.join import Joined
-from streams.audit.summary import OfflineFigures
-from streams.serving.served import Served
+from acclimate.adaptation.data.dataset import Split
+from acclimate.streams.audit.join import Joined
+from acclimate.streams.audit.summary import OfflineFigures
+from acclimate.streams.serving.served import Served
 
 __all__ = ["Offline", "compare_offline", "offline_figures"]
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from streams.audit import figures
-from streams.audit.join import Joined
-from streams.audit.summary import HARM, AnsweredBy, ByOutput, DeviceShift, Report
+from acclimate.streams.audit import figures
+from acclimate.streams.audit.join import Joined
+from acclimate.streams.audit.summary import HARM, AnsweredBy, ByOutput, DeviceShift, Report
 
 __all__ = ["Story", "render_html", "verdicts", "write_report"]
 
@@ -45,7 +45,7 @@ def write_report(
 
     Args:
         folder: Made when missing; files of an earlier report are replaced.
-        report: As `streams.audit.summary.summarise` gives it, with what the caller added.
+        report: As `acclimate.streams.audit.summary.summarise` gives it, with what the caller added.
         joined: Windows that the report is about.
         story: Words around it.
         latency_joined: Windows whose times are drawn; ``joined`` when not given.
@@ -67,7 +67,7 @@ def render_html(report: Report, joined: Joined, story: Story, latency_joined: Jo
     """Return the page."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string(
-        resources.files("streams.audit").joinpath("templates/report.html.j2").read_text(encoding="utf-8")
+        resources.files("acclimate.streams.audit").joinpath("templates/report.html.j2").read_text(encoding="utf-8")
     )
     drawings: dict[str, Markup | None] = dict.fromkeys(("overview", "shift", "running", "latency"))
     if len(joined):

@@ -5,7 +5,7 @@ from typing import Any, Generic, Literal, NotRequired, TypedDict, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from streams.audit.join import Joined
+from acclimate.streams.audit.join import Joined
 
 __all__ = [
     "HARM",
@@ -81,7 +81,7 @@ class Latency(TypedDict):
 
 
 class OfflineFigures(TypedDict):
-    """The comparison with a direct run; see `streams.audit.offline.Offline`."""
+    """The comparison with a direct run; see `acclimate.streams.audit.offline.Offline`."""
 
     accuracy: ByOutput[float | None]
     equal: bool
@@ -90,10 +90,11 @@ class OfflineFigures(TypedDict):
 
 
 class Report(TypedDict):
-    """The layout of ``report.json``; `streams.audit.join.Joined` tells what is counted.
+    """The layout of ``report.json``; `acclimate.streams.audit.join.Joined` tells what is counted.
 
-    Accuracies are None where nothing was answered. ``receipts`` hold the fields of `streams.wire.messages.Receipt` and
-    the number of windows that name it. Whoever makes the report adds what is not required.
+    Accuracies are None where nothing was answered. ``receipts`` hold the fields of
+    `acclimate.streams.wire.messages.Receipt` and the number of windows that name it. Whoever makes the report adds what
+    is not required.
     """
 
     windows: int

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from infra.allocator import keep_freed_memory
-from streams.commands.shared.connection_options import json_option
-from streams.commands.shared.data_options import data_options
-from streams.lab.study.selection import selected_dataset
+from acclimate.infra.allocator import keep_freed_memory
+from acclimate.streams.commands.shared.connection_options import json_option
+from acclimate.streams.commands.shared.data_options import data_options
+from acclimate.streams.lab.study.selection import selected_dataset
 
 if TYPE_CHECKING:  # torch and rich take seconds to import: --help must not wait for them
-    from adaptation.alignment.align import Progress
+    from acclimate.adaptation.alignment.align import Progress
 
 __all__ = ["command"]
 
@@ -71,9 +71,9 @@ def command(
     dataset = selected_dataset(seed, **selection)
     import torch
 
-    from adaptation.alignment.aligned import AlignmentSettings
-    from registry.bundles.source_bundle import read_bundle
-    from streams.lab.making.aligned_model import make_aligned_bundle
+    from acclimate.adaptation.alignment.aligned import AlignmentSettings
+    from acclimate.registry.bundles.source_bundle import read_bundle
+    from acclimate.streams.lab.making.aligned_model import make_aligned_bundle
 
     torch.set_num_threads(threads)
     settings = AlignmentSettings(task=task)  # type: ignore[arg-type]  # click has checked it

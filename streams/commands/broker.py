@@ -60,8 +60,8 @@ def start(data_dir: Path, nodes: str, port: int, heap: str, log_level: str, fres
       acclimate broker start
       acclimate broker start --nodes 3 --port 0 --data-dir /var/tmp/kafka --fresh
     """
-    from infra.broker_service import start_service
-    from infra.kafka_cluster import ClusterOptions
+    from acclimate.infra.broker_service import start_service
+    from acclimate.infra.kafka_cluster import ClusterOptions
 
     options = ClusterOptions(nodes=int(nodes), port=port, heap=heap, log_level=log_level)
     status, started = start_service(data_dir, options, fresh, notify=lambda line: click.echo(line, err=True))
@@ -84,7 +84,7 @@ def stop(data_dir: Path, as_json: bool) -> None:
     Example:
       acclimate broker stop
     """
-    from infra.broker_service import stop_service
+    from acclimate.infra.broker_service import stop_service
 
     before = stop_service(data_dir)
     if as_json:
@@ -105,7 +105,7 @@ def status(data_dir: Path, as_json: bool) -> None:
     Example:
       acclimate broker status --json
     """
-    from infra.broker_service import read_status
+    from acclimate.infra.broker_service import read_status
 
     found = read_status(data_dir)
     if as_json:

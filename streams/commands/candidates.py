@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from infra.settings import load_settings
-from streams.commands.shared.connection_options import connection_options, json_option
-from streams.commands.shared.release_options import fleet_trust, shown_time
+from acclimate.infra.settings import load_settings
+from acclimate.streams.commands.shared.connection_options import connection_options, json_option
+from acclimate.streams.commands.shared.release_options import fleet_trust, shown_time
 
 if TYPE_CHECKING:
-    from streams.releases.judging.candidates import Candidate
+    from acclimate.streams.releases.judging.candidates import Candidate
 
 __all__ = ["command"]
 
@@ -24,9 +24,9 @@ def command(bootstrap: str | None, fleet: str | None, as_json: bool) -> None:
     Only signed verdicts of the history count; tags in MLflow are for people.
     """
     settings = load_settings(bootstrap=bootstrap, fleet=fleet)
-    from registry.catalogue import Catalogue
-    from streams.releases.history import read_history
-    from streams.releases.judging.candidates import list_candidates
+    from acclimate.registry.catalogue import Catalogue
+    from acclimate.streams.releases.history import read_history
+    from acclimate.streams.releases.judging.candidates import list_candidates
 
     history = read_history(settings, fleet_trust(settings))
     rows = list_candidates(Catalogue(settings.mlflow, settings.fleet), history)

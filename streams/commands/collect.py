@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from adaptation.errors import ConfigError
-from infra.settings import load_settings
-from streams.commands.shared.connection_options import connection_options, json_option
-from streams.commands.shared.data_options import data_options
-from streams.lab.study.selection import selected_dataset
+from acclimate.adaptation.errors import ConfigError
+from acclimate.infra.settings import load_settings
+from acclimate.streams.commands.shared.connection_options import connection_options, json_option
+from acclimate.streams.commands.shared.data_options import data_options
+from acclimate.streams.lab.study.selection import selected_dataset
 
 if TYPE_CHECKING:
-    from streams.audit.summary import OfflineFigures
+    from acclimate.streams.audit.summary import OfflineFigures
 
 __all__ = ["command"]
 
@@ -71,11 +71,11 @@ def command(
     if dataset.target is None:
         raise ConfigError("the truth lies in the target: give the --target that was published")
 
-    from streams.audit.collect import collect
-    from streams.audit.join import read_ledger
-    from streams.audit.report import Story, verdicts, write_report
-    from streams.audit.summary import latency_figures, summarise
-    from streams.commands.shared.device_table import print_report, progress_bar
+    from acclimate.streams.audit.collect import collect
+    from acclimate.streams.audit.join import read_ledger
+    from acclimate.streams.audit.report import Story, verdicts, write_report
+    from acclimate.streams.audit.summary import latency_figures, summarise
+    from acclimate.streams.commands.shared.device_table import print_report, progress_bar
 
     labels = dict(zip(dataset.target.rows.tolist(), dataset.target.labels.tolist(), strict=True))
     with progress_bar(not as_json) as progress:
@@ -106,9 +106,9 @@ def command(
 
 
 def _offline(folder: Path, target: Any, joined: Any) -> "OfflineFigures":
-    from registry.bundles.source_bundle import read_bundle
-    from streams.audit.offline import compare_offline, offline_figures
-    from streams.serving.served import serve
+    from acclimate.registry.bundles.source_bundle import read_bundle
+    from acclimate.streams.audit.offline import compare_offline, offline_figures
+    from acclimate.streams.serving.served import serve
 
     bundle = read_bundle(folder)
     modes = {receipt.mode for receipt, _ in joined.receipts}

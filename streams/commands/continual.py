@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from streams.commands.shared.connection_options import json_option
-from streams.commands.shared.data_options import data_options
-from streams.commands.shared.stage_progress import stage_progress
+from acclimate.streams.commands.shared.connection_options import json_option
+from acclimate.streams.commands.shared.data_options import data_options
+from acclimate.streams.commands.shared.stage_progress import stage_progress
 
 if TYPE_CHECKING:  # torch and rich take seconds to import: --help must not wait for them
-    from streams.lab.continual.results import Results
+    from acclimate.streams.lab.continual.results import Results
 
 __all__ = ["command"]
 
@@ -114,8 +114,8 @@ def command(
     Exit codes besides the usual: 3 or 70 when single runs failed, 75 when a worker process died; the same command goes
     on in both cases.
     """
-    from streams.lab.continual.options import ContinualOptions, parse_methods, parse_shares
-    from streams.lab.study.recipes import parse_sources
+    from acclimate.streams.lab.continual.options import ContinualOptions, parse_methods, parse_shares
+    from acclimate.streams.lab.study.recipes import parse_sources
 
     options = ContinualOptions(
         selection=selection,
@@ -131,11 +131,11 @@ def command(
         jobs=jobs,
     )
 
-    from streams.lab.continual.figures import draw_figures
-    from streams.lab.continual.page import write_page, write_results
-    from streams.lab.continual.results import collect, figures
-    from streams.lab.continual.study import run_study
-    from streams.lab.study.processes import WorkerDied
+    from acclimate.streams.lab.continual.figures import draw_figures
+    from acclimate.streams.lab.continual.page import write_page, write_results
+    from acclimate.streams.lab.continual.results import collect, figures
+    from acclimate.streams.lab.continual.study import run_study
+    from acclimate.streams.lab.study.processes import WorkerDied
 
     try:
         with stage_progress() as progress:
@@ -165,8 +165,8 @@ def _print_table(results: "Results", files: list[Path]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from streams.lab.continual.page import HEAD, cells
-    from streams.lab.study.tables import grouped
+    from acclimate.streams.lab.continual.page import HEAD, cells
+    from acclimate.streams.lab.study.tables import grouped
 
     console = Console()
     for (fraction, wrong), lines in grouped(results.lines, lambda line: (line.label_fraction, line.wrong)):

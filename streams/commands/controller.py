@@ -8,8 +8,8 @@ import threading
 
 import click
 
-from infra.settings import load_settings
-from streams.commands.shared.connection_options import connection_options, json_option
+from acclimate.infra.settings import load_settings
+from acclimate.streams.commands.shared.connection_options import connection_options, json_option
 
 __all__ = ["command"]
 
@@ -44,10 +44,10 @@ def command(bootstrap: str | None, fleet: str | None, poll: float, partitions: i
     settings = load_settings(bootstrap=bootstrap, fleet=fleet)
     click.echo(json.dumps({"settings": settings.masked()}), err=not as_json)
 
-    from registry.gates.rules import read_policy
-    from registry.trust.keys import read_key
-    from streams.releases.controller import Controller
-    from streams.wire.topics import create_topics, differing_topics
+    from acclimate.registry.gates.rules import read_policy
+    from acclimate.registry.trust.keys import read_key
+    from acclimate.streams.releases.controller import Controller
+    from acclimate.streams.wire.topics import create_topics, differing_topics
 
     if settings.release_key is None:
         raise click.UsageError(

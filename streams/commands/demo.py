@@ -10,10 +10,10 @@ from typing import Any
 
 import click
 
-from infra.settings import load_settings
-from streams.commands.shared.connection_options import connection_options, json_option
-from streams.commands.shared.data_options import data_options
-from streams.lab.study.selection import selected_dataset
+from acclimate.infra.settings import load_settings
+from acclimate.streams.commands.shared.connection_options import connection_options, json_option
+from acclimate.streams.commands.shared.data_options import data_options
+from acclimate.streams.lab.study.selection import selected_dataset
 
 __all__ = ["command"]
 
@@ -75,9 +75,9 @@ def command(
     dataset = selected_dataset(seed, **selection)
     notes = _simulated(seed) if selection["data"] is None else {}
 
-    from streams.audit.report import verdicts
-    from streams.commands.shared.device_table import print_report, progress_bar
-    from streams.local.demo import DemoOptions, run_demo
+    from acclimate.streams.audit.report import verdicts
+    from acclimate.streams.commands.shared.device_table import print_report, progress_bar
+    from acclimate.streams.local.demo import DemoOptions, run_demo
 
     options = DemoOptions(out, seed, epochs, windows_per_record)
     with progress_bar(not as_json) as progress:
@@ -100,7 +100,7 @@ def say(text: str) -> None:
 
 
 def _simulated(seed: int) -> dict[str, str]:
-    from adaptation.data.simulate import device_shifts
+    from acclimate.adaptation.data.simulate import device_shifts
 
     return {shift.device: "nothing" if shift.dominant == "none" else shift.dominant for shift in device_shifts(seed)}
 

@@ -5,9 +5,9 @@ import time
 
 import click
 
-from infra.settings import load_settings
-from streams.commands.shared.connection_options import connection_options, json_option
-from streams.commands.shared.release_options import fleet_trust, shown_time
+from acclimate.infra.settings import load_settings
+from acclimate.streams.commands.shared.connection_options import connection_options, json_option
+from acclimate.streams.commands.shared.release_options import fleet_trust, shown_time
 
 __all__ = ["command"]
 
@@ -30,8 +30,8 @@ def command(since: float, behind: bool, bootstrap: str | None, fleet: str | None
     --behind finds any.
     """
     settings = load_settings(bootstrap=bootstrap, fleet=fleet)
-    from streams.releases.history import read_history
-    from streams.releases.running import device_rows, receiver_rows
+    from acclimate.streams.releases.history import read_history
+    from acclimate.streams.releases.running import device_rows, receiver_rows
 
     newest = read_history(settings, fleet_trust(settings)).newest
     epoch = newest.release.epoch if newest else 0

@@ -4,9 +4,9 @@ import json
 
 import click
 
-from infra.settings import load_settings
-from streams.commands.shared.connection_options import json_option
-from streams.commands.shared.release_options import KIND_NAMES, to_kind
+from acclimate.infra.settings import load_settings
+from acclimate.streams.commands.shared.connection_options import json_option
+from acclimate.streams.commands.shared.release_options import KIND_NAMES, to_kind
 
 __all__ = ["command"]
 
@@ -30,8 +30,8 @@ def command(before: int, after: int, kind: str, fleet: str | None, as_json: bool
     relative to its norm.
     """
     settings = load_settings(fleet=fleet)
-    from registry.bundles.difference import difference
-    from registry.catalogue import Catalogue
+    from acclimate.registry.bundles.difference import difference
+    from acclimate.registry.catalogue import Catalogue
 
     catalogue = Catalogue(settings.mlflow, settings.fleet)
     stored = [catalogue.download(to_kind(kind), version).files for version in (before, after)]

@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from adaptation.errors import ConfigError
-from infra.settings import load_settings
-from streams.commands.shared.connection_options import connection_options, json_option
-from streams.wire.dead_letters import DeadLetter, read_letters, redrive
+from acclimate.adaptation.errors import ConfigError
+from acclimate.infra.settings import load_settings
+from acclimate.streams.commands.shared.connection_options import connection_options, json_option
+from acclimate.streams.wire.dead_letters import DeadLetter, read_letters, redrive
 
 __all__ = ["command"]
 

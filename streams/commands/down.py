@@ -5,8 +5,8 @@ from pathlib import Path
 
 import click
 
-from streams.commands.shared.connection_options import json_option
-from streams.commands.up import stack_folder_option
+from acclimate.streams.commands.shared.connection_options import json_option
+from acclimate.streams.commands.up import stack_folder_option
 
 __all__ = ["command"]
 
@@ -16,7 +16,7 @@ __all__ = ["command"]
 @json_option
 def command(folder: Path, as_json: bool) -> None:
     """Stop the controller, MLflow's server and Kafka, and wait until they have ended; their data stays."""
-    from streams.local.stack import stop_stack
+    from acclimate.streams.local.stack import stop_stack
 
     stopped = stop_stack(folder)
     if as_json:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from streams.commands.shared.connection_options import json_option
-from streams.commands.shared.data_options import data_options
-from streams.commands.shared.stage_progress import stage_progress
+from acclimate.streams.commands.shared.connection_options import json_option
+from acclimate.streams.commands.shared.data_options import data_options
+from acclimate.streams.commands.shared.stage_progress import stage_progress
 
 if TYPE_CHECKING:  # torch and rich take seconds to import: --help must not wait for them
-    from streams.lab.evaluate.results import Results
+    from acclimate.streams.lab.evaluate.results import Results
 
 __all__ = ["command"]
 
@@ -110,11 +110,11 @@ def command(
     Exit codes besides the usual: 3 or 70 when single methods failed (the report shows the others), 75 when a worker
     process died; the same command goes on in both cases.
     """
-    from adaptation.errors import ConfigError
-    from adaptation.evaluation.streams import STREAMS
-    from adaptation.methods.catalogue import ABLATIONS, CTA_ABLATIONS, METHODS
-    from streams.lab.evaluate.options import EvaluationOptions, parse_choice, parse_numbers
-    from streams.lab.study.recipes import parse_sources
+    from acclimate.adaptation.errors import ConfigError
+    from acclimate.adaptation.evaluation.streams import STREAMS
+    from acclimate.adaptation.methods.catalogue import ABLATIONS, CTA_ABLATIONS, METHODS
+    from acclimate.streams.lab.evaluate.options import EvaluationOptions, parse_choice, parse_numbers
+    from acclimate.streams.lab.study.recipes import parse_sources
 
     usual = [name for name in METHODS if name not in (*ABLATIONS, *CTA_ABLATIONS)]
     several = {"all": usual, "ablations": ABLATIONS, "cta-ablations": CTA_ABLATIONS}
@@ -135,9 +135,9 @@ def command(
     )
     repeated = parse_choice("--again", again, options.methods) if again is not None else ()
 
-    from streams.lab.evaluate.evaluation import run_evaluation
-    from streams.lab.evaluate.report import write_report
-    from streams.lab.study.processes import FailedJob, WorkerDied
+    from acclimate.streams.lab.evaluate.evaluation import run_evaluation
+    from acclimate.streams.lab.evaluate.report import write_report
+    from acclimate.streams.lab.study.processes import FailedJob, WorkerDied
 
     failed: list[FailedJob] = []
     if not report_only:
@@ -167,7 +167,7 @@ def _command_line() -> str:
 
 
 def _summary(results: "Results", files: dict[str, Path]) -> dict[str, Any]:
-    from streams.lab.evaluate.lines import summarise_lines
+    from acclimate.streams.lab.evaluate.lines import summarise_lines
 
     return {
         "files": {kind: str(path) for kind, path in files.items()},
@@ -184,8 +184,8 @@ def _print_table(results: "Results", files: dict[str, Path]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from streams.lab.evaluate.lines import summarise_lines
-    from streams.lab.evaluate.summary import BRIEF, HEAD, cells
+    from acclimate.streams.lab.evaluate.lines import summarise_lines
+    from acclimate.streams.lab.evaluate.summary import BRIEF, HEAD, cells
 
     console = Console()
     lines = summarise_lines(results)

@@ -10,10 +10,10 @@ from typing import Any
 
 import click
 
-from infra.settings import load_settings
-from streams.commands.shared.connection_options import connection_options, json_option
-from streams.commands.shared.data_options import data_options
-from streams.lab.study.selection import selected_dataset
+from acclimate.infra.settings import load_settings
+from acclimate.streams.commands.shared.connection_options import connection_options, json_option
+from acclimate.streams.commands.shared.data_options import data_options
+from acclimate.streams.lab.study.selection import selected_dataset
 
 __all__ = ["command"]
 
@@ -79,9 +79,9 @@ def command(
     settings = load_settings(bootstrap=bootstrap, fleet=fleet, outbox=outbox)
     dataset = selected_dataset(seed, **selection)
 
-    from adaptation.errors import ConfigError
-    from streams.local.player import play
-    from streams.wire.topics import create_topics
+    from acclimate.adaptation.errors import ConfigError
+    from acclimate.streams.local.player import play
+    from acclimate.streams.wire.topics import create_topics
 
     if dataset.target is None:
         raise ConfigError("nothing to play: --target KEY=VALUES selects the rows to stream")

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import click
 
-from infra.settings import load_settings
-from streams.commands.shared.connection_options import connection_options, json_option
-from streams.commands.shared.judging_options import judging_options, make_desk, report
-from streams.commands.shared.release_options import kind_argument, to_kind
+from acclimate.infra.settings import load_settings
+from acclimate.streams.commands.shared.connection_options import connection_options, json_option
+from acclimate.streams.commands.shared.judging_options import judging_options, make_desk, report
+from acclimate.streams.commands.shared.release_options import kind_argument, to_kind
 
 __all__ = ["command"]
 
@@ -38,7 +38,7 @@ def command(
     when a gate fails.
     """
     settings = load_settings(bootstrap=bootstrap, fleet=fleet, policy=policy, gate_key=key)
-    from streams.releases.judging.register import judge_again
+    from acclimate.streams.releases.judging.register import judge_again
 
     verdict = judge_again(make_desk(settings, validation, label, where, group, force), to_kind(kind), version, force)
     return report(verdict, False, as_json)

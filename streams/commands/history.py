@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from infra.settings import load_settings
-from streams.commands.shared.connection_options import connection_options, json_option
-from streams.commands.shared.release_options import fleet_trust, shown_time
+from acclimate.infra.settings import load_settings
+from acclimate.streams.commands.shared.connection_options import connection_options, json_option
+from acclimate.streams.commands.shared.release_options import fleet_trust, shown_time
 
 if TYPE_CHECKING:
-    from registry.bundles.member import BundleSet
-    from registry.releases.history import History, Released
-    from registry.trust.trust import Trust
+    from acclimate.registry.bundles.member import BundleSet
+    from acclimate.registry.releases.history import History, Released
+    from acclimate.registry.trust.trust import Trust
 
 __all__ = ["command"]
 
@@ -46,7 +46,7 @@ def command(
     a device was really answered with: each one names epoch and bundle.
     """
     settings = load_settings(bootstrap=bootstrap, fleet=fleet)
-    from streams.releases.history import read_history
+    from acclimate.streams.releases.history import read_history
 
     trust = fleet_trust(settings)
     history = read_history(settings, trust)

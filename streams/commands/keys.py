@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from adaptation.errors import ConfigError
-from infra.settings import load_settings
-from streams.commands.shared.connection_options import json_option
+from acclimate.adaptation.errors import ConfigError
+from acclimate.infra.settings import load_settings
+from acclimate.streams.commands.shared.connection_options import json_option
 
 if TYPE_CHECKING:
-    from registry.trust.trust import Role
+    from acclimate.registry.trust.trust import Role
 
 __all__ = ["command"]
 
@@ -64,7 +64,7 @@ def command() -> None:
 @json_option
 def init(folder: Path, fleet: str | None, approvers: tuple[str, ...], approvals: int, as_json: bool) -> None:
     """Make all keys of a new fleet."""
-    from registry.trust.key_folder import init_keys
+    from acclimate.registry.trust.key_folder import init_keys
 
     settings = load_settings(fleet=fleet)
     for name in approvers:
@@ -85,7 +85,7 @@ def init(folder: Path, fleet: str | None, approvers: tuple[str, ...], approvals:
 @json_option
 def add(role: str, folder: Path, root: Path | None, owner: str, as_json: bool) -> None:
     """Make a key for another owner, such as a new approver."""
-    from registry.trust.key_folder import add_key
+    from acclimate.registry.trust.key_folder import add_key
 
     _check_owner("--owner", owner)
     path = add_key(folder, root or folder / "root.pem", _role(role), owner, _passphrase(), _now_ms())
@@ -113,7 +113,7 @@ def rotate(role: str, folder: Path, root: Path | None, owner: str | None, window
 
     The controller spreads the new trust.json with its next release. Start it with the new key within the window.
     """
-    from registry.trust.key_folder import rotate_key
+    from acclimate.registry.trust.key_folder import rotate_key
 
     window_ms = round(window * _DAY_MS)
     path = rotate_key(folder, root or folder / "root.pem", _role(role), owner, window_ms, _passphrase(), _now_ms())
@@ -133,7 +133,7 @@ def revoke(key_id: str, folder: Path, root: Path | None, as_json: bool) -> None:
     Receivers accept nothing more that it has signed; what runs goes on. If it was a gate key, register its bundles
     again before you release them again.
     """
-    from registry.trust.key_folder import revoke_key
+    from acclimate.registry.trust.key_folder import revoke_key
 
     gone = revoke_key(folder, root or folder / "root.pem", key_id, _passphrase())
     _show(folder, as_json)
@@ -150,7 +150,7 @@ def show(folder: Path, as_json: bool) -> None:
 
 
 def _show(folder: Path, as_json: bool) -> None:
-    from registry.trust.key_folder import TRUST_FILE, read_trust_file
+    from acclimate.registry.trust.key_folder import TRUST_FILE, read_trust_file
 
     _, trust = read_trust_file(folder / TRUST_FILE)
     keys = [
@@ -170,7 +170,7 @@ def _show(folder: Path, as_json: bool) -> None:
 
 
 def _role(name: str) -> "Role":
-    from registry.trust.trust import ROLES
+    from acclimate.registry.trust.trust import ROLES
 
     return next(role for role in ROLES if role == name)
 

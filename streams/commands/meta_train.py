@@ -12,21 +12,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from infra.allocator import keep_freed_memory
-from streams.commands.shared.connection_options import json_option
-from streams.commands.shared.data_options import data_options
-from streams.lab.study.selection import selected_dataset
+from acclimate.infra.allocator import keep_freed_memory
+from acclimate.streams.commands.shared.connection_options import json_option
+from acclimate.streams.commands.shared.data_options import data_options
+from acclimate.streams.lab.study.selection import selected_dataset
 
 if TYPE_CHECKING:  # torch and rich take seconds to import: --help must not wait for them
-    from adaptation.generators.meta_train import Check, Progress, Share
-    from streams.lab.making.generator_model import GeneratorModel
+    from acclimate.adaptation.generators.meta_train import Check, Progress, Share
+    from acclimate.streams.lab.making.generator_model import GeneratorModel
 
 __all__ = ["command"]
 
 
 @click.command(
     epilog="Examples: acclimate meta-train mgg --bundle out/chest --data chest_har.npz --label y4 --source device=1-5 "
-    "--out out/chest-mgg;  torchrun --nproc-per-node 2 -m streams.cli meta-train generalizeformer --bundle ..."
+    "--out out/chest-mgg;  torchrun --nproc-per-node 2 -m acclimate.streams.cli meta-train generalizeformer "
+    "--bundle ..."
 )
 @click.argument("kind", type=click.Choice(["mgg", "generalizeformer"]))
 @click.option(
@@ -77,11 +78,11 @@ def command(
     dataset = selected_dataset(seed, **selection)
     import torch
 
-    from adaptation.errors import ConfigError
-    from adaptation.generators.generalizeformer import GeneralizeFormerSettings
-    from adaptation.generators.mgg import MggSettings
-    from registry.bundles.source_bundle import read_bundle
-    from streams.lab.making.generator_model import make_generator_bundle
+    from acclimate.adaptation.errors import ConfigError
+    from acclimate.adaptation.generators.generalizeformer import GeneralizeFormerSettings
+    from acclimate.adaptation.generators.mgg import MggSettings
+    from acclimate.registry.bundles.source_bundle import read_bundle
+    from acclimate.streams.lab.making.generator_model import make_generator_bundle
 
     if classifier and kind != "generalizeformer":
         raise ConfigError("--classifier: mgg moves gamma and beta alone; use it with generalizeformer")
@@ -115,7 +116,7 @@ def command(
 @contextmanager
 def _processes(device: str) -> Iterator["Share"]:
     """Join the processes that torchrun started; without it there is this one."""
-    from adaptation.generators.meta_train import ALONE, Share
+    from acclimate.adaptation.generators.meta_train import ALONE, Share
 
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from streams.commands.shared.connection_options import json_option
-from streams.commands.shared.data_options import data_options
+from acclimate.streams.commands.shared.connection_options import json_option
+from acclimate.streams.commands.shared.data_options import data_options
 
 if TYPE_CHECKING:  # torch and rich take seconds to import: --help must not wait for them
-    from streams.lab.pilot.conclusions import Report
-    from streams.lab.pilot.gains import Gain
-    from streams.lab.pilot.study import Progress
+    from acclimate.streams.lab.pilot.conclusions import Report
+    from acclimate.streams.lab.pilot.gains import Gain
+    from acclimate.streams.lab.pilot.study import Progress
 
 __all__ = ["command"]
 
@@ -92,14 +92,14 @@ def command(
     with. It uses labels of the target for scores alone. Give all costs in one currency of your choice. Without --data
     it pilots a simulated fleet. It takes several minutes.
     """
-    from infra.allocator import keep_freed_memory
+    from acclimate.infra.allocator import keep_freed_memory
 
     keep_freed_memory()
-    from streams.lab.pilot.conclusions import complete_report
-    from streams.lab.pilot.files import check_out, write_pilot
-    from streams.lab.pilot.options import PilotOptions, complete_costs
-    from streams.lab.pilot.study import run_study
-    from streams.lab.pilot.work import load_data
+    from acclimate.streams.lab.pilot.conclusions import complete_report
+    from acclimate.streams.lab.pilot.files import check_out, write_pilot
+    from acclimate.streams.lab.pilot.options import PilotOptions, complete_costs
+    from acclimate.streams.lab.pilot.study import run_study
+    from acclimate.streams.lab.pilot.work import load_data
 
     check_out(out, force)
     options = PilotOptions(selection, seed, augment, not no_target_labels, epochs, jobs)
@@ -162,7 +162,7 @@ def _print_summary(report: "Report", files: dict[str, Path]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from streams.lab.pilot.advice import points
+    from acclimate.streams.lab.pilot.advice import points
 
     def told(gain: "Gain | None") -> list[str]:
         if gain is None:

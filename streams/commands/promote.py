@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from infra.settings import Settings, load_settings
-from streams.commands.shared.connection_options import connection_options, json_option
-from streams.commands.shared.release_options import (
+from acclimate.infra.settings import Settings, load_settings
+from acclimate.streams.commands.shared.connection_options import connection_options, json_option
+from acclimate.streams.commands.shared.release_options import (
     approver_key,
     asking_options,
     fleet_trust,
@@ -17,8 +17,8 @@ from streams.commands.shared.release_options import (
 )
 
 if TYPE_CHECKING:
-    from registry.trust.trust import Trust
-    from streams.releases.promoting import Asked
+    from acclimate.registry.trust.trust import Trust
+    from acclimate.streams.releases.promoting import Asked
 
 __all__ = ["command", "report"]
 
@@ -47,8 +47,8 @@ def command(
     --wait, the exit code is 1 when the version was refused or aborted, or is not everywhere when the time is over.
     """
     settings = load_settings(bootstrap=bootstrap, fleet=fleet, approver_key=key)
-    from registry.catalogue import Catalogue
-    from streams.releases.promoting import ask
+    from acclimate.registry.catalogue import Catalogue
+    from acclimate.streams.releases.promoting import ask
 
     trust = fleet_trust(settings)
     catalogue = Catalogue(settings.mlflow, settings.fleet)
@@ -60,7 +60,7 @@ def command(
 
 def report(settings: Settings, trust: "Trust", asked: "Asked", wait: bool, timeout_s: float, as_json: bool) -> int:
     """Say what was asked for and, if wanted, what becomes of it; return the exit code."""
-    from streams.releases.promoting import watch
+    from acclimate.streams.releases.promoting import watch
 
     about = {"action": asked.action, "kind": asked.kind, "version": asked.version, "bundle": asked.digest}
     if not as_json:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
-from infra.settings import load_settings
-from streams.commands.shared.connection_options import connection_options, json_option
-from streams.commands.shared.judging_options import judging_options, make_desk, report
+from acclimate.infra.settings import load_settings
+from acclimate.streams.commands.shared.connection_options import connection_options, json_option
+from acclimate.streams.commands.shared.judging_options import judging_options, make_desk, report
 
 __all__ = ["command"]
 
@@ -37,7 +37,7 @@ def command(
     registers a bundle that fails, and then exits with 3. After a kill, the same command goes on where it was.
     """
     settings = load_settings(bootstrap=bootstrap, fleet=fleet, policy=policy, gate_key=key)
-    from streams.releases.judging.register import register
+    from acclimate.streams.releases.judging.register import register
 
     verdict, new = register(make_desk(settings, validation, label, where, group, force), folder, force)
     return report(verdict, new, as_json)

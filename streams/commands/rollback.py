@@ -2,11 +2,11 @@
 
 import click
 
-from adaptation.errors import ContractError
-from infra.settings import load_settings
-from streams.commands.promote import report
-from streams.commands.shared.connection_options import connection_options, json_option
-from streams.commands.shared.release_options import (
+from acclimate.adaptation.errors import ContractError
+from acclimate.infra.settings import load_settings
+from acclimate.streams.commands.promote import report
+from acclimate.streams.commands.shared.connection_options import connection_options, json_option
+from acclimate.streams.commands.shared.release_options import (
     approver_key,
     asking_options,
     fleet_trust,
@@ -41,9 +41,9 @@ def command(
     `acclimate promote --help` says who may ask.
     """
     settings = load_settings(bootstrap=bootstrap, fleet=fleet, approver_key=key)
-    from registry.catalogue import Catalogue
-    from streams.releases.history import read_history
-    from streams.releases.promoting import ask, before
+    from acclimate.registry.catalogue import Catalogue
+    from acclimate.streams.releases.history import read_history
+    from acclimate.streams.releases.promoting import ask, before
 
     trust = fleet_trust(settings)
     history = read_history(settings, trust)

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from infra.allocator import keep_freed_memory
-from streams.commands.shared.connection_options import json_option
-from streams.commands.shared.data_options import data_options
-from streams.lab.study.selection import selected_dataset
+from acclimate.infra.allocator import keep_freed_memory
+from acclimate.streams.commands.shared.connection_options import json_option
+from acclimate.streams.commands.shared.data_options import data_options
+from acclimate.streams.lab.study.selection import selected_dataset
 
 if TYPE_CHECKING:  # torch and rich take seconds to import: --help must not wait for them
-    from adaptation.data.dataset import Dataset
-    from adaptation.model.robust import Choice
-    from adaptation.model.robust import Progress as ChoiceProgress
-    from adaptation.model.train import Progress
-    from streams.lab.making.source_model import SourceModel
+    from acclimate.adaptation.data.dataset import Dataset
+    from acclimate.adaptation.model.robust import Choice
+    from acclimate.adaptation.model.robust import Progress as ChoiceProgress
+    from acclimate.adaptation.model.train import Progress
+    from acclimate.streams.lab.making.source_model import SourceModel
 
 __all__ = ["command"]
 
@@ -106,7 +106,7 @@ def command(
     dataset = selected_dataset(seed, **selection)
     import torch
 
-    from streams.lab.making.source_model import LeanChoice, make_source_bundle
+    from acclimate.streams.lab.making.source_model import LeanChoice, make_source_bundle
 
     # One by default: nets this small gain little from two, and lose a factor of three where a core is shared.
     torch.set_num_threads(threads)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from infra.settings import load_settings
-from streams.commands.shared.connection_options import json_option
+from acclimate.infra.settings import load_settings
+from acclimate.streams.commands.shared.connection_options import json_option
 
 __all__ = ["command", "stack_folder_option"]
 
@@ -39,7 +39,7 @@ def command(folder: Path, fleet: str | None, kafka_port: int | None, mlflow_port
     in MLflow then decides. To work with approvals, set ACCLIMATE_TRUST and ACCLIMATE_RELEASE_KEY to what
     `acclimate keys init` has made.
     """
-    from streams.local.stack import start_stack
+    from acclimate.streams.local.stack import start_stack
 
     settings = load_settings(fleet=fleet)
     stack = start_stack(folder, settings, kafka_port, mlflow_port, lambda line: click.echo(line, err=True))

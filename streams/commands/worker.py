@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from infra.settings import load_settings
-from streams.commands.shared.connection_options import connection_options, json_option
+from acclimate.infra.settings import load_settings
+from acclimate.streams.commands.shared.connection_options import connection_options, json_option
 
 __all__ = ["command"]
 
@@ -48,11 +48,11 @@ def command(
     text = json.dumps({"settings": settings.masked()})
     click.echo(text, err=not as_json)
 
-    from registry.bundles.source_bundle import read_bundle
-    from streams.agents.worker import run_worker
-    from streams.releases.receiver import Receiver
-    from streams.serving.served import InForce, in_force_of, serve
-    from streams.wire.topics import create_topics, differing_topics
+    from acclimate.registry.bundles.source_bundle import read_bundle
+    from acclimate.streams.agents.worker import run_worker
+    from acclimate.streams.releases.receiver import Receiver
+    from acclimate.streams.serving.served import InForce, in_force_of, serve
+    from acclimate.streams.wire.topics import create_topics, differing_topics
 
     logging.getLogger("streams").setLevel(logging.INFO)
     # On a fresh broker the first question for the coordinator always fails, as an error; the watchdog tells a real one.

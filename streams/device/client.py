@@ -13,12 +13,12 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from adaptation.errors import ConfigError, DataError
-from infra.settings import Settings
-from streams.device.outbox import DeliveryReport, Outbox, OutboxRecord, open_outbox
-from streams.wire.codec import FeatureBatch, check_device, encode_features
-from streams.wire.messages import WINDOWS_PER_RECORD_MAX, event_id
-from streams.wire.records import cloud_event
+from acclimate.adaptation.errors import ConfigError, DataError
+from acclimate.infra.settings import Settings
+from acclimate.streams.device.outbox import DeliveryReport, Outbox, OutboxRecord, open_outbox
+from acclimate.streams.wire.codec import FeatureBatch, check_device, encode_features
+from acclimate.streams.wire.messages import WINDOWS_PER_RECORD_MAX, event_id
+from acclimate.streams.wire.records import cloud_event
 
 __all__ = [
     "DeviceClient",
@@ -183,7 +183,10 @@ def feature_batches(batch: FeatureBatch, bytes_max: int) -> list[FeatureBatch]:
 def feature_headers(
     fleet: str, batch: FeatureBatch, kind: str, traceparent: str | None = None
 ) -> tuple[tuple[str, bytes], ...]:
-    """Return the headers of a record with a device's windows; ``kind`` as in `streams.wire.records.cloud_event`."""
+    """Return the headers of a record with a device's windows.
+
+    ``kind`` is that of `acclimate.streams.wire.records.cloud_event`.
+    """
     identity = event_id(batch.device, batch.session, batch.seq)
     headers = tuple(cloud_event(kind, f"/{fleet}/devices/{batch.device}", identity))
     return (*headers, ("traceparent", traceparent.encode())) if traceparent is not None else headers

@@ -4,7 +4,8 @@
                                          -> ring on disk (all windows, the oldest make room)
 
 Needs onnxruntime and numpy, `acclimate[edge]`: no torch, Faust or MLflow. It works without a broker for as long as the
-outbox has room, and every window that is lost on the way is counted in `.status` (`streams.wire.messages.EdgeCounts`).
+outbox has room, and every window that is lost on the way is counted in `.status`
+(`acclimate.streams.wire.messages.EdgeCounts`).
 """
 
 import logging
@@ -20,23 +21,30 @@ import numpy as np
 import numpy.typing as npt
 from kafka.errors import KafkaError
 
-from adaptation.engine.engine import Outputs
-from adaptation.errors import DataError
-from infra.settings import Settings
-from registry.bundles.source_bundle import read_bundle
-from streams.device.client import Windows, as_times, as_windows, check_traceparent, feature_batches, own_session
-from streams.device.edge_store import EdgeStore
-from streams.device.outbox import DeliveryReport, OutboxFull, OutboxRecord
-from streams.device.outbox_producer import reach_broker
-from streams.device.uploads import Chosen, UploadRule, choose
-from streams.device.window_requests import RequestReader
-from streams.releases.receiver import Receiver
-from streams.serving.prediction import prediction
-from streams.serving.served import InForce, Served, in_force_of, serve
-from streams.wire.codec import FeatureBatch, check_device
-from streams.wire.messages import DeviceStatus, Receipt
-from streams.wire.records import cloud_event
-from streams.wire.topics import topic_name
+from acclimate.adaptation.engine.engine import Outputs
+from acclimate.adaptation.errors import DataError
+from acclimate.infra.settings import Settings
+from acclimate.registry.bundles.source_bundle import read_bundle
+from acclimate.streams.device.client import (
+    Windows,
+    as_times,
+    as_windows,
+    check_traceparent,
+    feature_batches,
+    own_session,
+)
+from acclimate.streams.device.edge_store import EdgeStore
+from acclimate.streams.device.outbox import DeliveryReport, OutboxFull, OutboxRecord
+from acclimate.streams.device.outbox_producer import reach_broker
+from acclimate.streams.device.uploads import Chosen, UploadRule, choose
+from acclimate.streams.device.window_requests import RequestReader
+from acclimate.streams.releases.receiver import Receiver
+from acclimate.streams.serving.prediction import prediction
+from acclimate.streams.serving.served import InForce, Served, in_force_of, serve
+from acclimate.streams.wire.codec import FeatureBatch, check_device
+from acclimate.streams.wire.messages import DeviceStatus, Receipt
+from acclimate.streams.wire.records import cloud_event
+from acclimate.streams.wire.topics import topic_name
 
 __all__ = ["Answers", "EdgeClient", "Published", "UploadRule"]
 

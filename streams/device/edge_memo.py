@@ -2,10 +2,10 @@
 
 from pydantic import ValidationError
 
-from adaptation.errors import ConfigError
-from streams.device.upload_budget import UploadBudget
-from streams.device.window_requests import RequestPlace
-from streams.wire.messages import EdgeCounts, Message
+from acclimate.adaptation.errors import ConfigError
+from acclimate.streams.device.upload_budget import UploadBudget
+from acclimate.streams.device.window_requests import RequestPlace
+from acclimate.streams.wire.messages import EdgeCounts, Message
 
 __all__ = ["EdgeMemo", "Wanted", "read_memo"]
 
@@ -23,7 +23,7 @@ class EdgeMemo(Message):
 
     Attributes:
         counts: What became of the windows.
-        bytes_per_day, budget_left, budget_at_ms: See `streams.device.upload_budget.UploadBudget`.
+        bytes_per_day, budget_left, budget_at_ms: See `acclimate.streams.device.upload_budget.UploadBudget`.
         requests_partition, requests_offset: Where it reads on; None where it has not read yet.
         wanted: Requests that are not done, in the order in which they came.
     """

@@ -11,17 +11,24 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from adaptation.errors import ConfigError
-from infra.settings import Settings
-from streams.device.client import features_fitting
-from streams.device.edge_memo import EdgeMemo, Wanted, read_memo
-from streams.device.outbox import DeliveryReport, DiskFull, OutboxFull, OutboxRecord, open_outbox, record_bytes
-from streams.device.ring import Replaced, WindowRing
-from streams.device.upload_budget import UploadBudget
-from streams.device.uploads import Chosen, UploadRule, upload_record
-from streams.device.window_requests import RequestPlace
-from streams.wire.codec import FeatureBatch
-from streams.wire.messages import WINDOWS_PER_RECORD_MAX, WindowRequest
+from acclimate.adaptation.errors import ConfigError
+from acclimate.infra.settings import Settings
+from acclimate.streams.device.client import features_fitting
+from acclimate.streams.device.edge_memo import EdgeMemo, Wanted, read_memo
+from acclimate.streams.device.outbox import (
+    DeliveryReport,
+    DiskFull,
+    OutboxFull,
+    OutboxRecord,
+    open_outbox,
+    record_bytes,
+)
+from acclimate.streams.device.ring import Replaced, WindowRing
+from acclimate.streams.device.upload_budget import UploadBudget
+from acclimate.streams.device.uploads import Chosen, UploadRule, upload_record
+from acclimate.streams.device.window_requests import RequestPlace
+from acclimate.streams.wire.codec import FeatureBatch
+from acclimate.streams.wire.messages import WINDOWS_PER_RECORD_MAX, WindowRequest
 
 __all__ = ["EdgeStore"]
 

@@ -13,12 +13,19 @@ from threading import RLock
 from types import TracebackType
 from typing import Literal, Self
 
-from adaptation.errors import DataError
-from infra.settings import Settings
-from streams.device.outbox_sender import DeliveryReport, OutboxSender
-from streams.device.outbox_store import DiskFull, OutboxFull, OutboxRecord, OutboxStore, RefusedRecord, record_bytes
-from streams.wire.connect import kafka_python_options
-from streams.wire.topics import topic_name
+from acclimate.adaptation.errors import DataError
+from acclimate.infra.settings import Settings
+from acclimate.streams.device.outbox_sender import DeliveryReport, OutboxSender
+from acclimate.streams.device.outbox_store import (
+    DiskFull,
+    OutboxFull,
+    OutboxRecord,
+    OutboxStore,
+    RefusedRecord,
+    record_bytes,
+)
+from acclimate.streams.wire.connect import kafka_python_options
+from acclimate.streams.wire.topics import topic_name
 
 __all__ = [
     "DeliveryReport",

@@ -30,8 +30,8 @@ from kafka.errors import (
     RetriableError,
 )
 
-from streams.device.outbox_producer import ProducerAttempt, end_producer
-from streams.device.outbox_store import OutboxStore, StoredRecord
+from acclimate.streams.device.outbox_producer import ProducerAttempt, end_producer
+from acclimate.streams.device.outbox_store import OutboxStore, StoredRecord
 
 __all__ = ["DeliveryReport", "OutboxSender"]
 

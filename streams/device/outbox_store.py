@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from adaptation.errors import AcclimateError, ConfigError
+from acclimate.adaptation.errors import AcclimateError, ConfigError
 
 __all__ = [
     "DiskFull",

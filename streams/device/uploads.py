@@ -12,13 +12,13 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from adaptation.errors import ConfigError
-from registry.releases.release import unit_hash
-from streams.device.client import feature_batches, feature_headers, features_fitting
-from streams.device.outbox import OutboxRecord, record_bytes
-from streams.device.upload_budget import UploadBudget
-from streams.wire.codec import FeatureBatch, encode_features
-from streams.wire.topics import topic_name
+from acclimate.adaptation.errors import ConfigError
+from acclimate.registry.releases.release import unit_hash
+from acclimate.streams.device.client import feature_batches, feature_headers, features_fitting
+from acclimate.streams.device.outbox import OutboxRecord, record_bytes
+from acclimate.streams.device.upload_budget import UploadBudget
+from acclimate.streams.wire.codec import FeatureBatch, encode_features
+from acclimate.streams.wire.topics import topic_name
 
 __all__ = ["WHY", "Chosen", "UploadRule", "choose", "upload_record"]
 

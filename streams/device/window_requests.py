@@ -10,13 +10,13 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.partitioner import murmur2
 from pydantic import ValidationError
 
-from adaptation.errors import DataError
-from infra.settings import Settings
-from streams.device.outbox_producer import reach_broker
-from streams.wire.connect import kafka_python_options
-from streams.wire.messages import WindowRequest
-from streams.wire.reading import committed_reader
-from streams.wire.topics import topic_name
+from acclimate.adaptation.errors import DataError
+from acclimate.infra.settings import Settings
+from acclimate.streams.device.outbox_producer import reach_broker
+from acclimate.streams.wire.connect import kafka_python_options
+from acclimate.streams.wire.messages import WindowRequest
+from acclimate.streams.wire.reading import committed_reader
+from acclimate.streams.wire.topics import topic_name
 
 __all__ = ["RequestPlace", "RequestReader", "partition_of", "request_windows"]
 

@@ -14,21 +14,21 @@ from typing import Any
 
 import torch
 
-from adaptation.data.dataset import Dataset, Split
-from adaptation.errors import ConfigError
-from infra.broker import LocalKafka
-from infra.settings import Settings
-from registry.bundles.source_bundle import read_bundle
-from streams.audit.collect import Starts, collect, present_ends
-from streams.audit.join import Joined, read_ledger
-from streams.audit.offline import compare_offline, offline_figures
-from streams.audit.report import Story, write_report
-from streams.audit.summary import Report, latency_figures, summarise, throughput_windows_per_s
-from streams.lab.making.source_model import SourceModel, make_source_bundle
-from streams.local.player import FleetReport, play
-from streams.local.worker_process import WorkerProcess, running_worker
-from streams.serving.served import serve
-from streams.wire.topics import create_topics
+from acclimate.adaptation.data.dataset import Dataset, Split
+from acclimate.adaptation.errors import ConfigError
+from acclimate.infra.broker import LocalKafka
+from acclimate.infra.settings import Settings
+from acclimate.registry.bundles.source_bundle import read_bundle
+from acclimate.streams.audit.collect import Starts, collect, present_ends
+from acclimate.streams.audit.join import Joined, read_ledger
+from acclimate.streams.audit.offline import compare_offline, offline_figures
+from acclimate.streams.audit.report import Story, write_report
+from acclimate.streams.audit.summary import Report, latency_figures, summarise, throughput_windows_per_s
+from acclimate.streams.lab.making.source_model import SourceModel, make_source_bundle
+from acclimate.streams.local.player import FleetReport, play
+from acclimate.streams.local.worker_process import WorkerProcess, running_worker
+from acclimate.streams.serving.served import serve
+from acclimate.streams.wire.topics import create_topics
 
 __all__ = ["DemoOptions", "DemoResult", "run_demo"]
 

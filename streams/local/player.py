@@ -13,11 +13,11 @@ from typing import Any, Protocol, TextIO
 import numpy as np
 import numpy.typing as npt
 
-from adaptation.errors import ConfigError
-from infra.settings import Settings
-from streams.device.client import DeviceClient, Publication, new_session, publish_together
-from streams.device.outbox import Outbox
-from streams.wire.messages import WINDOWS_PER_RECORD_MAX
+from acclimate.adaptation.errors import ConfigError
+from acclimate.infra.settings import Settings
+from acclimate.streams.device.client import DeviceClient, Publication, new_session, publish_together
+from acclimate.streams.device.outbox import Outbox
+from acclimate.streams.wire.messages import WINDOWS_PER_RECORD_MAX
 
 __all__ = ["FleetReport", "Recording", "play", "schedule"]
 
@@ -28,7 +28,7 @@ _INTERRUPT_LIMIT_S = 5.0
 
 
 class Recording(Protocol):
-    """What is played: `adaptation.data.dataset.Split` has all of it.
+    """What is played: `acclimate.adaptation.data.dataset.Split` has all of it.
 
     `windows` is (n, channels, length) float32 and `rows` (n,) their place in the stored file; `streams` yields each
     group's name and its slice of both, in time order.

@@ -14,23 +14,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from adaptation.errors import ConfigError
-from infra.background import Program
-from infra.broker_service import read_status, start_service, stop_service
-from infra.errors import StackError
-from infra.kafka_cluster import ClusterOptions
-from infra.mlflow_server import start_mlflow, stop_mlflow
-from infra.settings import PREFIX, Settings
-from registry.trust.envelope import public_hex
-from registry.trust.key_folder import TRUST_FILE, init_keys, read_trust_file
-from registry.trust.keys import read_key
-from registry.trust.trust import Trust
-from streams.wire.topics import create_topics
+from acclimate.adaptation.errors import ConfigError
+from acclimate.infra.background import Program
+from acclimate.infra.broker_service import read_status, start_service, stop_service
+from acclimate.infra.errors import StackError
+from acclimate.infra.kafka_cluster import ClusterOptions
+from acclimate.infra.mlflow_server import start_mlflow, stop_mlflow
+from acclimate.infra.settings import PREFIX, Settings
+from acclimate.registry.trust.envelope import public_hex
+from acclimate.registry.trust.key_folder import TRUST_FILE, init_keys, read_trust_file
+from acclimate.registry.trust.keys import read_key
+from acclimate.registry.trust.trust import Trust
+from acclimate.streams.wire.topics import create_topics
 
 __all__ = ["CONTROLLER", "Stack", "start_stack", "stop_stack"]
 
 KAFKA_PORT = 9092
-CONTROLLER = (sys.executable, "-m", "streams.cli", "controller")
+CONTROLLER = (sys.executable, "-m", "acclimate.streams.cli", "controller")
 ENV_FILE = "env"
 _CONTROLLER_S = 60.0
 _ONE_WAVE = """# Rules of this local stack; docs/releases.md and docs/gates.md have all of them, and the defaults.

@@ -1,6 +1,6 @@
 """A worker as a child process that never outlives its parent, for the demo and tests.
 
-Started through :mod:`infra.guard`, which ends it when the parent closes the pipe, ends, or is killed.
+Started through :mod:`acclimate.infra.guard`, which ends it when the parent closes the pipe, ends, or is killed.
 """
 
 import os
@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra import guard
-from infra.errors import BrokerError
-from infra.settings import PREFIX, Settings
+from acclimate.infra import guard
+from acclimate.infra.errors import BrokerError
+from acclimate.infra.settings import PREFIX, Settings
 
 __all__ = ["WorkerProcess", "running_worker"]
 
@@ -53,7 +53,7 @@ def running_worker(settings: Settings, bundle: Path, log: Path) -> Iterator[Work
     overrides = {"bootstrap": settings.bootstrap, "fleet": settings.fleet, "mode": settings.mode, "bundle": str(bundle)}
     environment = dict(os.environ) | {PREFIX + name.upper(): value for name, value in overrides.items()}
     # -P: nothing is imported from the folder that we happen to be in
-    command = (sys.executable, "-P", "-m", "streams.cli", "worker")
+    command = (sys.executable, "-P", "-m", "acclimate.streams.cli", "worker")
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_bytes(b"")
     with log.open("ab") as errors:

@@ -2,7 +2,7 @@
 
 Everything it knows is in Kafka and MLflow: killed anywhere, the next one goes on where it was. Each turn does at most
 one thing, in this order: renew what is in force, judge the wave in progress, carry out a request. A second controller
-of the same fleet fences the first, which then ends (`streams.releases.release_log`).
+of the same fleet fences the first, which then ends (`acclimate.streams.releases.release_log`).
 
 Requests are signed approvals in the history where the trust file asks for approvals, and else the alias ``champion`` in
 MLflow. Either way a bundle needs a believed verdict of the gates; the controller runs none and needs no torch.
@@ -18,26 +18,26 @@ from collections.abc import Callable, Mapping
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from kafka.errors import KafkaError
 
-from adaptation.errors import ConfigError, ContractError
-from infra.errors import CatalogueError
-from infra.settings import Settings
-from registry.bundles.member import Kind, Member
-from registry.releases.acceptance import Refused, Seen, consider
-from registry.releases.history import History
-from registry.releases.next_release import Request, aborted, begun, finished, renewed, widened
-from registry.releases.release import Place, Release, parse_record, read_release, record_bytes, sign_release
-from registry.releases.remark import Remark, Topic, sign_remark
-from registry.releases.requests import Held, judge
-from registry.releases.rollout import RolloutPolicy, assess
-from registry.trust.envelope import Envelope, key_id, public_hex
-from registry.trust.key_folder import read_trust_file
-from registry.trust.trust import Trust, newer_trust
-from streams.releases.history import HistoryReader
-from streams.releases.offers import Offer, Offers
-from streams.releases.release_log import Fenced, ReleaseLog
-from streams.releases.running import behind
-from streams.releases.wave_evidence import WaveEvidence
-from streams.wire.messages import ControllerStatus
+from acclimate.adaptation.errors import ConfigError, ContractError
+from acclimate.infra.errors import CatalogueError
+from acclimate.infra.settings import Settings
+from acclimate.registry.bundles.member import Kind, Member
+from acclimate.registry.releases.acceptance import Refused, Seen, consider
+from acclimate.registry.releases.history import History
+from acclimate.registry.releases.next_release import Request, aborted, begun, finished, renewed, widened
+from acclimate.registry.releases.release import Place, Release, parse_record, read_release, record_bytes, sign_release
+from acclimate.registry.releases.remark import Remark, Topic, sign_remark
+from acclimate.registry.releases.requests import Held, judge
+from acclimate.registry.releases.rollout import RolloutPolicy, assess
+from acclimate.registry.trust.envelope import Envelope, key_id, public_hex
+from acclimate.registry.trust.key_folder import read_trust_file
+from acclimate.registry.trust.trust import Trust, newer_trust
+from acclimate.streams.releases.history import HistoryReader
+from acclimate.streams.releases.offers import Offer, Offers
+from acclimate.streams.releases.release_log import Fenced, ReleaseLog
+from acclimate.streams.releases.running import behind
+from acclimate.streams.releases.wave_evidence import WaveEvidence
+from acclimate.streams.wire.messages import ControllerStatus
 
 __all__ = ["Controller"]
 

@@ -1,20 +1,20 @@
 """The append-only ``.history``: signed statements of all kinds, in the order in which they came.
 
-Releases come from the controller in a transaction (`streams.releases.release_log`); verdicts of gates and approvals
-come from whoever holds such a key. What an entry is says its payload type, and whether it counts its signature: the
-topic itself proves nothing.
+Releases come from the controller in a transaction (`acclimate.streams.releases.release_log`); verdicts of gates and
+approvals come from whoever holds such a key. What an entry is says its payload type, and whether it counts its
+signature: the topic itself proves nothing.
 """
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
-from adaptation.errors import ContractError
-from infra.settings import Settings
-from registry.releases.history import Entry, History, read_entries
-from registry.trust.envelope import Envelope, parse_envelope
-from registry.trust.trust import Trust
-from streams.wire.connect import kafka_python_options
-from streams.wire.reading import committed_reader, read_to_end
-from streams.wire.topics import topic_name
+from acclimate.adaptation.errors import ContractError
+from acclimate.infra.settings import Settings
+from acclimate.registry.releases.history import Entry, History, read_entries
+from acclimate.registry.trust.envelope import Envelope, parse_envelope
+from acclimate.registry.trust.trust import Trust
+from acclimate.streams.wire.connect import kafka_python_options
+from acclimate.streams.wire.reading import committed_reader, read_to_end
+from acclimate.streams.wire.topics import topic_name
 
 __all__ = ["HistoryReader", "read_history", "send_statement"]
 

@@ -3,15 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from adaptation.errors import ContractError
-from infra.errors import NoSuchVersion
-from infra.settings import Settings
-from registry.bundles.any_bundle import check_manifest_signature, member_of
-from registry.bundles.manifest import MANIFEST_FILE, SIGNATURE_FILE
-from registry.bundles.member import Kind, Member, known_kind
-from registry.catalogue import Catalogue, model_name
-from registry.releases.history import History
-from registry.trust.trust import Trust
+from acclimate.adaptation.errors import ContractError
+from acclimate.infra.errors import NoSuchVersion
+from acclimate.infra.settings import Settings
+from acclimate.registry.bundles.any_bundle import check_manifest_signature, member_of
+from acclimate.registry.bundles.manifest import MANIFEST_FILE, SIGNATURE_FILE
+from acclimate.registry.bundles.member import Kind, Member, known_kind
+from acclimate.registry.catalogue import Catalogue, model_name
+from acclimate.registry.releases.history import History
+from acclimate.registry.trust.trust import Trust
 
 __all__ = ["Offer", "Offers"]
 

@@ -1,7 +1,7 @@
 """Ask for a version to be released, or for the return to an earlier one: signed, or by the alias in MLflow.
 
 The Python side of ``acclimate promote`` and ``acclimate rollback``. Asking is all that is done here: the controller
-decides (`streams.releases.controller`).
+decides (`acclimate.streams.releases.controller`).
 """
 
 import time
@@ -10,15 +10,15 @@ from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from adaptation.errors import ConfigError, ContractError
-from infra.settings import Settings
-from registry.bundles.member import Kind, Member
-from registry.catalogue import Catalogue, model_name
-from registry.releases.approval import Action, Approval, sign_approval
-from registry.releases.history import History
-from registry.trust.envelope import key_id, public_hex
-from registry.trust.trust import Trust
-from streams.releases.history import HistoryReader, read_history, send_statement
+from acclimate.adaptation.errors import ConfigError, ContractError
+from acclimate.infra.settings import Settings
+from acclimate.registry.bundles.member import Kind, Member
+from acclimate.registry.catalogue import Catalogue, model_name
+from acclimate.registry.releases.approval import Action, Approval, sign_approval
+from acclimate.registry.releases.history import History
+from acclimate.registry.trust.envelope import key_id, public_hex
+from acclimate.registry.trust.trust import Trust
+from acclimate.streams.releases.history import HistoryReader, read_history, send_statement
 
 __all__ = ["Asked", "Progress", "ask", "before", "digest_of", "watch"]
 

@@ -17,19 +17,19 @@ from typing import Generic, TypeVar
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
-from adaptation.errors import ConfigError, ContractError
-from infra.settings import Settings
-from registry.bundles.member import Kind
-from registry.bundles.store import install_bundle, prune_bundles
-from registry.releases.acceptance import Offer, Refused, Seen, check_fresh, consider
-from registry.releases.receiver_state import ReceiverState, read_state, write_state
-from registry.releases.release import Release, read_release
-from registry.trust.envelope import parse_envelope
-from registry.trust.trust import Trust, read_trust
-from streams.serving.served import Loaded
-from streams.wire.artifacts import ArtifactReader
-from streams.wire.reading import committed_reader, read_to_end
-from streams.wire.topics import topic_name
+from acclimate.adaptation.errors import ConfigError, ContractError
+from acclimate.infra.settings import Settings
+from acclimate.registry.bundles.member import Kind
+from acclimate.registry.bundles.store import install_bundle, prune_bundles
+from acclimate.registry.releases.acceptance import Offer, Refused, Seen, check_fresh, consider
+from acclimate.registry.releases.receiver_state import ReceiverState, read_state, write_state
+from acclimate.registry.releases.release import Release, read_release
+from acclimate.registry.trust.envelope import parse_envelope
+from acclimate.registry.trust.trust import Trust, read_trust
+from acclimate.streams.serving.served import Loaded
+from acclimate.streams.wire.artifacts import ArtifactReader
+from acclimate.streams.wire.reading import committed_reader, read_to_end
+from acclimate.streams.wire.topics import topic_name
 
 __all__ = ["Receiver", "ReceiverReport"]
 

@@ -11,15 +11,15 @@ from typing import Self
 from kafka import KafkaProducer
 from kafka.errors import InvalidProducerEpochError, KafkaError, ProducerFencedError
 
-from infra.errors import BrokerError
-from infra.settings import Settings
-from registry.releases.release import Place, record_bytes
-from registry.trust.envelope import Envelope
-from streams.wire.artifacts import publish_files, remove_files
-from streams.wire.connect import kafka_python_options
-from streams.wire.messages import ControllerStatus
-from streams.wire.reading import read_topic
-from streams.wire.topics import topic_name
+from acclimate.infra.errors import BrokerError
+from acclimate.infra.settings import Settings
+from acclimate.registry.releases.release import Place, record_bytes
+from acclimate.registry.trust.envelope import Envelope
+from acclimate.streams.wire.artifacts import publish_files, remove_files
+from acclimate.streams.wire.connect import kafka_python_options
+from acclimate.streams.wire.messages import ControllerStatus
+from acclimate.streams.wire.reading import read_topic
+from acclimate.streams.wire.topics import topic_name
 
 __all__ = ["Fenced", "ReleaseLog"]
 
@@ -61,11 +61,11 @@ class ReleaseLog:
         return value
 
     def publish_files(self, files: Mapping[str, bytes], known: Mapping[str, Place]) -> dict[str, Place]:
-        """Send files that have no place yet; see `streams.wire.artifacts.publish_files`."""
+        """Send files that have no place yet; see `acclimate.streams.wire.artifacts.publish_files`."""
         return publish_files(self._files, self._settings.fleet, files, known)
 
     def remove_files(self, keep: Set[str]) -> int:
-        """Remove files that are not to be kept; see `streams.wire.artifacts.remove_files`."""
+        """Remove files that are not to be kept; see `acclimate.streams.wire.artifacts.remove_files`."""
         return remove_files(self._files, self._settings, keep)
 
     def append(self, trust: Envelope, release: Envelope) -> None:

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from infra.settings import Settings
-from streams.wire.predictions import parse_prediction
-from streams.wire.reading import read_topic
-from streams.wire.statuses import Running, parse_status
+from acclimate.infra.settings import Settings
+from acclimate.streams.wire.predictions import parse_prediction
+from acclimate.streams.wire.reading import read_topic
+from acclimate.streams.wire.statuses import Running, parse_status
 
 __all__ = ["DeviceRow", "ReceiverRow", "behind", "device_rows", "receiver_rows"]
 

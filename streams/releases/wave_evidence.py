@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from infra.settings import Settings
-from registry.releases.history import Released
-from registry.releases.rollout import DeviceEvidence
-from streams.wire.predictions import answered_output, parse_prediction
-from streams.wire.reading import committed_reader, partitions_of, read_to_end, seek_to_time
-from streams.wire.statuses import Running, parse_status
-from streams.wire.topics import topic_name
+from acclimate.infra.settings import Settings
+from acclimate.registry.releases.history import Released
+from acclimate.registry.releases.rollout import DeviceEvidence
+from acclimate.streams.wire.predictions import answered_output, parse_prediction
+from acclimate.streams.wire.reading import committed_reader, partitions_of, read_to_end, seek_to_time
+from acclimate.streams.wire.statuses import Running, parse_status
+from acclimate.streams.wire.topics import topic_name
 
 __all__ = ["WaveEvidence"]
 

@@ -4,10 +4,10 @@ import hashlib
 
 import orjson
 
-from adaptation.engine.engine import Outputs
-from streams.serving.served import Served, canonical
-from streams.wire.codec import FeatureBatch, input_digest
-from streams.wire.messages import SCHEMA_VERSION
+from acclimate.adaptation.engine.engine import Outputs
+from acclimate.streams.serving.served import Served, canonical
+from acclimate.streams.wire.codec import FeatureBatch, input_digest
+from acclimate.streams.wire.messages import SCHEMA_VERSION
 
 __all__ = ["PLAUSIBLE_MS", "prediction"]
 

@@ -8,14 +8,14 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from adaptation.engine.engine import CODE_CONTRACT_VERSION, Engine, Outputs
-from adaptation.errors import ContractError
-from adaptation.lean.lean_settings import LeanSettings
-from adaptation.model.spec import NetworkSpec
-from registry.bundles.any_bundle import AnyBundle
-from registry.bundles.source_bundle import Bundle
-from registry.releases.release import Release, unit_hash
-from streams.wire.messages import Receipt
+from acclimate.adaptation.engine.engine import CODE_CONTRACT_VERSION, Engine, Outputs
+from acclimate.adaptation.errors import ContractError
+from acclimate.adaptation.lean.lean_settings import LeanSettings
+from acclimate.adaptation.model.spec import NetworkSpec
+from acclimate.registry.bundles.any_bundle import AnyBundle
+from acclimate.registry.bundles.source_bundle import Bundle
+from acclimate.registry.releases.release import Release, unit_hash
+from acclimate.streams.wire.messages import Receipt
 
 __all__ = ["InForce", "Loaded", "Served", "canonical", "config_digest", "in_force_of", "make_receipt", "serve"]
 

@@ -12,11 +12,11 @@ from typing import Any, Self
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaTimeoutError
 
-from adaptation.errors import ContractError
-from infra.settings import Settings
-from registry.releases.release import Place
-from streams.wire.reading import SILENCE_S, committed_reader, read_to_end, read_topic
-from streams.wire.topics import topic_name
+from acclimate.adaptation.errors import ContractError
+from acclimate.infra.settings import Settings
+from acclimate.registry.releases.release import Place
+from acclimate.streams.wire.reading import SILENCE_S, committed_reader, read_to_end, read_topic
+from acclimate.streams.wire.topics import topic_name
 
 __all__ = ["PART_BYTES", "ArtifactReader", "publish_files", "remove_files"]
 

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
-from adaptation.errors import DataError
-from streams.wire.messages import DEVICE_PATTERN, SCHEMA_VERSION, FeatureRecord, event_id
+from acclimate.adaptation.errors import DataError
+from acclimate.streams.wire.messages import DEVICE_PATTERN, SCHEMA_VERSION, FeatureRecord, event_id
 
 __all__ = ["FeatureBatch", "check_device", "decode_features", "encode_features", "input_digest"]
 
@@ -64,7 +64,7 @@ def decode_features(
 
     Args:
         key: Record key, the device id in UTF-8.
-        value: Record value, see :class:`streams.wire.messages.FeatureRecord`.
+        value: Record value, see :class:`acclimate.streams.wire.messages.FeatureRecord`.
         channels: Channels of the model in force.
         length: Samples per window of the model in force.
         bytes_max: Largest value that is parsed at all, in bytes.

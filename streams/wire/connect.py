@@ -6,7 +6,7 @@ Every connection of the project is opened with these options, so that TLS and SA
 import ssl
 from typing import Any
 
-from infra.settings import Settings
+from acclimate.infra.settings import Settings
 
 __all__ = ["aiokafka_options", "faust_broker", "faust_credentials", "kafka_python_options", "ssl_context"]
 

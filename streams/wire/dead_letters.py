@@ -14,11 +14,11 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import MessageSizeTooLargeError
 from kafka.structs import OffsetAndMetadata
 
-from infra.settings import Settings
-from streams.wire.connect import kafka_python_options
-from streams.wire.reading import read_to_end
-from streams.wire.records import Headers, Incoming, Outgoing, header
-from streams.wire.topics import topic_name
+from acclimate.infra.settings import Settings
+from acclimate.streams.wire.connect import kafka_python_options
+from acclimate.streams.wire.reading import read_to_end
+from acclimate.streams.wire.records import Headers, Incoming, Outgoing, header
+from acclimate.streams.wire.topics import topic_name
 
 __all__ = [
     "ATTEMPT",
@@ -48,7 +48,7 @@ def dead_letter(record: Incoming, topic: str, stage: Stage, reason: str, message
         record: The refused record.
         topic: The dead letter topic.
         stage: Where it was refused.
-        reason: Stable word, see :class:`adaptation.errors.DataError`.
+        reason: Stable word, see :class:`acclimate.adaptation.errors.DataError`.
         message: What was expected and what came; at most 1,000 characters are kept.
         exception: Class name of the error.
     """

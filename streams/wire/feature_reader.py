@@ -11,10 +11,10 @@ from typing import Any, Self
 
 from kafka import TopicPartition
 
-from adaptation.errors import DataError
-from infra.settings import Settings
-from streams.wire.codec import FeatureBatch, decode_features
-from streams.wire.reading import committed_reader, partitions_of, read_to_end
+from acclimate.adaptation.errors import DataError
+from acclimate.infra.settings import Settings
+from acclimate.streams.wire.codec import FeatureBatch, decode_features
+from acclimate.streams.wire.reading import committed_reader, partitions_of, read_to_end
 
 __all__ = ["FeatureReader", "PlacedBatch"]
 
@@ -40,7 +40,7 @@ class FeatureReader:
         channels, length: The shape of a window.
 
     Attributes:
-        refused: Records that were passed over, by reason (`adaptation.errors.DataError`).
+        refused: Records that were passed over, by reason (`acclimate.adaptation.errors.DataError`).
 
     Raises:
         KafkaError: The broker does not answer.

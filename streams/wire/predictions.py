@@ -2,7 +2,7 @@
 
 from pydantic import ValidationError
 
-from streams.wire.messages import Output, PredictionRecord, WindowPrediction
+from acclimate.streams.wire.messages import Output, PredictionRecord, WindowPrediction
 
 __all__ = ["answered_output", "parse_prediction"]
 

@@ -7,9 +7,9 @@ from typing import Any
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaTimeoutError
 
-from infra.settings import Settings
-from streams.wire.connect import kafka_python_options
-from streams.wire.topics import topic_name
+from acclimate.infra.settings import Settings
+from acclimate.streams.wire.connect import kafka_python_options
+from acclimate.streams.wire.topics import topic_name
 
 __all__ = ["committed_reader", "partitions_of", "read_to_end", "read_topic", "seek_to_time"]
 

@@ -1,6 +1,6 @@
 """JSON Schemas of the record values, checked in under ``docs/schemas`` so that other languages can rely on them.
 
-``python -m streams.wire.schemas docs/schemas`` writes them; a test fails while they differ from the models.
+``python -m acclimate.streams.wire.schemas docs/schemas`` writes them; a test fails while they differ from the models.
 """
 
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from streams.wire.messages import (
+from acclimate.streams.wire.messages import (
     ControllerStatus,
     CrashMark,
     DeviceStatus,

@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from streams.wire.messages import CrashMark, DeviceStatus, WorkerStatus
+from acclimate.streams.wire.messages import CrashMark, DeviceStatus, WorkerStatus
 
 __all__ = ["Crashed", "Running", "parse_status"]
 

@@ -11,8 +11,8 @@ from typing import Literal
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient, NewTopic
 from kafka.errors import TopicAlreadyExistsError
 
-from infra.settings import Settings
-from streams.wire.connect import kafka_python_options
+from acclimate.infra.settings import Settings
+from acclimate.streams.wire.connect import kafka_python_options
 
 __all__ = ["TOPICS", "Topic", "create_topics", "differing_topics", "topic_name"]
 

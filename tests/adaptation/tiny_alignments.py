@@ -2,12 +2,12 @@
 
 import torch
 
-from adaptation.alignment.aligned import VARIANTS, Aligned
-from adaptation.alignment.tasks import Task
-from adaptation.alignment.views import Views
-from adaptation.method import SourceContext
-from adaptation.model.network import Network
-from adaptation.model.source_units import SourceUnits
+from acclimate.adaptation.alignment.aligned import VARIANTS, Aligned
+from acclimate.adaptation.alignment.tasks import Task
+from acclimate.adaptation.alignment.views import Views
+from acclimate.adaptation.method import SourceContext
+from acclimate.adaptation.model.network import Network
+from acclimate.adaptation.model.source_units import SourceUnits
 
 __all__ = ["drawn_alignments"]
 

@@ -5,12 +5,12 @@ import functools
 import numpy as np
 import torch
 
-from adaptation.generators.episodes import Recordings
-from adaptation.generators.generalizeformer import GeneralizeFormer
-from adaptation.generators.generator import VARIANTS, Generator
-from adaptation.generators.mgg import Mgg, MggSettings
-from adaptation.generators.valid_range import ValidRange
-from adaptation.model.spec import NetworkSpec
+from acclimate.adaptation.generators.episodes import Recordings
+from acclimate.adaptation.generators.generalizeformer import GeneralizeFormer
+from acclimate.adaptation.generators.generator import VARIANTS, Generator
+from acclimate.adaptation.generators.mgg import Mgg, MggSettings
+from acclimate.adaptation.generators.valid_range import ValidRange
+from acclimate.adaptation.model.spec import NetworkSpec
 from tests.adaptation.tiny_nets import tones
 
 EVERYWHERE = ValidRange(1e30, 1e30)

@@ -7,11 +7,11 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from adaptation.lean.lean_settings import LeanSettings
-from adaptation.lean.shift import calibrate
-from adaptation.lean.shift_calibration import ShiftCalibration
-from adaptation.model.nets import Classifier, build
-from adaptation.model.spec import NetworkSpec
+from acclimate.adaptation.lean.lean_settings import LeanSettings
+from acclimate.adaptation.lean.shift import calibrate
+from acclimate.adaptation.lean.shift_calibration import ShiftCalibration
+from acclimate.adaptation.model.nets import Classifier, build
+from acclimate.adaptation.model.spec import NetworkSpec
 
 torch.set_num_threads(1)  # more only make nets of this size slower, on a busy machine by a factor of ten
 

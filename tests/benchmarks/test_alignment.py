@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from adaptation.data.dataset import Dataset, Split
-from adaptation.methods.prepared import Prepared
+from acclimate.adaptation.data.dataset import Dataset, Split
+from acclimate.adaptation.methods.prepared import Prepared
+from acclimate.streams.lab.study.prepare import PreparedSource
 from benchmarks.alignment import cosine_of, cosines_along, gradients
 from benchmarks.generators import Evaluated
-from streams.lab.study.prepare import PreparedSource
 from tests.adaptation.methods.numpy_net import source_for
 from tests.adaptation.tiny_alignments import drawn_alignments
 from tests.adaptation.tiny_nets import CONV, windows_for

@@ -5,7 +5,13 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from adaptation.data.corruptions import CORRUPTIONS, EVALUATION_MIXTURES, KINDS, TUNING_MIXTURES, centre_and_scale
+from acclimate.adaptation.data.corruptions import (
+    CORRUPTIONS,
+    EVALUATION_MIXTURES,
+    KINDS,
+    TUNING_MIXTURES,
+    centre_and_scale,
+)
 from benchmarks.corruptions import Example, draw
 
 PAGE = Path(__file__).parents[2] / "docs" / "corruptions.md"

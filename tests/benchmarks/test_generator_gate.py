@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from adaptation.methods.policy_settings import PolicySettings
-from adaptation.methods.prepared import Prepared
+from acclimate.adaptation.methods.policy_settings import PolicySettings
+from acclimate.adaptation.methods.prepared import Prepared
+from acclimate.streams.lab.study.prepare import PreparedSource
 from benchmarks import generator_gate as module
 from benchmarks.generator_gate import compared
-from streams.lab.study.prepare import PreparedSource
 from tests.adaptation.methods.numpy_net import source_for
 from tests.adaptation.tiny_generators import drawn_generators
 from tests.adaptation.tiny_nets import CONV, windows_for

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from adaptation.data.dataset import Split
-from adaptation.generators.episodes import Recordings
+from acclimate.adaptation.data.dataset import Split
+from acclimate.adaptation.generators.episodes import Recordings
 from benchmarks import generator_rungs as module
 from benchmarks.generator_rungs import left_out, verdict
 from tests.adaptation.methods.numpy_net import source_for

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adaptation.data.dataset import Dataset, Split
-from adaptation.methods.prepared import Prepared
-from adaptation.model.spec import NetworkSpec
+from acclimate.adaptation.data.dataset import Dataset, Split
+from acclimate.adaptation.methods.prepared import Prepared
+from acclimate.adaptation.model.spec import NetworkSpec
+from acclimate.streams.lab.evaluate.task_runner import _pack
+from acclimate.streams.lab.study.prepare import PreparedSource
 from benchmarks.adaptation_batches import curves, draw, panels
 from benchmarks.generators import Evaluated, compression, markdown, points, shuffled, spread, transfer, unshifted
-from streams.lab.evaluate.task_runner import _pack
-from streams.lab.study.prepare import PreparedSource
 from tests.adaptation.methods.numpy_net import source_for
 from tests.adaptation.tiny_generators import drawn_generators
 from tests.adaptation.tiny_nets import CONV, MLP, windows_for

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from adaptation.data.dataset import Split
-from adaptation.errors import ConfigError
-from adaptation.methods.leantta import Leantta, LeanttaHybrid
+from acclimate.adaptation.data.dataset import Split
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.methods.leantta import Leantta, LeanttaHybrid
 from benchmarks.lean_layers import MOMENTA, PERIODS, Variant, load_data, make, markdown, study, summarise, variants
 from tests.adaptation.methods.numpy_net import source_for
 from tests.adaptation.tiny_nets import CONV, MLP, settled, windows_for

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from adaptation.data.dataset import Split
-from adaptation.model.spec import NetworkSpec
+from acclimate.adaptation.data.dataset import Split
+from acclimate.adaptation.model.spec import NetworkSpec
 from benchmarks.mixed_order import mixing, study
 
 

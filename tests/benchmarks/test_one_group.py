@@ -1,8 +1,8 @@
 """Fine-tuning on one group: what is counted as seen, unseen and the source's own."""
 
-from adaptation.continual.experiment import Domain
-from adaptation.continual.learner import Learner
-from adaptation.continual.settings import LearnerSettings
+from acclimate.adaptation.continual.experiment import Domain
+from acclimate.adaptation.continual.learner import Learner
+from acclimate.adaptation.continual.settings import LearnerSettings
 from benchmarks.one_group import changes, markdown
 from tests.adaptation.continual.test_learner import SOURCE, accuracy, task
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from adaptation.model.spec import NetworkSpec
+from acclimate.adaptation.model.spec import NetworkSpec
 from benchmarks.projection_time import _STEPS, markdown, medians
 
 TINY = NetworkSpec("mlp", 3, 1, 2, (4,))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from adaptation.errors import DataError
+from acclimate.adaptation.errors import DataError
 from benchmarks.rank_statistics import auroc, ranks, spearman
 
 

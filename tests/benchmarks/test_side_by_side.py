@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from acclimate.streams.lab.evaluate.rows import Row
 from benchmarks.side_by_side import main
-from streams.lab.evaluate.rows import Row
 
 ROW: dict[str, Any] = dict.fromkeys(Row.__dataclass_fields__) | {
     "stream": "ordered", "batch_size": 64, "augment": "none", "recipe": "none", "n": 10, "macro_f1": 0.5,

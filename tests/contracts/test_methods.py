@@ -23,20 +23,20 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from adaptation.alignment.aligned import Aligned
-from adaptation.errors import ConfigError, NotAdaptable
-from adaptation.generators.generator import VARIANTS
-from adaptation.guards.diversity import DiversityGuard
-from adaptation.guards.input_sanity import InputSanity
-from adaptation.guards.transaction import Guarded
-from adaptation.lean.lean_settings import LeanSettings
-from adaptation.method import Method, SourceContext, State, Step, state_bytes
-from adaptation.methods.catalogue import METHODS, make_method
-from adaptation.methods.policy_settings import PolicySettings
-from adaptation.methods.prepared import Prepared
-from adaptation.model.nets import Classifier
-from adaptation.model.network import Network
-from adaptation.model.spec import NetworkSpec
+from acclimate.adaptation.alignment.aligned import Aligned
+from acclimate.adaptation.errors import ConfigError, NotAdaptable
+from acclimate.adaptation.generators.generator import VARIANTS
+from acclimate.adaptation.guards.diversity import DiversityGuard
+from acclimate.adaptation.guards.input_sanity import InputSanity
+from acclimate.adaptation.guards.transaction import Guarded
+from acclimate.adaptation.lean.lean_settings import LeanSettings
+from acclimate.adaptation.method import Method, SourceContext, State, Step, state_bytes
+from acclimate.adaptation.methods.catalogue import METHODS, make_method
+from acclimate.adaptation.methods.policy_settings import PolicySettings
+from acclimate.adaptation.methods.prepared import Prepared
+from acclimate.adaptation.model.nets import Classifier
+from acclimate.adaptation.model.network import Network
+from acclimate.adaptation.model.spec import NetworkSpec
 from tests.adaptation.tiny_alignments import drawn_alignments
 from tests.adaptation.tiny_generators import drawn_generators
 from tests.adaptation.tiny_nets import CONV, MLP, settled, windows_for

@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from infra import allocator
+from acclimate.infra import allocator
 
 _FAULTS = """
 import resource, sys
-from infra.allocator import keep_freed_memory
+from acclimate.infra.allocator import keep_freed_memory
 assert not int(sys.argv[1]) or keep_freed_memory()
 faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(20):

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from infra import background
-from infra.background import Program
-from infra.errors import StackError
+from acclimate.infra import background
+from acclimate.infra.background import Program
+from acclimate.infra.errors import StackError
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
 STUBBORN = "import signal, time; signal.signal(15, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)"

@@ -13,18 +13,18 @@ import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.admin import NewTopic
 
-from infra.broker import LocalKafka
-from infra.errors import BrokerError, SettingsError
-from infra.kafka_probe import serving_brokers
+from acclimate.infra.broker import LocalKafka
+from acclimate.infra.errors import BrokerError, SettingsError
+from acclimate.infra.kafka_probe import serving_brokers
 
 TOPIC = "kept"
 
-CLI = "from streams.cli import main; main()"
+CLI = "from acclimate.streams.cli import main; main()"
 
 OWNER = """
 import sys, time
 from pathlib import Path
-from infra.broker import LocalKafka
+from acclimate.infra.broker import LocalKafka
 
 with LocalKafka(data_dir=Path(sys.argv[1]), fresh=True) as kafka:
     print(kafka.bootstrap, *kafka.node_pids.values(), flush=True)
@@ -36,7 +36,7 @@ def command(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]"
     """Run `acclimate broker ARGUMENTS` on a data folder."""
     return subprocess.run(
         [sys.executable, "-c", CLI, "broker", *arguments, "--data-dir", str(folder), "--json"],
-        env={k: v for k, v in os.environ.items() if k != "PATH"} | {"PYTHONPATH": "."},
+        env={k: v for k, v in os.environ.items() if k != "PATH"},
         capture_output=True,
         text=True,
         timeout=120,
@@ -113,7 +113,6 @@ def test_records_outlive_a_restart_and_no_process_outlives_its_owner(tmp_path: P
         [sys.executable, "-c", OWNER, str(folder)],
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONPATH": "."},
     )
     assert owner.stdout is not None
     with owner.stdout as output:

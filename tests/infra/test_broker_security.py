@@ -13,9 +13,9 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.admin import NewTopic
 
-from infra.broker import BrokerSecurity, LocalKafka
-from infra.settings import PREFIX, Settings
-from streams.wire.connect import aiokafka_options, kafka_python_options
+from acclimate.infra.broker import BrokerSecurity, LocalKafka
+from acclimate.infra.settings import PREFIX, Settings
+from acclimate.streams.wire.connect import aiokafka_options, kafka_python_options
 from tests.infra.certificates import make_authority
 
 pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("broker-security")]
@@ -24,8 +24,8 @@ TOPIC = "checked"
 
 FAUST_READER = """
 import asyncio, faust, tempfile
-from infra.settings import Settings
-from streams.wire.connect import faust_broker, faust_credentials
+from acclimate.infra.settings import Settings
+from acclimate.streams.wire.connect import faust_broker, faust_credentials
 
 settings = Settings()
 folder = tempfile.TemporaryDirectory()
@@ -52,8 +52,8 @@ asyncio.run(main())
 REFUSED_CLIENTS = """
 import asyncio, json, logging, sys
 import aiokafka, aiokafka.errors, kafka, kafka.errors
-from infra.settings import Settings
-from streams.wire.connect import aiokafka_options, kafka_python_options
+from acclimate.infra.settings import Settings
+from acclimate.streams.wire.connect import aiokafka_options, kafka_python_options
 
 async def connect(settings):
     producer = aiokafka.AIOKafkaProducer(**aiokafka_options(settings))
@@ -138,7 +138,6 @@ def test_a_client_that_lacks_one_proof_is_refused_and_told_why(settings: Setting
     # In a process of its own: a kafka-python producer that cannot connect leaves its sockets open.
     refused = subprocess.run(
         [sys.executable, "-c", REFUSED_CLIENTS, json.dumps(wrong)],
-        env=os.environ | {"PYTHONPATH": "."},
         capture_output=True,
         text=True,
         timeout=60,
@@ -151,7 +150,7 @@ def test_a_client_that_lacks_one_proof_is_refused_and_told_why(settings: Setting
 def _environment(settings: Settings) -> dict[str, str]:
     """Return the same settings as variables, as a worker process gets them."""
     variables = {PREFIX + name.upper(): str(value) for name, value in _plain(settings).items()}
-    return os.environ | variables | {"PYTHONPATH": "."}
+    return os.environ | variables
 
 
 def _plain(settings: Settings) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from infra.kafka_jars import KAFKA_VERSION
+from acclimate.infra.kafka_jars import KAFKA_VERSION
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "docker-compose.yml"

@@ -6,9 +6,9 @@ import sys
 import time
 from pathlib import Path
 
-import infra.guard
+import acclimate.infra.guard
 
-GUARD = [sys.executable, "-I", "-S", str(infra.guard.__file__)]
+GUARD = [sys.executable, "-I", "-S", str(acclimate.infra.guard.__file__)]
 STUBBORN = (
     "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)"
 )

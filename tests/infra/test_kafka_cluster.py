@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from infra.errors import BrokerError
-from infra.kafka_cluster import Cluster, java_environment
-from infra.kafka_properties import BrokerSecurity, NodePorts, scram_arguments, server_properties
-from infra.kafka_ready import wait_until_serving
+from acclimate.infra.errors import BrokerError
+from acclimate.infra.kafka_cluster import Cluster, java_environment
+from acclimate.infra.kafka_properties import BrokerSecurity, NodePorts, scram_arguments, server_properties
+from acclimate.infra.kafka_ready import wait_until_serving
 
 PORTS = {n: NodePorts(n, 10 + n, 20 + n) for n in (1, 2, 3)}
 

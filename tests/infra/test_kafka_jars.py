@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from infra.errors import BrokerError
-from infra.kafka_jars import KAFKA_VERSION, ensure_jars, read_lock
+from acclimate.infra.errors import BrokerError
+from acclimate.infra.kafka_jars import KAFKA_VERSION, ensure_jars, read_lock
 
 JARS = {"org.example:one:1.0": b"first jar" * 1000, "org.example:two:2.0": b"second jar" * 1000}
 ENSURE = """
 import sys
 from pathlib import Path
-from infra.kafka_jars import ensure_jars
+from acclimate.infra.kafka_jars import ensure_jars
 print(len(ensure_jars(Path(sys.argv[1]), Path(sys.argv[2]))))
 """
 
@@ -123,7 +123,7 @@ def test_a_repository_that_serves_another_jar_gets_nothing_into_the_cache(
 def test_a_jar_that_cannot_be_downloaded_says_from_where_and_what_to_check(
     tmp_path: Path, lock_file: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("infra.kafka_jars.ATTEMPTS", 1)
+    monkeypatch.setattr("acclimate.infra.kafka_jars.ATTEMPTS", 1)
     mirror.path("org.example:one:1.0").unlink()
     with pytest.raises(BrokerError, match=r"cannot download org\.example:one:1\.0 from http://127.*Check the network"):
         ensure_jars(tmp_path / "cache", lock_file)
@@ -138,7 +138,7 @@ def test_a_damaged_lock_file_is_refused_by_name(tmp_path: Path, content: str) ->
 
 
 def test_the_cache_folder_follows_xdg_only_when_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from infra.kafka_jars import jar_folder
+    from acclimate.infra.kafka_jars import jar_folder
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert jar_folder() == tmp_path / "acclimate" / f"kafka-{KAFKA_VERSION}"

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from infra.background import Program
-from infra.errors import StackError
-from infra.mlflow_server import read_mlflow, start_mlflow, stop_mlflow
+from acclimate.infra.background import Program
+from acclimate.infra.errors import StackError
+from acclimate.infra.mlflow_server import read_mlflow, start_mlflow, stop_mlflow
 
 
 def answer(address: str, path: str, host: str | None = None) -> tuple[int, bytes]:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.errors import SettingsError
-from infra.settings import load_settings, settings_page
+from acclimate.infra.errors import SettingsError
+from acclimate.infra.settings import load_settings, settings_page
 
 
 @pytest.fixture(autouse=True)
@@ -68,4 +68,4 @@ def test_secrets_are_masked_wherever_settings_are_printed(monkeypatch):
 
 def test_the_page_of_settings_equals_the_settings():
     page = Path(__file__).parents[2] / "docs" / "settings.md"
-    assert page.read_text() == settings_page(), "run: python -m infra.settings > docs/settings.md"
+    assert page.read_text() == settings_page(), "run: python -m acclimate.infra.settings > docs/settings.md"

@@ -6,8 +6,16 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from adaptation.errors import ContractError
-from registry.canonical import Extensible, Signed, Strict, added, canonical_bytes, parse_canonical, read_canonical
+from acclimate.adaptation.errors import ContractError
+from acclimate.registry.canonical import (
+    Extensible,
+    Signed,
+    Strict,
+    added,
+    canonical_bytes,
+    parse_canonical,
+    read_canonical,
+)
 
 
 class Part(Extensible):

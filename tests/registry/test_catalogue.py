@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from adaptation.errors import ContractError
-from infra.errors import CatalogueError
-from registry.catalogue import Catalogue
+from acclimate.adaptation.errors import ContractError
+from acclimate.infra.errors import CatalogueError
+from acclimate.registry.catalogue import Catalogue
 from tests.registry.bundles.test_source_bundle import parts
 from tests.support.mlflow_store import store_in
 

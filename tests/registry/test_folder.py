@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.folder import replace_file
+from acclimate.registry.folder import replace_file
 
 
 def test_a_file_is_replaced_whole_and_nothing_stays_beside_it(tmp_path: Path) -> None:

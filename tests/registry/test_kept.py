@@ -6,20 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from adaptation.model.spec import NetworkSpec, spec_digest
-from registry.bundles.any_bundle import check_manifest_signature, read_any_bundle
-from registry.bundles.manifest import MANIFEST_FILE, SIGNATURE_FILE
-from registry.bundles.member import KINDS, Kind
-from registry.canonical import Signed, canonical_bytes
-from registry.releases.acceptance import Seen, consider
-from registry.releases.approval import Approval, read_approval
-from registry.releases.history import Entry, read_entries
-from registry.releases.receiver_state import STATE_FILE, read_state
-from registry.releases.release import Release, parse_record
-from registry.releases.remark import Remark, read_remark
-from registry.releases.verdict import Verdict, read_verdict
-from registry.trust.envelope import Envelope, parse_envelope
-from registry.trust.trust import Trust, read_trust
+from acclimate.adaptation.model.spec import NetworkSpec, spec_digest
+from acclimate.registry.bundles.any_bundle import check_manifest_signature, read_any_bundle
+from acclimate.registry.bundles.manifest import MANIFEST_FILE, SIGNATURE_FILE
+from acclimate.registry.bundles.member import KINDS, Kind
+from acclimate.registry.canonical import Signed, canonical_bytes
+from acclimate.registry.releases.acceptance import Seen, consider
+from acclimate.registry.releases.approval import Approval, read_approval
+from acclimate.registry.releases.history import Entry, read_entries
+from acclimate.registry.releases.receiver_state import STATE_FILE, read_state
+from acclimate.registry.releases.release import Release, parse_record
+from acclimate.registry.releases.remark import Remark, read_remark
+from acclimate.registry.releases.verdict import Verdict, read_verdict
+from acclimate.registry.trust.envelope import Envelope, parse_envelope
+from acclimate.registry.trust.trust import Trust, read_trust
 from tests.support.signed import FLEET, NOW_MS
 
 KEPT = Path(__file__).parents[1] / "kept" / "f03a09a"

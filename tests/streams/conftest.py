@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from registry.bundles.source_bundle import Bundle
+from acclimate.registry.bundles.source_bundle import Bundle
 from tests.adaptation.model.test_train import waves
 from tests.support.models import tiny_bundle
 
@@ -21,7 +21,7 @@ def bundle_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def bundle(bundle_folder: Path) -> Bundle:
-    from registry.bundles.source_bundle import read_bundle
+    from acclimate.registry.bundles.source_bundle import read_bundle
 
     return read_bundle(bundle_folder)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from streams import cli
+from acclimate.streams import cli
 
 ROOT = Path(__file__).parents[2]
 
@@ -16,7 +16,7 @@ def run(*arguments, **environment):
     import os
 
     return subprocess.run(
-        [sys.executable, "-m", "streams.cli", *arguments],
+        [sys.executable, "-m", "acclimate.streams.cli", *arguments],
         cwd=ROOT,
         env=os.environ | environment,
         capture_output=True,
@@ -50,8 +50,8 @@ def test_every_command_file_stands_in_exactly_one_group_of_the_help(capsys):
 
 
 def test_the_list_of_commands_imports_no_command():
-    loaded = run_python("import sys; from streams import cli; cli._run(['--help']); print(*sys.modules)")
-    assert not [name for name in loaded.split() if name.startswith("streams.commands")]
+    loaded = run_python("import sys; from acclimate.streams import cli; cli._run(['--help']); print(*sys.modules)")
+    assert not [name for name in loaded.split() if name.startswith("acclimate.streams.commands")]
 
 
 def test_an_unknown_command_or_option_ends_with_2(capsys):
@@ -86,9 +86,9 @@ def test_a_wrong_place_of_a_dead_letter_ends_with_2(capsys):
 def test_dead_letters_can_be_listed_shown_and_written_raw(kafka, fleet, bundle):
     from kafka import KafkaProducer
 
-    from infra.settings import load_settings
-    from streams.wire.records import Incoming
-    from streams.wire.topics import create_topics
+    from acclimate.infra.settings import load_settings
+    from acclimate.streams.wire.records import Incoming
+    from acclimate.streams.wire.topics import create_topics
     from tests.support.models import core, outputs
     from tests.support.poison import POISON
 
@@ -111,7 +111,9 @@ def test_dead_letters_can_be_listed_shown_and_written_raw(kafka, fleet, bundle):
     assert shown["headers"]["__connect.errors.stage"] == "decode"
     assert "noise" not in run("dlq", "show", "0/9", *where).stdout
     raw = subprocess.run(
-        [sys.executable, "-m", "streams.cli", "dlq", "show", "0/1", "--raw", *where], cwd=ROOT, capture_output=True
+        [sys.executable, "-m", "acclimate.streams.cli", "dlq", "show", "0/1", "--raw", *where],
+        cwd=ROOT,
+        capture_output=True,
     )
     assert raw.stdout == b"\xff" * 512
 

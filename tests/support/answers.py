@@ -4,8 +4,8 @@ import hashlib
 import json
 from typing import Any
 
-from streams.audit.join import Answer, Arrival, Joined, Published, join
-from streams.wire.messages import Receipt
+from acclimate.streams.audit.join import Answer, Arrival, Joined, Published, join
+from acclimate.streams.wire.messages import Receipt
 
 __all__ = ["SESSION", "answer", "receipt", "two_devices", "window"]
 

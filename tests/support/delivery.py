@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
-from streams.wire.codec import FeatureBatch, encode_features
-from streams.wire.messages import event_id
+from acclimate.streams.wire.codec import FeatureBatch, encode_features
+from acclimate.streams.wire.messages import event_id
 
 ROOT = Path(__file__).parents[2]
 SESSION = "00ff00ff00ff00ff"

@@ -7,8 +7,8 @@ stops for ever when such a record arrives) or ``bug:TEXT`` (it raises). The rest
 import sys
 import time
 
-from streams.agents import adapt, pipeline
-from streams.cli import main
+from acclimate.streams.agents import adapt, pipeline
+from acclimate.streams.cli import main
 
 
 def install(fault: str) -> None:

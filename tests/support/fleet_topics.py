@@ -9,9 +9,9 @@ from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
 
-from infra.settings import Settings
-from streams.wire.connect import kafka_python_options
-from streams.wire.topics import create_topics, topic_name
+from acclimate.infra.settings import Settings
+from acclimate.streams.wire.connect import kafka_python_options
+from acclimate.streams.wire.topics import create_topics, topic_name
 
 NOWHERE = "127.0.0.1:1"  # nothing listens there
 

@@ -5,7 +5,7 @@ import warnings
 from functools import cache
 from pathlib import Path
 
-from registry.catalogue import Catalogue
+from acclimate.registry.catalogue import Catalogue
 
 
 def store_in(folder: Path) -> str:

@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from adaptation.lean.lean_settings import LeanSettings
-from adaptation.lean.shift import calibrate
-from adaptation.model.nets import build
-from adaptation.model.spec import NetworkSpec
-from registry.bundles.source_bundle import Bundle, build_bundle
-from streams.agents.adapt import AdaptCore
-from streams.serving.served import InForce, serve
-from streams.wire.records import Incoming, Outgoing
+from acclimate.adaptation.lean.lean_settings import LeanSettings
+from acclimate.adaptation.lean.shift import calibrate
+from acclimate.adaptation.model.nets import build
+from acclimate.adaptation.model.spec import NetworkSpec
+from acclimate.registry.bundles.source_bundle import Bundle, build_bundle
+from acclimate.streams.agents.adapt import AdaptCore
+from acclimate.streams.serving.served import InForce, serve
+from acclimate.streams.wire.records import Incoming, Outgoing
 
 CHANNELS, LENGTH = 3, 64
 

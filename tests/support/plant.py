@@ -7,20 +7,20 @@ from typing import Any
 
 from kafka import KafkaProducer
 
-from infra.settings import Settings
-from registry.bundles.any_bundle import member_of, read_any_bundle
-from registry.bundles.member import Member
-from registry.catalogue import Catalogue, model_name
-from registry.releases.approval import Approval, sign_approval
-from registry.releases.history import History
-from registry.releases.rollout import RolloutPolicy
-from registry.releases.verdict import Finding, Verdict, sign_verdict
-from registry.trust.key_folder import read_trust_file
-from streams.releases.controller import Controller
-from streams.releases.history import read_history, send_statement
-from streams.wire.connect import kafka_python_options
-from streams.wire.messages import DeviceStatus, Output, PredictionRecord, WindowPrediction, WorkerStatus
-from streams.wire.topics import create_topics, topic_name
+from acclimate.infra.settings import Settings
+from acclimate.registry.bundles.any_bundle import member_of, read_any_bundle
+from acclimate.registry.bundles.member import Member
+from acclimate.registry.catalogue import Catalogue, model_name
+from acclimate.registry.releases.approval import Approval, sign_approval
+from acclimate.registry.releases.history import History
+from acclimate.registry.releases.rollout import RolloutPolicy
+from acclimate.registry.releases.verdict import Finding, Verdict, sign_verdict
+from acclimate.registry.trust.key_folder import read_trust_file
+from acclimate.streams.releases.controller import Controller
+from acclimate.streams.releases.history import read_history, send_statement
+from acclimate.streams.wire.connect import kafka_python_options
+from acclimate.streams.wire.messages import DeviceStatus, Output, PredictionRecord, WindowPrediction, WorkerStatus
+from acclimate.streams.wire.topics import create_topics, topic_name
 from tests.support.answers import SESSION, receipt, window
 from tests.support.mlflow_store import store_in
 from tests.support.models import tiny_bundle

@@ -5,11 +5,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from infra.settings import Settings
-from registry.bundles.member import Member
-from registry.releases.release import Place, Release, sign_release
-from registry.trust.envelope import Envelope
-from streams.releases.release_log import ReleaseLog
+from acclimate.infra.settings import Settings
+from acclimate.registry.bundles.member import Member
+from acclimate.registry.releases.release import Place, Release, sign_release
+from acclimate.registry.trust.envelope import Envelope
+from acclimate.streams.releases.release_log import ReleaseLog
 from tests.support.models import tiny_bundle
 from tests.support.signed import DAY_MS, private, sign_bundle, trust
 

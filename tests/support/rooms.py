@@ -12,6 +12,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+PUBLIC = ROOT / "infra" / "python"  # the package `acclimate`, which stands above the four
 PACKAGES = ("adaptation", "infra", "registry", "streams")
 HOUSES = ("adaptation", "registry", "streams", "streams/lab")
 
@@ -42,15 +43,21 @@ def imports_in(path: Path, source: str | bytes) -> Iterator[Import]:
     """Yield everything that a file with this source imports."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            yield from (Import(path, node.lineno, alias.name) for alias in node.names)
+            yield from (Import(path, node.lineno, _below(alias.name)) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield from (Import(path, node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+            yield from (Import(path, node.lineno, _below(f"{node.module}.{alias.name}")) for alias in node.names)
+
+
+def _below(name: str) -> str:
+    """Return our own names as folders of the repository have them."""
+    return name.removeprefix("acclimate.")
 
 
 @cache
 def all_imports() -> tuple[Import, ...]:
     """Return the imports of all files of the four packages."""
-    paths = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+    found = (path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+    paths = sorted(path for path in found if not path.is_relative_to(PUBLIC))
     return tuple(each for path in paths for each in imports_in(path.relative_to(ROOT), path.read_bytes()))
 
 

@@ -6,13 +6,13 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from registry.bundles.any_bundle import made_for, manifest_signature, read_any_bundle
-from registry.bundles.member import Kind, Member
-from registry.canonical import canonical_bytes
-from registry.releases.approval import Approval, sign_approval
-from registry.releases.release import Place, Release, record_bytes, sign_release
-from registry.trust.envelope import Envelope, public_hex, sign
-from registry.trust.trust import TRUST_TYPE, Key, Role, Trust
+from acclimate.registry.bundles.any_bundle import made_for, manifest_signature, read_any_bundle
+from acclimate.registry.bundles.member import Kind, Member
+from acclimate.registry.canonical import canonical_bytes
+from acclimate.registry.releases.approval import Approval, sign_approval
+from acclimate.registry.releases.release import Place, Release, record_bytes, sign_release
+from acclimate.registry.trust.envelope import Envelope, public_hex, sign
+from acclimate.registry.trust.trust import TRUST_TYPE, Key, Role, Trust
 
 FLEET = "plant"
 NOW_MS = 1_800_000_000_000

@@ -16,15 +16,15 @@ import time
 from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, field, replace
 
-from infra.settings import Settings, load_settings
-from streams.agents.host import Agent, run_agent, stop_signal
-from streams.wire.dead_letters import dead_letter
-from streams.wire.reading import committed_reader, partitions_of, read_to_end
-from streams.wire.records import Incoming, Outgoing
-from streams.wire.topics import topic_name
+from acclimate.infra.settings import Settings, load_settings
+from acclimate.streams.agents.host import Agent, run_agent, stop_signal
+from acclimate.streams.wire.dead_letters import dead_letter
+from acclimate.streams.wire.reading import committed_reader, partitions_of, read_to_end
+from acclimate.streams.wire.records import Incoming, Outgoing
+from acclimate.streams.wire.topics import topic_name
 
 START = "0" * 64
-log = logging.getLogger("streams.toy")
+log = logging.getLogger("acclimate.streams.toy")
 
 
 @dataclass(frozen=True)

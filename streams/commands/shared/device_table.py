@@ -9,7 +9,7 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from streams.audit.summary import Report
+    from acclimate.streams.audit.summary import Report
 
 __all__ = ["print_report", "progress_bar"]
 
@@ -20,7 +20,7 @@ def print_report(report: "Report", verdicts: list[tuple[str, str]], notes: Mappi
     from rich.markup import escape
     from rich.table import Table
 
-    from streams.audit.summary import HARM
+    from acclimate.streams.audit.summary import HARM
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")  # fits 80 columns
     table.add_column("device", overflow="fold")

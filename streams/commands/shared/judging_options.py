@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from adaptation.errors import ConfigError
-from infra.settings import Settings
-from streams.commands.shared.release_options import fleet_trust, this_user
+from acclimate.adaptation.errors import ConfigError
+from acclimate.infra.settings import Settings
+from acclimate.streams.commands.shared.release_options import fleet_trust, this_user
 
 if TYPE_CHECKING:
-    from registry.releases.verdict import Verdict
-    from streams.releases.judging.register import Desk
+    from acclimate.registry.releases.verdict import Verdict
+    from acclimate.streams.releases.judging.register import Desk
 
 __all__ = ["judging_options", "make_desk", "report"]
 
@@ -72,11 +72,11 @@ def make_desk(
         ConfigError: A key, trust or rules are missing or wrong, or options contradict each other.
         KafkaError: The broker does not answer.
     """
-    from registry.catalogue import Catalogue
-    from registry.gates.rules import ValidationSet, read_policy
-    from registry.trust.keys import read_key
-    from streams.releases.judging.register import Desk
-    from streams.wire.topics import create_topics
+    from acclimate.registry.catalogue import Catalogue
+    from acclimate.registry.gates.rules import ValidationSet, read_policy
+    from acclimate.registry.trust.keys import read_key
+    from acclimate.streams.releases.judging.register import Desk
+    from acclimate.streams.wire.topics import create_topics
 
     if force is not None and not force.strip():
         raise ConfigError("--force needs a reason, for it is signed and stays: --force 'sensor 4 was replaced'")

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from adaptation.errors import ConfigError
-from infra.settings import Settings
+from acclimate.adaptation.errors import ConfigError
+from acclimate.infra.settings import Settings
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-    from registry.bundles.member import Kind
-    from registry.trust.trust import Trust
+    from acclimate.registry.bundles.member import Kind
+    from acclimate.registry.trust.trust import Trust
 
 __all__ = [
     "KIND_NAMES",
@@ -48,7 +48,7 @@ def asking_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def to_kind(name: str) -> "Kind":
     """Return the kind with this name."""
-    from registry.bundles.member import KINDS
+    from acclimate.registry.bundles.member import KINDS
 
     return next(kind for kind in KINDS if kind == name)
 
@@ -59,7 +59,7 @@ def fleet_trust(settings: Settings) -> "Trust":
     Raises:
         ConfigError: ACCLIMATE_TRUST is not set, or names no such file.
     """
-    from registry.trust.key_folder import read_trust_file
+    from acclimate.registry.trust.key_folder import read_trust_file
 
     if settings.trust is None:
         raise ConfigError("set ACCLIMATE_TRUST to the fleet's trust.json; `acclimate keys init` makes it")
@@ -71,7 +71,7 @@ def fleet_trust(settings: Settings) -> "Trust":
 
 def approver_key(settings: Settings) -> "Ed25519PrivateKey | None":
     """Return the approver's key that the settings name; None for none."""
-    from registry.trust.keys import read_key
+    from acclimate.registry.trust.keys import read_key
 
     if settings.approver_key is None:
         return None

@@ -7,8 +7,8 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from streams.lab.continual.results import Line, Results
-from streams.lab.study.plots import STYLE, write_plot
+from acclimate.streams.lab.continual.results import Line, Results
+from acclimate.streams.lab.study.plots import STYLE, write_plot
 
 __all__ = ["draw_figures"]
 

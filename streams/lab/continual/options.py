@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from adaptation.continual.settings import LearnerSettings, parse_method
-from adaptation.errors import ConfigError
-from streams.lab.study.folder import data_binding
-from streams.lab.study.recipes import PLAIN
+from acclimate.adaptation.continual.settings import LearnerSettings, parse_method
+from acclimate.adaptation.errors import ConfigError
+from acclimate.streams.lab.study.folder import data_binding
+from acclimate.streams.lab.study.recipes import PLAIN
 
 __all__ = ["FINE_TUNED", "ContinualOptions", "binding", "parse_methods", "parse_shares"]
 
@@ -19,8 +19,8 @@ class ContinualOptions:
     """Options of one comparison.
 
     Attributes:
-        selection: The data options by name, as `streams.lab.study.selection.selected_dataset` takes them.
-        methods: Ways of learning, as `adaptation.continual.learner.parse_method` reads them.
+        selection: The data options by name, as `acclimate.streams.lab.study.selection.selected_dataset` takes them.
+        methods: Ways of learning, as `acclimate.adaptation.continual.learner.parse_method` reads them.
         learning_rates: The learning rates that each method is run with.
         label_fractions: The shares of windows that get a label, above 0 to 1.
         wrong: The shares of labels that are wrong, 0 to below 1.

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from registry.folder import replace_file
-from streams.lab.continual.options import ContinualOptions, binding
-from streams.lab.continual.results import Line, Results, figures
-from streams.lab.study.tables import grouped, points, table
+from acclimate.registry.folder import replace_file
+from acclimate.streams.lab.continual.options import ContinualOptions, binding
+from acclimate.streams.lab.continual.results import Line, Results, figures
+from acclimate.streams.lab.study.tables import grouped, points, table
 
 __all__ = ["HEAD", "cells", "write_page", "write_results"]
 

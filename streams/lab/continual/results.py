@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from adaptation.continual.accuracy_matrix import AccuracyMatrix
-from streams.lab.continual.options import FINE_TUNED, ContinualOptions
-from streams.lab.continual.runs import FineTuned, Learned, Run, read_run
-from streams.lab.continual.study import list_runs
+from acclimate.adaptation.continual.accuracy_matrix import AccuracyMatrix
+from acclimate.streams.lab.continual.options import FINE_TUNED, ContinualOptions
+from acclimate.streams.lab.continual.runs import FineTuned, Learned, Run, read_run
+from acclimate.streams.lab.continual.study import list_runs
 
 __all__ = ["Line", "Results", "collect", "figures"]
 

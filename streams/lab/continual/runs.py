@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict, final
 
-from adaptation.errors import ContractError
-from registry.folder import replace_file
+from acclimate.adaptation.errors import ContractError
+from acclimate.registry.folder import replace_file
 
 __all__ = ["FineTuned", "Learned", "Moved", "Run", "is_finished", "keep_run", "read_run"]
 

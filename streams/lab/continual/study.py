@@ -11,24 +11,24 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from adaptation.continual.domains import alternate_stretches
-from adaptation.continual.experiment import Domain, Feedback, accuracy, run
-from adaptation.continual.labelled import Labelled
-from adaptation.continual.learner import Arrived, Learner
-from adaptation.continual.settings import LearnerSettings
-from adaptation.data.dataset import Dataset, Split
-from adaptation.errors import ConfigError
-from adaptation.evaluation.harm import block_length, paired_change
-from adaptation.evaluation.run import balanced_rows
-from adaptation.projection.report import distances, lipschitz
-from streams.lab.continual.options import FINE_TUNED, ContinualOptions, binding
-from streams.lab.continual.runs import FineTuned, Learned, Moved, Run, is_finished, keep_run
-from streams.lab.study.choices import recipes_of
-from streams.lab.study.code_state import code_digest
-from streams.lab.study.folder import open_folder
-from streams.lab.study.jobs import SourceJob, SourceMaker, make_sources, set_up_worker
-from streams.lab.study.processes import FailedJob, StageProgress, Workers
-from streams.lab.study.selection import SIMULATION_SEED, selected_dataset
+from acclimate.adaptation.continual.domains import alternate_stretches
+from acclimate.adaptation.continual.experiment import Domain, Feedback, accuracy, run
+from acclimate.adaptation.continual.labelled import Labelled
+from acclimate.adaptation.continual.learner import Arrived, Learner
+from acclimate.adaptation.continual.settings import LearnerSettings
+from acclimate.adaptation.data.dataset import Dataset, Split
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.evaluation.harm import block_length, paired_change
+from acclimate.adaptation.evaluation.run import balanced_rows
+from acclimate.adaptation.projection.report import distances, lipschitz
+from acclimate.streams.lab.continual.options import FINE_TUNED, ContinualOptions, binding
+from acclimate.streams.lab.continual.runs import FineTuned, Learned, Moved, Run, is_finished, keep_run
+from acclimate.streams.lab.study.choices import recipes_of
+from acclimate.streams.lab.study.code_state import code_digest
+from acclimate.streams.lab.study.folder import open_folder
+from acclimate.streams.lab.study.jobs import SourceJob, SourceMaker, make_sources, set_up_worker
+from acclimate.streams.lab.study.processes import FailedJob, StageProgress, Workers
+from acclimate.streams.lab.study.selection import SIMULATION_SEED, selected_dataset
 
 __all__ = ["Recordings", "list_runs", "load_recordings", "run_study"]
 

@@ -5,19 +5,26 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from adaptation.data.dataset import Split
-from adaptation.errors import ConfigError
-from adaptation.evaluation.streams import stream_members
-from streams.lab.evaluate.options import EvaluationOptions, binding
-from streams.lab.evaluate.recordings import load_data
-from streams.lab.evaluate.task_runner import start_worker
-from streams.lab.evaluate.tasks import Result, Task, append_finished, forget_tasks, open_finished, read_finished
-from streams.lab.study.choices import policy_path, read_policy, recipes_of
-from streams.lab.study.folder import FINISHED_FILE, open_folder
-from streams.lab.study.jobs import CalibratePolicy, Teach, make_sources
-from streams.lab.study.processes import FailedJob, StageProgress, Workers
-from streams.lab.study.recipes import PLAIN
-from streams.lab.study.taught import KINDS, Kind
+from acclimate.adaptation.data.dataset import Split
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.evaluation.streams import stream_members
+from acclimate.streams.lab.evaluate.options import EvaluationOptions, binding
+from acclimate.streams.lab.evaluate.recordings import load_data
+from acclimate.streams.lab.evaluate.task_runner import start_worker
+from acclimate.streams.lab.evaluate.tasks import (
+    Result,
+    Task,
+    append_finished,
+    forget_tasks,
+    open_finished,
+    read_finished,
+)
+from acclimate.streams.lab.study.choices import policy_path, read_policy, recipes_of
+from acclimate.streams.lab.study.folder import FINISHED_FILE, open_folder
+from acclimate.streams.lab.study.jobs import CalibratePolicy, Teach, make_sources
+from acclimate.streams.lab.study.processes import FailedJob, StageProgress, Workers
+from acclimate.streams.lab.study.recipes import PLAIN
+from acclimate.streams.lab.study.taught import KINDS, Kind
 
 __all__ = ["list_tasks", "run_evaluation"]
 

@@ -8,16 +8,16 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from streams.lab.evaluate.lines import Line, summarise_lines
-from streams.lab.evaluate.options import EvaluationOptions
-from streams.lab.evaluate.results import Results
-from streams.lab.evaluate.rows import SOURCE
-from streams.lab.evaluate.task_runner import unpack_bits
-from streams.lab.evaluate.tasks import Result, Task, read_finished
-from streams.lab.study.choices import recipe_of
-from streams.lab.study.folder import FINISHED_FILE
-from streams.lab.study.plots import STYLE, write_plot
-from streams.lab.study.recipes import PLAIN
+from acclimate.streams.lab.evaluate.lines import Line, summarise_lines
+from acclimate.streams.lab.evaluate.options import EvaluationOptions
+from acclimate.streams.lab.evaluate.results import Results
+from acclimate.streams.lab.evaluate.rows import SOURCE
+from acclimate.streams.lab.evaluate.task_runner import unpack_bits
+from acclimate.streams.lab.evaluate.tasks import Result, Task, read_finished
+from acclimate.streams.lab.study.choices import recipe_of
+from acclimate.streams.lab.study.folder import FINISHED_FILE
+from acclimate.streams.lab.study.plots import STYLE, write_plot
+from acclimate.streams.lab.study.recipes import PLAIN
 
 __all__ = ["draw_figures"]
 

@@ -4,10 +4,10 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from adaptation.evaluation.harm import share_interval
-from streams.lab.evaluate.results import Results
-from streams.lab.evaluate.rows import Row
-from streams.lab.study.tables import grouped
+from acclimate.adaptation.evaluation.harm import share_interval
+from acclimate.streams.lab.evaluate.results import Results
+from acclimate.streams.lab.evaluate.rows import Row
+from acclimate.streams.lab.study.tables import grouped
 
 __all__ = ["Line", "summarise_lines"]
 

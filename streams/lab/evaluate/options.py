@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from adaptation.errors import ConfigError
-from streams.lab.study.folder import data_binding
-from streams.lab.study.recipes import PLAIN
+from acclimate.adaptation.errors import ConfigError
+from acclimate.streams.lab.study.folder import data_binding
+from acclimate.streams.lab.study.recipes import PLAIN
 
 __all__ = ["EvaluationOptions", "binding", "parse_choice", "parse_numbers"]
 
@@ -16,9 +16,9 @@ class EvaluationOptions:
     """Options of one evaluation.
 
     Attributes:
-        selection: The data options by name, as `streams.lab.study.selection.selected_dataset` takes them.
+        selection: The data options by name, as `acclimate.streams.lab.study.selection.selected_dataset` takes them.
         methods: Names in the catalogue; the source comes first and is always there, for it is what all are paired with.
-        streams: Some of `adaptation.evaluation.streams.STREAMS`.
+        streams: Some of `acclimate.adaptation.evaluation.streams.STREAMS`.
         batch_sizes: Windows per call, each at least 1.
         seeds: The number of seeds, 0 and up, for source training, orders, corruptions and methods.
         augment: Kinds of source: ``none``, ``auto``, or recipes; ``none`` comes first and is always prepared.

@@ -3,9 +3,9 @@
 import textwrap
 from collections.abc import Iterable
 
-from adaptation.evaluation.harm import LEAST_BLOCKS
-from adaptation.generators.generator import VARIANTS
-from adaptation.methods.catalogue import ALIGNED
+from acclimate.adaptation.evaluation.harm import LEAST_BLOCKS
+from acclimate.adaptation.generators.generator import VARIANTS
+from acclimate.adaptation.methods.catalogue import ALIGNED
 
 __all__ = ["SEES_ITS_BATCH", "reading_guide"]
 

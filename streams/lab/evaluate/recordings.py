@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass, replace
 
-from adaptation.data.dataset import Dataset, Split
-from adaptation.errors import ConfigError
-from adaptation.evaluation.streams import every
-from streams.lab.evaluate.options import EvaluationOptions
-from streams.lab.study.selection import SIMULATION_SEED, selected_dataset
+from acclimate.adaptation.data.dataset import Dataset, Split
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.evaluation.streams import every
+from acclimate.streams.lab.evaluate.options import EvaluationOptions
+from acclimate.streams.lab.study.selection import SIMULATION_SEED, selected_dataset
 
 __all__ = ["Recordings", "load_data"]
 

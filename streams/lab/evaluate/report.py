@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from registry.folder import replace_file
-from streams.lab.evaluate.evaluation import list_tasks
-from streams.lab.evaluate.figures import draw_figures
-from streams.lab.evaluate.options import EvaluationOptions, binding
-from streams.lab.evaluate.recordings import load_data
-from streams.lab.evaluate.results import Results, collect_results, write_json
-from streams.lab.evaluate.summary import render_summary
-from streams.lab.study.folder import check_binding
-from streams.lab.study.processes import FailedJob
+from acclimate.registry.folder import replace_file
+from acclimate.streams.lab.evaluate.evaluation import list_tasks
+from acclimate.streams.lab.evaluate.figures import draw_figures
+from acclimate.streams.lab.evaluate.options import EvaluationOptions, binding
+from acclimate.streams.lab.evaluate.recordings import load_data
+from acclimate.streams.lab.evaluate.results import Results, collect_results, write_json
+from acclimate.streams.lab.evaluate.summary import render_summary
+from acclimate.streams.lab.study.folder import check_binding
+from acclimate.streams.lab.study.processes import FailedJob
 
 __all__ = ["write_report"]
 

@@ -6,16 +6,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from registry.folder import replace_file
-from streams.lab.evaluate.options import EvaluationOptions
-from streams.lab.evaluate.rows import Row, make_row
-from streams.lab.evaluate.tasks import Task, read_finished
-from streams.lab.study.choices import KeptChoice, KeptPolicy, read_choice, read_kept_policy, recipe_of
-from streams.lab.study.code_state import CHOICE_MAKERS, POLICY_MAKERS, SOURCE_MAKERS, code_digest
-from streams.lab.study.folder import FINISHED_FILE, read_binding
-from streams.lab.study.prepare import SourceFacts, read_facts
-from streams.lab.study.processes import FailedJob
-from streams.lab.study.taught import ALIGNMENTS, GENERATORS, AlignmentFacts, GeneratorFacts, Kind, TaughtFacts
+from acclimate.registry.folder import replace_file
+from acclimate.streams.lab.evaluate.options import EvaluationOptions
+from acclimate.streams.lab.evaluate.rows import Row, make_row
+from acclimate.streams.lab.evaluate.tasks import Task, read_finished
+from acclimate.streams.lab.study.choices import KeptChoice, KeptPolicy, read_choice, read_kept_policy, recipe_of
+from acclimate.streams.lab.study.code_state import CHOICE_MAKERS, POLICY_MAKERS, SOURCE_MAKERS, code_digest
+from acclimate.streams.lab.study.folder import FINISHED_FILE, read_binding
+from acclimate.streams.lab.study.prepare import SourceFacts, read_facts
+from acclimate.streams.lab.study.processes import FailedJob
+from acclimate.streams.lab.study.taught import ALIGNMENTS, GENERATORS, AlignmentFacts, GeneratorFacts, Kind, TaughtFacts
 
 __all__ = ["Results", "collect_results", "write_json"]
 

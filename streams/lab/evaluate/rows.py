@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from adaptation.errors import ContractError
-from adaptation.evaluation.harm import Change, paired_change
-from adaptation.evaluation.scoring import collapsed
-from streams.lab.evaluate.task_runner import unpack_bits
-from streams.lab.evaluate.tasks import GroupScores, Result, Task
-from streams.lab.study.recipes import PLAIN
+from acclimate.adaptation.errors import ContractError
+from acclimate.adaptation.evaluation.harm import Change, paired_change
+from acclimate.adaptation.evaluation.scoring import collapsed
+from acclimate.streams.lab.evaluate.task_runner import unpack_bits
+from acclimate.streams.lab.evaluate.tasks import GroupScores, Result, Task
+from acclimate.streams.lab.study.recipes import PLAIN
 
 __all__ = ["SOURCE", "Row", "make_row"]
 
@@ -33,7 +33,8 @@ class Row:
         peak_memory_bytes: The peak of the whole process; ``working_memory_bytes`` is its rise above the level before
             the run.
         change, change_low, change_high, harmed: The change against the source of the same kind, see
-            `adaptation.evaluation.harm`; harmed is None where it is undecided, or where that source is not finished.
+            `acclimate.adaptation.evaluation.harm`; harmed is None where it is undecided, or where that source is not
+            finished.
         block, blocks, label_run: The windows per block, blocks per replicate, and the run of one class in which the
             median window lies; a run longer than a block makes the interval too narrow.
         adapted_share: The share of the stream's windows that another rung than the source answered; None for methods

@@ -3,13 +3,13 @@
 import statistics
 from collections.abc import Mapping, Sequence
 
-from adaptation.methods.policy_settings import PolicySettings
-from streams.lab.evaluate.lines import Line, summarise_lines
-from streams.lab.evaluate.reading_guide import reading_guide
-from streams.lab.evaluate.results import Results
-from streams.lab.evaluate.rows import SOURCE, Row
-from streams.lab.study.tables import grouped, points, table
-from streams.lab.study.taught import AlignmentFacts, GeneratorFacts
+from acclimate.adaptation.methods.policy_settings import PolicySettings
+from acclimate.streams.lab.evaluate.lines import Line, summarise_lines
+from acclimate.streams.lab.evaluate.reading_guide import reading_guide
+from acclimate.streams.lab.evaluate.results import Results
+from acclimate.streams.lab.evaluate.rows import SOURCE, Row
+from acclimate.streams.lab.study.tables import grouped, points, table
+from acclimate.streams.lab.study.taught import AlignmentFacts, GeneratorFacts
 
 __all__ = ["BRIEF", "HEAD", "cells", "render_summary"]
 

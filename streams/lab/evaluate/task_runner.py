@@ -10,20 +10,20 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from adaptation.data.corruptions import centre_and_scale
-from adaptation.errors import NotAdaptable
-from adaptation.evaluation.harm import block_length, label_run
-from adaptation.evaluation.run import run_stream
-from adaptation.evaluation.scoring import score, tail_start, top_share
-from adaptation.evaluation.streams import Stream, make_stream
-from adaptation.method import Method
-from adaptation.methods.catalogue import make_method
-from streams.lab.evaluate.options import EvaluationOptions
-from streams.lab.evaluate.recordings import Recordings, load_data
-from streams.lab.evaluate.tasks import GroupScores, Result, Task
-from streams.lab.study.code_state import code_digest
-from streams.lab.study.jobs import SourceJob, SourceMaker, set_up_worker
-from streams.lab.study.memory import peak_bytes, reset_peak, resident_bytes
+from acclimate.adaptation.data.corruptions import centre_and_scale
+from acclimate.adaptation.errors import NotAdaptable
+from acclimate.adaptation.evaluation.harm import block_length, label_run
+from acclimate.adaptation.evaluation.run import run_stream
+from acclimate.adaptation.evaluation.scoring import score, tail_start, top_share
+from acclimate.adaptation.evaluation.streams import Stream, make_stream
+from acclimate.adaptation.method import Method
+from acclimate.adaptation.methods.catalogue import make_method
+from acclimate.streams.lab.evaluate.options import EvaluationOptions
+from acclimate.streams.lab.evaluate.recordings import Recordings, load_data
+from acclimate.streams.lab.evaluate.tasks import GroupScores, Result, Task
+from acclimate.streams.lab.study.code_state import code_digest
+from acclimate.streams.lab.study.jobs import SourceJob, SourceMaker, set_up_worker
+from acclimate.streams.lab.study.memory import peak_bytes, reset_peak, resident_bytes
 
 __all__ = ["TaskRunner", "score_group", "start_worker", "unpack_bits"]
 

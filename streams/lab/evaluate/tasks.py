@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO, NotRequired, TypedDict
 
-from adaptation.errors import ContractError
-from registry.folder import replace_file
-from streams.lab.study.recipes import respelt
+from acclimate.adaptation.errors import ContractError
+from acclimate.registry.folder import replace_file
+from acclimate.streams.lab.study.recipes import respelt
 
 __all__ = [
     "GroupScores",

@@ -8,29 +8,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adaptation.alignment.align import Progress, align
-from adaptation.alignment.aligned import Aligned, AlignmentSettings, as_tensors, parts_of
-from adaptation.data.dataset import Dataset
-from adaptation.errors import ConfigError, ContractError
-from adaptation.method import SourceContext, State
-from adaptation.methods.cta import Cta
-from adaptation.model.nets import from_tensors
-from adaptation.model.robust import spread_rows
-from adaptation.model.train import default_epochs
-from registry.bundles.aligned_bundle import (
+from acclimate.adaptation.alignment.align import Progress, align
+from acclimate.adaptation.alignment.aligned import Aligned, AlignmentSettings, as_tensors, parts_of
+from acclimate.adaptation.data.dataset import Dataset
+from acclimate.adaptation.errors import ConfigError, ContractError
+from acclimate.adaptation.method import SourceContext, State
+from acclimate.adaptation.methods.cta import Cta
+from acclimate.adaptation.model.nets import from_tensors
+from acclimate.adaptation.model.robust import spread_rows
+from acclimate.adaptation.model.train import default_epochs
+from acclimate.registry.bundles.aligned_bundle import (
     AlignedBundle,
     AlignedCompatibility,
     AlignedFile,
     aligned_manifest_bytes,
     write_aligned_bundle,
 )
-from registry.bundles.manifest import Card
-from registry.bundles.parts import file_entries
-from registry.bundles.source_bundle import Bundle
-from registry.bundles.tensor_file import write_tensors
-from streams.lab.making.bundle_fit import check_fit
-from streams.lab.making.checkpoint import checkpoint_path, keep_checkpoint, read_checkpoint, recordings_digest
-from streams.lab.making.source_context import source_context
+from acclimate.registry.bundles.manifest import Card
+from acclimate.registry.bundles.parts import file_entries
+from acclimate.registry.bundles.source_bundle import Bundle
+from acclimate.registry.bundles.tensor_file import write_tensors
+from acclimate.streams.lab.making.bundle_fit import check_fit
+from acclimate.streams.lab.making.checkpoint import checkpoint_path, keep_checkpoint, read_checkpoint, recordings_digest
+from acclimate.streams.lab.making.source_context import source_context
 
 __all__ = ["aligned_of", "make_aligned_bundle"]
 

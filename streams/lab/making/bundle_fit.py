@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from adaptation.data.dataset import Dataset
-from adaptation.errors import ConfigError
-from registry.bundles.source_bundle import Bundle
+from acclimate.adaptation.data.dataset import Dataset
+from acclimate.adaptation.errors import ConfigError
+from acclimate.registry.bundles.source_bundle import Bundle
 
 __all__ = ["check_fit"]
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from adaptation.data.dataset import Split
-from adaptation.errors import ConfigError
-from streams.lab.making.facts_file import read_facts_file, write_facts_file
+from acclimate.adaptation.data.dataset import Split
+from acclimate.adaptation.errors import ConfigError
+from acclimate.streams.lab.making.facts_file import read_facts_file, write_facts_file
 
 __all__ = ["checkpoint_path", "keep_checkpoint", "read_checkpoint", "recordings_digest"]
 

@@ -9,8 +9,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from adaptation.errors import ContractError
-from registry.folder import replace_file
+from acclimate.adaptation.errors import ContractError
+from acclimate.registry.folder import replace_file
 
 __all__ = ["read_facts_file", "write_facts_file"]
 

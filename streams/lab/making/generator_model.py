@@ -10,16 +10,16 @@ import numpy.typing as npt
 import onnxruntime as ort
 import torch
 
-from adaptation.data.corruptions import TUNING, TUNING_MIXTURES, applicable
-from adaptation.data.dataset import Dataset
-from adaptation.generators.affine_gradient import discrepancy_weight, join, source_features
-from adaptation.generators.engine import Kind, make_engine
-from adaptation.generators.episodes import CLEAN_SHARE, Recordings
-from adaptation.generators.export_generalizeformer import export_generalizeformer
-from adaptation.generators.export_gradient import export_gradient
-from adaptation.generators.export_mgg import export_mgg
-from adaptation.generators.generator import Generator, Settings
-from adaptation.generators.meta_train import (
+from acclimate.adaptation.data.corruptions import TUNING, TUNING_MIXTURES, applicable
+from acclimate.adaptation.data.dataset import Dataset
+from acclimate.adaptation.generators.affine_gradient import discrepancy_weight, join, source_features
+from acclimate.adaptation.generators.engine import Kind, make_engine
+from acclimate.adaptation.generators.episodes import CLEAN_SHARE, Recordings
+from acclimate.adaptation.generators.export_generalizeformer import export_generalizeformer
+from acclimate.adaptation.generators.export_gradient import export_gradient
+from acclimate.adaptation.generators.export_mgg import export_mgg
+from acclimate.adaptation.generators.generator import Generator, Settings
+from acclimate.adaptation.generators.meta_train import (
     ALONE,
     MetaState,
     MetaTrained,
@@ -28,24 +28,24 @@ from adaptation.generators.meta_train import (
     default_updates,
     meta_train,
 )
-from adaptation.generators.mgg import MggSettings, moments_start
-from adaptation.generators.valid_range import LEAST_WINDOWS
-from adaptation.model.nets import from_tensors
-from adaptation.model.network import Network
-from adaptation.model.robust import spread_rows
-from registry.bundles.generator_bundle import (
+from acclimate.adaptation.generators.mgg import MggSettings, moments_start
+from acclimate.adaptation.generators.valid_range import LEAST_WINDOWS
+from acclimate.adaptation.model.nets import from_tensors
+from acclimate.adaptation.model.network import Network
+from acclimate.adaptation.model.robust import spread_rows
+from acclimate.registry.bundles.generator_bundle import (
     GeneratorBundle,
     GeneratorCompatibility,
     GeneratorFile,
     generator_manifest_bytes,
     write_generator_bundle,
 )
-from registry.bundles.manifest import Card
-from registry.bundles.parts import file_entries
-from registry.bundles.source_bundle import Bundle
-from registry.bundles.tensor_file import write_tensors
-from streams.lab.making.bundle_fit import check_fit
-from streams.lab.making.checkpoint import checkpoint_path, keep_checkpoint, read_checkpoint, recordings_digest
+from acclimate.registry.bundles.manifest import Card
+from acclimate.registry.bundles.parts import file_entries
+from acclimate.registry.bundles.source_bundle import Bundle
+from acclimate.registry.bundles.tensor_file import write_tensors
+from acclimate.streams.lab.making.bundle_fit import check_fit
+from acclimate.streams.lab.making.checkpoint import checkpoint_path, keep_checkpoint, read_checkpoint, recordings_digest
 
 __all__ = ["GeneratorModel", "make_generator_bundle"]
 

@@ -5,8 +5,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from adaptation.evaluation.run import balanced_rows
-from adaptation.method import SourceContext
+from acclimate.adaptation.evaluation.run import balanced_rows
+from acclimate.adaptation.method import SourceContext
 
 __all__ = ["source_context"]
 

@@ -11,18 +11,18 @@ from pathlib import Path
 
 import numpy as np
 
-from adaptation.data.augment import Augmentation, parse_augmentation
-from adaptation.data.dataset import Dataset
-from adaptation.data.selectors import parse_integers
-from adaptation.errors import ConfigError
-from adaptation.lean.lean_settings import Direction, LeanSettings
-from adaptation.lean.shift import calibrate_trained
-from adaptation.lean.shift_calibration import ShiftCalibration
-from adaptation.model.robust import Choice, choose_augmentation
-from adaptation.model.robust import Progress as ChoiceProgress
-from adaptation.model.train import Progress, Trained, default_spec, train_source
-from registry.bundles.manifest import PART_FILES
-from registry.bundles.source_bundle import build_bundle
+from acclimate.adaptation.data.augment import Augmentation, parse_augmentation
+from acclimate.adaptation.data.dataset import Dataset
+from acclimate.adaptation.data.selectors import parse_integers
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.lean.lean_settings import Direction, LeanSettings
+from acclimate.adaptation.lean.shift import calibrate_trained
+from acclimate.adaptation.lean.shift_calibration import ShiftCalibration
+from acclimate.adaptation.model.robust import Choice, choose_augmentation
+from acclimate.adaptation.model.robust import Progress as ChoiceProgress
+from acclimate.adaptation.model.train import Progress, Trained, default_spec, train_source
+from acclimate.registry.bundles.manifest import PART_FILES
+from acclimate.registry.bundles.source_bundle import build_bundle
 
 __all__ = [
     "LeanChoice",
@@ -110,10 +110,10 @@ def choose_recipe(
     Args:
         dataset: Recordings; the source's groups are the conditions that ``auto`` leaves out, one after another, and
             the target is not looked at.
-        asked: ``none``, ``auto`` or a list in the form of `adaptation.data.augment.parse_augmentation`.
+        asked: ``none``, ``auto`` or a list in the form of `acclimate.adaptation.data.augment.parse_augmentation`.
         seed: The seed for everything random.
         progress: Called before each fit of ``auto``.
-        epochs: The passes of each of those fits, see `adaptation.model.robust.choose_augmentation`.
+        epochs: The passes of each of those fits, see `acclimate.adaptation.model.robust.choose_augmentation`.
 
     Raises:
         ConfigError: The text is none of these, or does not suit the data.

@@ -14,9 +14,9 @@ the source answers.
 
 from collections.abc import Iterable, Mapping
 
-from adaptation.methods.policy_calibration import LEAST_DEVICES, MOST_HARM
-from streams.lab.pilot.findings import Findings
-from streams.lab.pilot.gains import RUNGS, DeviceScore
+from acclimate.adaptation.methods.policy_calibration import LEAST_DEVICES, MOST_HARM
+from acclimate.streams.lab.pilot.findings import Findings
+from acclimate.streams.lab.pilot.gains import RUNGS, DeviceScore
 
 __all__ = ["choose_mode", "points", "risks"]
 

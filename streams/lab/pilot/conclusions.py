@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from streams.lab.pilot.advice import choose_mode, risks
-from streams.lab.pilot.economics import LabelPrice, Yearly, label_break_even, yearly
-from streams.lab.pilot.findings import Findings, SourceDevice, TargetDevice
-from streams.lab.pilot.gains import RUNGS, DeviceScore, Gain, gain_of
-from streams.lab.pilot.options import Costs
-from streams.lab.study.recipes import PLAIN
+from acclimate.streams.lab.pilot.advice import choose_mode, risks
+from acclimate.streams.lab.pilot.economics import LabelPrice, Yearly, label_break_even, yearly
+from acclimate.streams.lab.pilot.findings import Findings, SourceDevice, TargetDevice
+from acclimate.streams.lab.pilot.gains import RUNGS, DeviceScore, Gain, gain_of
+from acclimate.streams.lab.pilot.options import Costs
+from acclimate.streams.lab.study.recipes import PLAIN
 
 __all__ = ["Best", "Report", "Risk", "Thresholds", "complete_report", "expected_robust", "likely_gain"]
 

@@ -13,7 +13,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from streams.lab.pilot.options import Costs
+from acclimate.streams.lab.pilot.options import Costs
 
 __all__ = ["LABELS_PER_DEVICE", "LabelPrice", "Yearly", "label_break_even", "yearly"]
 

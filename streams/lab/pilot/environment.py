@@ -3,8 +3,8 @@
 import shlex
 from pathlib import Path
 
-from infra.settings import PREFIX
-from streams.lab.pilot.conclusions import Report
+from acclimate.infra.settings import PREFIX
+from acclimate.streams.lab.pilot.conclusions import Report
 
 __all__ = ["environment_file"]
 

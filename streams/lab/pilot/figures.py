@@ -11,11 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from streams.drawing import page_element, plot_style, svg_text
-from streams.lab.pilot.economics import LabelPrice, Yearly
-from streams.lab.pilot.findings import Findings, SourceDevice, TargetDevice
-from streams.lab.pilot.gains import RUNGS, DeviceScore, Gain
-from streams.lab.pilot.shifts import Course
+from acclimate.streams.drawing import page_element, plot_style, svg_text
+from acclimate.streams.lab.pilot.economics import LabelPrice, Yearly
+from acclimate.streams.lab.pilot.findings import Findings, SourceDevice, TargetDevice
+from acclimate.streams.lab.pilot.gains import RUNGS, DeviceScore, Gain
+from acclimate.streams.lab.pilot.shifts import Course
 
 __all__ = ["DEVICES_MAX", "PANELS_MAX", "gains", "over_time", "rung_words", "shift_per_device", "value"]
 
@@ -147,7 +147,7 @@ def value(years: Sequence[Yearly], breaks: Sequence[LabelPrice], gains_measured:
 
     Args:
         years: The years of the rungs.
-        breaks: The prices that `streams.lab.pilot.economics.label_break_even` gives.
+        breaks: The prices that `acclimate.streams.lab.pilot.economics.label_break_even` gives.
         gains_measured: The gains of rungs in points, by words, to compare labels with.
     """
     with mpl.rc_context(_STYLE):

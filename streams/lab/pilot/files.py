@@ -12,11 +12,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from adaptation.errors import ConfigError
-from streams.lab.making.source_model import check_folder
-from streams.lab.pilot.conclusions import Report
-from streams.lab.pilot.environment import environment_file
-from streams.lab.pilot.page import render_page
+from acclimate.adaptation.errors import ConfigError
+from acclimate.streams.lab.making.source_model import check_folder
+from acclimate.streams.lab.pilot.conclusions import Report
+from acclimate.streams.lab.pilot.environment import environment_file
+from acclimate.streams.lab.pilot.page import render_page
 
 __all__ = ["FILES", "check_out", "write_pilot"]
 

@@ -6,11 +6,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from adaptation.methods.policy_settings import PolicySettings
-from streams.lab.pilot.gains import DeviceScore, Gain
-from streams.lab.pilot.shifts import Course, Level, Shift
-from streams.lab.pilot.watch import Gate
-from streams.lab.study.choices import KeptChoice
+from acclimate.adaptation.methods.policy_settings import PolicySettings
+from acclimate.streams.lab.pilot.gains import DeviceScore, Gain
+from acclimate.streams.lab.pilot.shifts import Course, Level, Shift
+from acclimate.streams.lab.pilot.watch import Gate
+from acclimate.streams.lab.study.choices import KeptChoice
 
 __all__ = [
     "Cost",
@@ -31,7 +31,7 @@ class MadeSource:
     Attributes:
         digest: The digest of the bundle.
         held_out_accuracy: The share of held-out windows that it classifies right, 0 to 1.
-        held_out_by: ``groups`` or ``tail``, as `adaptation.model.train` held windows out.
+        held_out_by: ``groups`` or ``tail``, as `acclimate.adaptation.model.train` held windows out.
         held_out_groups: The devices that were held out; empty for ``tail``.
         threshold: The shift magnitude from which LeanTTA answers.
     """

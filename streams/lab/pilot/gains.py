@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from adaptation.methods.policy_settings import RungScore
+from acclimate.adaptation.methods.policy_settings import RungScore
 
 __all__ = ["RUNGS", "DeviceScore", "Gain", "gain_of", "simulated_scores"]
 

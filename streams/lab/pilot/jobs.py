@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from adaptation.methods.policy_settings import PolicySettings
-from streams.lab.study.jobs import CalibratePolicy, ChooseRecipe
-from streams.lab.study.recipes import PLAIN
+from acclimate.adaptation.methods.policy_settings import PolicySettings
+from acclimate.streams.lab.study.jobs import CalibratePolicy, ChooseRecipe
+from acclimate.streams.lab.study.recipes import PLAIN
 
 __all__ = ["FollowDevice", "Job", "LeaveOut", "MakeSource", "MeasureSource", "words"]
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from adaptation.data.dataset import Dataset
-from adaptation.errors import ConfigError
+from acclimate.adaptation.data.dataset import Dataset
+from acclimate.adaptation.errors import ConfigError
 
 __all__ = ["BATCH_SIZE", "Costs", "PilotOptions", "complete_costs"]
 
@@ -20,7 +20,7 @@ class PilotOptions:
     """Options of one pilot.
 
     Attributes:
-        selection: The data options by name, as `streams.lab.study.selection.selected_dataset` takes them.
+        selection: The data options by name, as `acclimate.streams.lab.study.selection.selected_dataset` takes them.
         seed: The seed for everything.
         augment: ``none``, ``auto`` or a list of kinds.
         labelled: True where labels of the target may be used, for scores alone.

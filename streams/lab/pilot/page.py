@@ -11,16 +11,16 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from adaptation.methods.policy_settings import AGREEMENT_AGES
-from streams.lab.pilot import figures
-from streams.lab.pilot.advice import points
-from streams.lab.pilot.conclusions import Report, expected_robust, likely_gain
-from streams.lab.pilot.environment import environment_file
-from streams.lab.pilot.findings import Cost, TargetDevice
-from streams.lab.pilot.gains import RUNGS, Gain
-from streams.lab.pilot.options import BATCH_SIZE
-from streams.lab.pilot.shifts import Level
-from streams.lab.study.recipes import PLAIN
+from acclimate.adaptation.methods.policy_settings import AGREEMENT_AGES
+from acclimate.streams.lab.pilot import figures
+from acclimate.streams.lab.pilot.advice import points
+from acclimate.streams.lab.pilot.conclusions import Report, expected_robust, likely_gain
+from acclimate.streams.lab.pilot.environment import environment_file
+from acclimate.streams.lab.pilot.findings import Cost, TargetDevice
+from acclimate.streams.lab.pilot.gains import RUNGS, Gain
+from acclimate.streams.lab.pilot.options import BATCH_SIZE
+from acclimate.streams.lab.pilot.shifts import Level
+from acclimate.streams.lab.study.recipes import PLAIN
 
 __all__ = ["render_page"]
 
@@ -48,7 +48,7 @@ def render_page(report: Report) -> str:
         "signed": _signed,
     }
     template = environment.from_string(
-        resources.files("streams.lab.pilot").joinpath("templates/pilot.html.j2").read_text(encoding="utf-8")
+        resources.files("acclimate.streams.lab.pilot").joinpath("templates/pilot.html.j2").read_text(encoding="utf-8")
     )
     drawings = {  # our own drawings; matplotlib escapes the names in them
         "shift": Markup(figures.shift_per_device(report)),

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from adaptation.data.dataset import Dataset
-from adaptation.engine.engine import Outputs
-from adaptation.guards.input_sanity import REASONS, InputSanity
-from adaptation.method import SourceContext
-from adaptation.model.source_units import SourceUnits
+from acclimate.adaptation.data.dataset import Dataset
+from acclimate.adaptation.engine.engine import Outputs
+from acclimate.adaptation.guards.input_sanity import REASONS, InputSanity
+from acclimate.adaptation.method import SourceContext
+from acclimate.adaptation.model.source_units import SourceUnits
 
 __all__ = ["Course", "Level", "Shift", "channel_levels", "course", "refused_share", "shift_figures"]
 

@@ -13,19 +13,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from adaptation.data.dataset import Dataset
-from adaptation.methods.policy_settings import PolicySettings
-from adaptation.model.robust import folds
-from streams.lab.making.source_model import choose_recipe
-from streams.lab.pilot.findings import Cost, Findings, MadeSource, MeasuredSource, TargetDevice
-from streams.lab.pilot.gains import RUNGS, DeviceScore, Gain, gain_of, simulated_scores
-from streams.lab.pilot.jobs import FollowDevice, Job, LeaveOut, MakeSource, MeasureSource, words
-from streams.lab.pilot.options import PilotOptions
-from streams.lab.pilot.work import bundle_folder, start_worker
-from streams.lab.study.choices import KeptChoice
-from streams.lab.study.jobs import CalibratePolicy, ChooseRecipe
-from streams.lab.study.processes import finish_all, run_jobs
-from streams.lab.study.recipes import PLAIN
+from acclimate.adaptation.data.dataset import Dataset
+from acclimate.adaptation.methods.policy_settings import PolicySettings
+from acclimate.adaptation.model.robust import folds
+from acclimate.streams.lab.making.source_model import choose_recipe
+from acclimate.streams.lab.pilot.findings import Cost, Findings, MadeSource, MeasuredSource, TargetDevice
+from acclimate.streams.lab.pilot.gains import RUNGS, DeviceScore, Gain, gain_of, simulated_scores
+from acclimate.streams.lab.pilot.jobs import FollowDevice, Job, LeaveOut, MakeSource, MeasureSource, words
+from acclimate.streams.lab.pilot.options import PilotOptions
+from acclimate.streams.lab.pilot.work import bundle_folder, start_worker
+from acclimate.streams.lab.study.choices import KeptChoice
+from acclimate.streams.lab.study.jobs import CalibratePolicy, ChooseRecipe
+from acclimate.streams.lab.study.processes import finish_all, run_jobs
+from acclimate.streams.lab.study.recipes import PLAIN
 
 __all__ = ["Progress", "run_study"]
 
@@ -37,7 +37,7 @@ def run_study(options: PilotOptions, dataset: Dataset, folder: Path, progress: P
 
     Args:
         options: The options of the pilot.
-        dataset: The recordings that `streams.lab.pilot.work.load_data` gives for these options.
+        dataset: The recordings that `acclimate.streams.lab.pilot.work.load_data` gives for these options.
         folder: An empty folder, which keeps the bundles.
         progress: A function that is called from another thread where there are worker processes.
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from adaptation.method import State, Step
-from adaptation.methods.policy import Policy
-from streams.lab.pilot.shifts import Course
+from acclimate.adaptation.method import State, Step
+from acclimate.adaptation.methods.policy import Policy
+from acclimate.streams.lab.pilot.shifts import Course
 
 __all__ = ["Gate", "WatchedPolicy"]
 

@@ -9,29 +9,36 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from adaptation.data.dataset import Dataset
-from adaptation.engine.engine import Engine
-from adaptation.errors import ConfigError, NotAdaptable
-from adaptation.evaluation.harm import block_length, paired_change
-from adaptation.evaluation.run import Answers, run_stream
-from adaptation.method import Method, SourceContext
-from adaptation.methods.catalogue import make_method
-from adaptation.methods.policy import Policy
-from adaptation.model.nets import Classifier, from_tensors
-from adaptation.model.robust import MAX_WINDOWS, folds
-from adaptation.model.train import default_epochs, default_spec, fit
-from registry.bundles.source_bundle import Bundle, read_bundle
-from streams.lab.making.source_context import source_context
-from streams.lab.making.source_model import make_source_bundle
-from streams.lab.pilot.findings import EngineSeconds, MadeSource, MeasuredSource, RungRun, SourceDevice, TargetDevice
-from streams.lab.pilot.gains import RUNGS, DeviceScore
-from streams.lab.pilot.jobs import FollowDevice, Job, LeaveOut, MakeSource, MeasureSource, words
-from streams.lab.pilot.options import BATCH_SIZE, PilotOptions
-from streams.lab.pilot.shifts import channel_levels, course, refused_share, shift_figures
-from streams.lab.pilot.watch import WatchedPolicy
-from streams.lab.study.jobs import CalibratePolicy, ChooseRecipe, SourceMaker, set_up_worker
-from streams.lab.study.recipes import PLAIN, augmentation_of
-from streams.lab.study.selection import selected_dataset
+from acclimate.adaptation.data.dataset import Dataset
+from acclimate.adaptation.engine.engine import Engine
+from acclimate.adaptation.errors import ConfigError, NotAdaptable
+from acclimate.adaptation.evaluation.harm import block_length, paired_change
+from acclimate.adaptation.evaluation.run import Answers, run_stream
+from acclimate.adaptation.method import Method, SourceContext
+from acclimate.adaptation.methods.catalogue import make_method
+from acclimate.adaptation.methods.policy import Policy
+from acclimate.adaptation.model.nets import Classifier, from_tensors
+from acclimate.adaptation.model.robust import MAX_WINDOWS, folds
+from acclimate.adaptation.model.train import default_epochs, default_spec, fit
+from acclimate.registry.bundles.source_bundle import Bundle, read_bundle
+from acclimate.streams.lab.making.source_context import source_context
+from acclimate.streams.lab.making.source_model import make_source_bundle
+from acclimate.streams.lab.pilot.findings import (
+    EngineSeconds,
+    MadeSource,
+    MeasuredSource,
+    RungRun,
+    SourceDevice,
+    TargetDevice,
+)
+from acclimate.streams.lab.pilot.gains import RUNGS, DeviceScore
+from acclimate.streams.lab.pilot.jobs import FollowDevice, Job, LeaveOut, MakeSource, MeasureSource, words
+from acclimate.streams.lab.pilot.options import BATCH_SIZE, PilotOptions
+from acclimate.streams.lab.pilot.shifts import channel_levels, course, refused_share, shift_figures
+from acclimate.streams.lab.pilot.watch import WatchedPolicy
+from acclimate.streams.lab.study.jobs import CalibratePolicy, ChooseRecipe, SourceMaker, set_up_worker
+from acclimate.streams.lab.study.recipes import PLAIN, augmentation_of
+from acclimate.streams.lab.study.selection import selected_dataset
 
 __all__ = ["Report", "Worker", "bundle_folder", "load_data", "start_worker"]
 

@@ -9,17 +9,17 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from adaptation.data.dataset import Dataset
-from adaptation.errors import ContractError
-from adaptation.methods.policy_calibration import calibrate_policy
-from adaptation.methods.policy_settings import PolicySettings, RungScore
-from adaptation.model.robust import Score
-from adaptation.model.train import default_spec
-from registry.folder import replace_file
-from streams.lab.making.source_model import choose_recipe
-from streams.lab.study.code_state import CHOICE_MAKERS, POLICY_MAKERS, code_digest
-from streams.lab.study.folder import source_path
-from streams.lab.study.recipes import augmentation_of, respelt
+from acclimate.adaptation.data.dataset import Dataset
+from acclimate.adaptation.errors import ContractError
+from acclimate.adaptation.methods.policy_calibration import calibrate_policy
+from acclimate.adaptation.methods.policy_settings import PolicySettings, RungScore
+from acclimate.adaptation.model.robust import Score
+from acclimate.adaptation.model.train import default_spec
+from acclimate.registry.folder import replace_file
+from acclimate.streams.lab.making.source_model import choose_recipe
+from acclimate.streams.lab.study.code_state import CHOICE_MAKERS, POLICY_MAKERS, code_digest
+from acclimate.streams.lab.study.folder import source_path
+from acclimate.streams.lab.study.recipes import augmentation_of, respelt
 
 __all__ = [
     "KeptChoice",

@@ -13,13 +13,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import adaptation
-from adaptation.alignment.align import align
-from adaptation.generators.meta_train import meta_train
-from adaptation.methods.policy_calibration import calibrate_policy
-from adaptation.model.robust import choose_augmentation
-from adaptation.model.train import fit
-from streams.lab.study.selection import selected_dataset
+from acclimate import adaptation
+from acclimate.adaptation.alignment.align import align
+from acclimate.adaptation.generators.meta_train import meta_train
+from acclimate.adaptation.methods.policy_calibration import calibrate_policy
+from acclimate.adaptation.model.robust import choose_augmentation
+from acclimate.adaptation.model.train import fit
+from acclimate.streams.lab.study.selection import selected_dataset
 
 __all__ = [
     "ALIGNMENT_MAKERS",
@@ -66,7 +66,8 @@ def _closure(*makers: str) -> set[Path]:
         path = _path(module) if module not in found else None
         if path is not None:
             found[module] = path
-            modules += [module.rpartition(".")[0] or _PACKAGE, *_imported(ast.parse(path.read_bytes()))]
+            parent = module.rpartition(".")[0]
+            modules += [parent if "." in parent else _PACKAGE, *_imported(ast.parse(path.read_bytes()))]
     return set(found.values())
 
 
@@ -91,7 +92,7 @@ def _imported(tree: ast.Module) -> Iterator[str]:
 
 
 def _ours(module: str | None) -> bool:
-    return (module or "").partition(".")[0] == _PACKAGE
+    return f"{module}.".startswith(f"{_PACKAGE}.")
 
 
 @cache

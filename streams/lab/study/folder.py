@@ -17,9 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from adaptation.errors import ConfigError
-from registry.folder import replace_file
-from streams.lab.study.selection import SIMULATION_SEED
+from acclimate.adaptation.errors import ConfigError
+from acclimate.registry.folder import replace_file
+from acclimate.streams.lab.study.selection import SIMULATION_SEED
 
 __all__ = ["FINISHED_FILE", "check_binding", "data_binding", "open_folder", "read_binding", "source_path"]
 
@@ -76,7 +76,7 @@ def data_binding(selection: Mapping[str, Any]) -> dict[str, Any]:
     """Return how results depend on recordings: on their name, their content and the rows that are selected.
 
     Args:
-        selection: Data options by name, as `streams.lab.study.selection.selected_dataset` takes them.
+        selection: Data options by name, as `acclimate.streams.lab.study.selection.selected_dataset` takes them.
 
     Raises:
         ConfigError: The file of recordings cannot be read.

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
-from adaptation.data.dataset import Dataset
-from adaptation.methods.policy_settings import PolicySettings
-from infra.allocator import keep_freed_memory
-from streams.lab.study.choices import (
+from acclimate.adaptation.data.dataset import Dataset
+from acclimate.adaptation.methods.policy_settings import PolicySettings
+from acclimate.infra.allocator import keep_freed_memory
+from acclimate.streams.lab.study.choices import (
     KeptChoice,
     Progress,
     prepare_choice,
@@ -19,8 +19,15 @@ from streams.lab.study.choices import (
     read_choice,
     recipes_of,
 )
-from streams.lab.study.prepare import PreparedSource, SourceFacts, is_prepared, load_source, prepare_source, save_source
-from streams.lab.study.taught import KINDS
+from acclimate.streams.lab.study.prepare import (
+    PreparedSource,
+    SourceFacts,
+    is_prepared,
+    load_source,
+    prepare_source,
+    save_source,
+)
+from acclimate.streams.lab.study.taught import KINDS
 
 __all__ = [
     "CalibratePolicy",
@@ -132,7 +139,7 @@ def make_sources(folder: Path, kinds: Sequence[str], seeds: int, do_all: Callabl
 
     Args:
         folder: The study's folder.
-        kinds: Kinds of source, as `streams.lab.study.recipes.parse_sources` reads them.
+        kinds: Kinds of source, as `acclimate.streams.lab.study.recipes.parse_sources` reads them.
         seeds: The number of seeds: 0, 1, 2, ...
         do_all: A function that does jobs, any number at once, and returns when all are done.
     """

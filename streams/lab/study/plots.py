@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from registry.folder import replace_file
+from acclimate.registry.folder import replace_file
 
 __all__ = ["STYLE", "write_plot"]
 

@@ -2,10 +2,10 @@
 
 sources/seed-0-none.safetensors     tensors
 sources/seed-0-none.json            figures of the training; written last, so its presence means complete
-sources/seed-0-none.policy          the policy's settings for it (`streams.lab.study.choices`)
-sources/seed-0-none.NAME.KIND       a second model that is taught for it (`streams.lab.study.taught`)
+sources/seed-0-none.policy          the policy's settings for it (`acclimate.streams.lab.study.choices`)
+sources/seed-0-none.NAME.KIND       a second model that is taught for it (`acclimate.streams.lab.study.taught`)
 
-Each remembers which state of the code made it (`streams.lab.study.code_state`), for the report to tell.
+Each remembers which state of the code made it (`acclimate.streams.lab.study.code_state`), for the report to tell.
 """
 
 import hashlib
@@ -13,20 +13,20 @@ import json
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
-from adaptation.data.dataset import Dataset
-from adaptation.method import SourceContext
-from adaptation.methods.prepared import Prepared
-from adaptation.model.nets import Classifier, from_tensors, to_tensors
-from adaptation.model.spec import expected_tensors
-from adaptation.model.train import check_source, default_epochs, default_spec, fit
-from registry.bundles.tensor_file import read_tensors, write_tensors
-from registry.folder import replace_file
-from streams.lab.making.source_context import source_context
-from streams.lab.study.choices import read_policy
-from streams.lab.study.code_state import SOURCE_MAKERS, code_digest
-from streams.lab.study.folder import source_path
-from streams.lab.study.recipes import PLAIN, augmentation_of, respelt
-from streams.lab.study.taught import ALIGNMENTS, GENERATORS
+from acclimate.adaptation.data.dataset import Dataset
+from acclimate.adaptation.method import SourceContext
+from acclimate.adaptation.methods.prepared import Prepared
+from acclimate.adaptation.model.nets import Classifier, from_tensors, to_tensors
+from acclimate.adaptation.model.spec import expected_tensors
+from acclimate.adaptation.model.train import check_source, default_epochs, default_spec, fit
+from acclimate.registry.bundles.tensor_file import read_tensors, write_tensors
+from acclimate.registry.folder import replace_file
+from acclimate.streams.lab.making.source_context import source_context
+from acclimate.streams.lab.study.choices import read_policy
+from acclimate.streams.lab.study.code_state import SOURCE_MAKERS, code_digest
+from acclimate.streams.lab.study.folder import source_path
+from acclimate.streams.lab.study.recipes import PLAIN, augmentation_of, respelt
+from acclimate.streams.lab.study.taught import ALIGNMENTS, GENERATORS
 
 __all__ = ["PreparedSource", "SourceFacts", "is_prepared", "load_source", "prepare_source", "read_facts", "save_source"]
 
@@ -56,7 +56,7 @@ class PreparedSource:
     """A trained source and everything that methods may know of it.
 
     Attributes:
-        context: The context that `adaptation.methods.catalogue.make_method` takes.
+        context: The context that `acclimate.adaptation.methods.catalogue.make_method` takes.
         facts: The facts of its training.
         digest: The digest of the stored tensors, to tell models apart; empty where nothing is stored yet.
         prepared: Everything else that was prepared for it so far.

@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
-from adaptation.errors import AcclimateError, ConfigError, ContractError, DataError
+from acclimate.adaptation.errors import AcclimateError, ConfigError, ContractError, DataError
 
 __all__ = ["EXPECTED", "FailedJob", "Failure", "StageProgress", "WorkerDied", "Workers", "finish_all", "run_jobs"]
 

@@ -1,7 +1,7 @@
 """Kinds of source: ``none`` as recorded, ``auto`` as the source finds out, or a recipe such as ``gain+noise:0.5``."""
 
-from adaptation.data.augment import Augmentation, parse_augmentation
-from adaptation.errors import ConfigError
+from acclimate.adaptation.data.augment import Augmentation, parse_augmentation
+from acclimate.adaptation.errors import ConfigError
 
 __all__ = ["PLAIN", "augmentation_of", "parse_sources", "respelt"]
 

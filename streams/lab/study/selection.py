@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from adaptation.data.dataset import Dataset
-from adaptation.data.load import load
-from adaptation.data.selectors import parse_integers
-from adaptation.data.simulate import simulate_fleet
-from adaptation.errors import ConfigError
+from acclimate.adaptation.data.dataset import Dataset
+from acclimate.adaptation.data.load import load
+from acclimate.adaptation.data.selectors import parse_integers
+from acclimate.adaptation.data.simulate import simulate_fleet
+from acclimate.adaptation.errors import ConfigError
 
 __all__ = ["SIMULATION_SEED", "selected_dataset"]
 

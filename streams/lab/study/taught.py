@@ -14,23 +14,23 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from adaptation.alignment.align import align
-from adaptation.alignment.aligned import VARIANTS as ALIGNED_VARIANTS
-from adaptation.alignment.aligned import Aligned, AlignmentSettings, as_tensors, parts_of
-from adaptation.data.dataset import Dataset
-from adaptation.errors import ContractError
-from adaptation.generators.episodes import Recordings
-from adaptation.generators.generator import VARIANTS as GENERATOR_VARIANTS
-from adaptation.generators.generator import Generator, Settings
-from adaptation.generators.meta_train import meta_train
-from adaptation.generators.valid_range import ValidRange
-from adaptation.method import SourceContext
-from adaptation.methods.catalogue import ALIGNED
-from adaptation.model.train import default_epochs
-from streams.lab.making.facts_file import read_facts_file, write_facts_file
-from streams.lab.study.code_state import ALIGNMENT_MAKERS, GENERATOR_MAKERS, Maker, code_digest
-from streams.lab.study.folder import source_path
-from streams.lab.study.recipes import PLAIN
+from acclimate.adaptation.alignment.align import align
+from acclimate.adaptation.alignment.aligned import VARIANTS as ALIGNED_VARIANTS
+from acclimate.adaptation.alignment.aligned import Aligned, AlignmentSettings, as_tensors, parts_of
+from acclimate.adaptation.data.dataset import Dataset
+from acclimate.adaptation.errors import ContractError
+from acclimate.adaptation.generators.episodes import Recordings
+from acclimate.adaptation.generators.generator import VARIANTS as GENERATOR_VARIANTS
+from acclimate.adaptation.generators.generator import Generator, Settings
+from acclimate.adaptation.generators.meta_train import meta_train
+from acclimate.adaptation.generators.valid_range import ValidRange
+from acclimate.adaptation.method import SourceContext
+from acclimate.adaptation.methods.catalogue import ALIGNED
+from acclimate.adaptation.model.train import default_epochs
+from acclimate.streams.lab.making.facts_file import read_facts_file, write_facts_file
+from acclimate.streams.lab.study.code_state import ALIGNMENT_MAKERS, GENERATOR_MAKERS, Maker, code_digest
+from acclimate.streams.lab.study.folder import source_path
+from acclimate.streams.lab.study.recipes import PLAIN
 
 __all__ = ["ALIGNMENTS", "GENERATORS", "KINDS", "AlignmentFacts", "GeneratorFacts", "Kind", "TaughtFacts"]
 
@@ -44,7 +44,7 @@ class TaughtFacts:
         seed, recipe: The source model that it was taught for.
         settings: The settings of the variant at that time.
         seconds: The CPU time of the teaching.
-        code: The state of the code that taught it, see `streams.lab.study.code_state`.
+        code: The state of the code that taught it, see `acclimate.streams.lab.study.code_state`.
     """
 
     name: str
@@ -76,7 +76,7 @@ class GeneratorFacts(TaughtFacts):
 
 @dataclass(frozen=True)
 class AlignmentFacts(TaughtFacts):
-    """The facts of an encoder's alignment; see `adaptation.alignment.aligned.Aligned` for the figures."""
+    """The facts of an encoder's alignment; see `acclimate.adaptation.alignment.aligned.Aligned` for the figures."""
 
     unsafe: tuple[str, ...]
     ssl_mean: float

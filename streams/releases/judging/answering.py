@@ -14,13 +14,13 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from adaptation.generators.engine import MggEngine
-from adaptation.generators.valid_range import LEAST_WINDOWS
-from registry.bundles.any_bundle import AnyBundle
-from registry.bundles.generator_bundle import GeneratorBundle
-from registry.bundles.source_bundle import Bundle
-from registry.gates.answers import Answers
-from streams.serving.served import Served, serve
+from acclimate.adaptation.generators.engine import MggEngine
+from acclimate.adaptation.generators.valid_range import LEAST_WINDOWS
+from acclimate.registry.bundles.any_bundle import AnyBundle
+from acclimate.registry.bundles.generator_bundle import GeneratorBundle
+from acclimate.registry.bundles.source_bundle import Bundle
+from acclimate.registry.gates.answers import Answers
+from acclimate.streams.serving.served import Served, serve
 
 __all__ = ["Answerer", "make_answerer"]
 
@@ -63,11 +63,11 @@ def make_answerer(bundle: AnyBundle, source: Bundle) -> Answerer:
 
     import torch
 
-    from adaptation.evaluation.run import run_stream
-    from adaptation.method import SourceContext
-    from adaptation.methods.cta import Cta
-    from adaptation.model.nets import from_tensors
-    from streams.lab.making.aligned_model import aligned_of
+    from acclimate.adaptation.evaluation.run import run_stream
+    from acclimate.adaptation.method import SourceContext
+    from acclimate.adaptation.methods.cta import Cta
+    from acclimate.adaptation.model.nets import from_tensors
+    from acclimate.streams.lab.making.aligned_model import aligned_of
 
     known = torch.from_numpy(np.array(bundle.canary["windows"]))
     labels = torch.zeros(len(known), dtype=torch.int64)  # not looked at

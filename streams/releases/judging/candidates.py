@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from registry.bundles.member import KINDS, Kind
-from registry.catalogue import Catalogue
-from registry.releases.history import History
-from registry.releases.verdict import Verdict
+from acclimate.registry.bundles.member import KINDS, Kind
+from acclimate.registry.catalogue import Catalogue
+from acclimate.registry.releases.history import History
+from acclimate.registry.releases.verdict import Verdict
 
 __all__ = ["Candidate", "list_candidates"]
 

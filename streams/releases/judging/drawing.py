@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from registry.gates.answers import Compared
-from streams.drawing import plot_style
+from acclimate.registry.gates.answers import Compared
+from acclimate.streams.drawing import plot_style
 
 __all__ = ["accuracy_per_group"]
 

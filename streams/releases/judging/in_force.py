@@ -1,11 +1,11 @@
 """What a candidate is compared with: the bundles in force, and the sources that it could run with."""
 
-from adaptation.errors import ContractError
-from registry.bundles.any_bundle import AnyBundle, member_of
-from registry.bundles.member import Kind, Member
-from registry.bundles.source_bundle import Bundle
-from registry.catalogue import Catalogue
-from registry.releases.history import History
+from acclimate.adaptation.errors import ContractError
+from acclimate.registry.bundles.any_bundle import AnyBundle, member_of
+from acclimate.registry.bundles.member import Kind, Member
+from acclimate.registry.bundles.source_bundle import Bundle
+from acclimate.registry.catalogue import Catalogue
+from acclimate.registry.releases.history import History
 
 __all__ = ["candidate_source", "source_in_force", "stable_member", "stored_bundle"]
 

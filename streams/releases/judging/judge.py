@@ -8,26 +8,26 @@ from typing import get_args
 import numpy as np
 import numpy.typing as npt
 
-from adaptation.errors import ContractError
-from infra.settings import Settings
-from registry.bundles.aligned_bundle import AlignedBundle
-from registry.bundles.any_bundle import AnyBundle, made_for
-from registry.bundles.manifest import Card
-from registry.bundles.source_bundle import Bundle
-from registry.catalogue import Catalogue
-from registry.gates.anchor import anchor
-from registry.gates.answers import Answers, Compared
-from registry.gates.contract import contract
-from registry.gates.evaluation import evaluation
-from registry.gates.rules import GatePolicy
-from registry.gates.shadow import shadow
-from registry.gates.shifts import shifts
-from registry.releases.history import History
-from registry.releases.verdict import Finding, GateName
-from streams.releases.judging.answering import Answerer, make_answerer
-from streams.releases.judging.in_force import candidate_source, source_in_force, stable_member, stored_bundle
-from streams.releases.judging.validation import LoadedSet, load_set, shifted_sets
-from streams.wire.feature_reader import FeatureReader
+from acclimate.adaptation.errors import ContractError
+from acclimate.infra.settings import Settings
+from acclimate.registry.bundles.aligned_bundle import AlignedBundle
+from acclimate.registry.bundles.any_bundle import AnyBundle, made_for
+from acclimate.registry.bundles.manifest import Card
+from acclimate.registry.bundles.source_bundle import Bundle
+from acclimate.registry.catalogue import Catalogue
+from acclimate.registry.gates.anchor import anchor
+from acclimate.registry.gates.answers import Answers, Compared
+from acclimate.registry.gates.contract import contract
+from acclimate.registry.gates.evaluation import evaluation
+from acclimate.registry.gates.rules import GatePolicy
+from acclimate.registry.gates.shadow import shadow
+from acclimate.registry.gates.shifts import shifts
+from acclimate.registry.releases.history import History
+from acclimate.registry.releases.verdict import Finding, GateName
+from acclimate.streams.releases.judging.answering import Answerer, make_answerer
+from acclimate.streams.releases.judging.in_force import candidate_source, source_in_force, stable_member, stored_bundle
+from acclimate.streams.releases.judging.validation import LoadedSet, load_set, shifted_sets
+from acclimate.streams.wire.feature_reader import FeatureReader
 
 __all__ = ["GATES", "Judged", "Progress", "card_of", "judge_bundle"]
 

@@ -14,20 +14,20 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from adaptation.errors import ConfigError
-from infra.settings import Settings
-from registry.bundles.any_bundle import AnyBundle, bundle_kind, manifest_signature, read_any_bundle
-from registry.bundles.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, SIGNATURE_FILE, Card
-from registry.bundles.member import Kind
-from registry.catalogue import Catalogue, model_name
-from registry.folder import read_file, replace_file
-from registry.gates.rules import GatePolicy, gates_digest
-from registry.releases.verdict import Verdict, sign_verdict
-from registry.trust.envelope import key_id, public_hex
-from registry.trust.trust import Trust
-from streams.releases.history import read_history, send_statement
-from streams.releases.judging.drawing import accuracy_per_group
-from streams.releases.judging.judge import Judged, Progress, card_of, judge_bundle
+from acclimate.adaptation.errors import ConfigError
+from acclimate.infra.settings import Settings
+from acclimate.registry.bundles.any_bundle import AnyBundle, bundle_kind, manifest_signature, read_any_bundle
+from acclimate.registry.bundles.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, SIGNATURE_FILE, Card
+from acclimate.registry.bundles.member import Kind
+from acclimate.registry.catalogue import Catalogue, model_name
+from acclimate.registry.folder import read_file, replace_file
+from acclimate.registry.gates.rules import GatePolicy, gates_digest
+from acclimate.registry.releases.verdict import Verdict, sign_verdict
+from acclimate.registry.trust.envelope import key_id, public_hex
+from acclimate.registry.trust.trust import Trust
+from acclimate.streams.releases.history import read_history, send_statement
+from acclimate.streams.releases.judging.drawing import accuracy_per_group
+from acclimate.streams.releases.judging.judge import Judged, Progress, card_of, judge_bundle
 
 __all__ = ["Desk", "check_key", "judge_again", "register"]
 

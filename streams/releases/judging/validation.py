@@ -8,15 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from adaptation.data.corruptions import applicable, centre_and_scale, corrupt
-from adaptation.data.dataset import Split
-from adaptation.data.load import load_labelled
-from adaptation.data.selectors import parse_integers
-from adaptation.errors import ConfigError
-from adaptation.evaluation.streams import every
-from registry.bundles.manifest import Card
-from registry.bundles.source_bundle import Bundle
-from registry.gates.rules import ShiftRules, ValidationSet
+from acclimate.adaptation.data.corruptions import applicable, centre_and_scale, corrupt
+from acclimate.adaptation.data.dataset import Split
+from acclimate.adaptation.data.load import load_labelled
+from acclimate.adaptation.data.selectors import parse_integers
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.evaluation.streams import every
+from acclimate.registry.bundles.manifest import Card
+from acclimate.registry.bundles.source_bundle import Bundle
+from acclimate.registry.gates.rules import ShiftRules, ValidationSet
 
 __all__ = ["LoadedSet", "load_set", "shifted_sets"]
 

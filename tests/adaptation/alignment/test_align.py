@@ -7,11 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from adaptation.alignment.align import align
-from adaptation.alignment.aligned import Aligned, AlignmentSettings, project
-from adaptation.errors import ConfigError
-from adaptation.method import SourceContext
-from adaptation.model.network import Layer, Network, batch_statistics, normalise_with
+from acclimate.adaptation.alignment.align import align
+from acclimate.adaptation.alignment.aligned import Aligned, AlignmentSettings, project
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.method import SourceContext
+from acclimate.adaptation.model.network import Layer, Network, batch_statistics, normalise_with
 from tests.adaptation.methods.numpy_net import source_for
 from tests.adaptation.tiny_nets import MLP, tones, trained_on_tones, windows_for
 

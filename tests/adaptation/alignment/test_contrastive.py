@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from adaptation.alignment.contrastive import alignment_loss, ssl_loss
+from acclimate.adaptation.alignment.contrastive import alignment_loss, ssl_loss
 
 
 def draw(seed: int, *shape: int) -> Tensor:

@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from adaptation.alignment.align import align
-from adaptation.alignment.aligned import AlignmentSettings, project
-from adaptation.alignment.contrastive import ssl_loss
-from adaptation.alignment.tasks import Task
-from adaptation.alignment.views import Views, time_mask
-from adaptation.errors import ConfigError
-from adaptation.model.network import Network
-from adaptation.model.source_units import SourceUnits
+from acclimate.adaptation.alignment.align import align
+from acclimate.adaptation.alignment.aligned import AlignmentSettings, project
+from acclimate.adaptation.alignment.contrastive import ssl_loss
+from acclimate.adaptation.alignment.tasks import Task
+from acclimate.adaptation.alignment.views import Views, time_mask
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.model.network import Network
+from acclimate.adaptation.model.source_units import SourceUnits
 from tests.adaptation.alignment.test_align import source
 
 

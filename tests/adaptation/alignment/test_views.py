@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from adaptation.alignment.views import Views, channel_dropout, feature_corruption, time_mask
-from adaptation.errors import ConfigError
+from acclimate.adaptation.alignment.views import Views, channel_dropout, feature_corruption, time_mask
+from acclimate.adaptation.errors import ConfigError
 
 
 def generator() -> torch.Generator:

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from adaptation.continual.accuracy_matrix import AccuracyMatrix
-from adaptation.errors import ConfigError
+from acclimate.adaptation.continual.accuracy_matrix import AccuracyMatrix
+from acclimate.adaptation.errors import ConfigError
 
 HAND = AccuracyMatrix(
     np.array([[0.9, 0.3, 0.5], [0.7, 0.8, 0.4], [0.6, 0.7, 1.0]]),

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from adaptation.continual.adapters import adapted, adapter_names, personal_logits, with_devices
-from adaptation.model.nets import build
-from adaptation.model.network import Network
-from adaptation.model.spec import NetworkSpec
+from acclimate.adaptation.continual.adapters import adapted, adapter_names, personal_logits, with_devices
+from acclimate.adaptation.model.nets import build
+from acclimate.adaptation.model.network import Network
+from acclimate.adaptation.model.spec import NetworkSpec
 
 SPECS = [NetworkSpec("mlp", 2, 3, 4, (8, 6)), NetworkSpec("conv1d", 3, 16, 4, (8, 6), (5, 3))]
 

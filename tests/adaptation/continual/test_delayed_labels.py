@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adaptation.continual.delayed_labels import arrivals, labelled_rows
-from adaptation.errors import ConfigError
+from acclimate.adaptation.continual.delayed_labels import arrivals, labelled_rows
+from acclimate.adaptation.errors import ConfigError
 
 
 @given(

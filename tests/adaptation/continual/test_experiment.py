@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from adaptation.continual.experiment import Domain, Feedback, Outcome, run
-from adaptation.continual.learner import Arrived, Learner
-from adaptation.continual.settings import LearnerSettings
+from acclimate.adaptation.continual.experiment import Domain, Feedback, Outcome, run
+from acclimate.adaptation.continual.learner import Arrived, Learner
+from acclimate.adaptation.continual.settings import LearnerSettings
 from tests.adaptation.continual.test_learner import SOURCE, task
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from adaptation.continual.labelled import Labelled, joined
+from acclimate.adaptation.continual.labelled import Labelled, joined
 
 ROWS = Labelled(torch.arange(5.0)[:, None, None], torch.arange(5) + 10, torch.arange(5) + 20)
 

@@ -8,12 +8,12 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from adaptation.continual.learner import Arrived, Learner
-from adaptation.continual.settings import PARTS, LearnerSettings, parse_method
-from adaptation.errors import ConfigError
-from adaptation.model.nets import Classifier, build
-from adaptation.model.spec import NetworkSpec
-from adaptation.projection.norms import deviation_norms
+from acclimate.adaptation.continual.learner import Arrived, Learner
+from acclimate.adaptation.continual.settings import PARTS, LearnerSettings, parse_method
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.model.nets import Classifier, build
+from acclimate.adaptation.model.spec import NetworkSpec
+from acclimate.adaptation.projection.norms import deviation_norms
 
 METHODS = [
     *PARTS,

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from adaptation.continual.penalties import agem, ewc, fisher, lwf
+from acclimate.adaptation.continual.penalties import agem, ewc, fisher, lwf
 
 
 def test_fisher_is_the_mean_of_each_window_s_squared_gradient() -> None:

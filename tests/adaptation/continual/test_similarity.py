@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from adaptation.continual.similarity import alike
-from adaptation.model.network import Network
+from acclimate.adaptation.continual.similarity import alike
+from acclimate.adaptation.model.network import Network
 from tests.adaptation.tiny_nets import tones, trained_on_tones
 
 

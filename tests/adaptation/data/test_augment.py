@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from adaptation.data.augment import AUGMENTATIONS, Augmentation, augment, parse_augmentation
-from adaptation.data.corruptions import EVALUATION, TUNING
-from adaptation.errors import ConfigError
+from acclimate.adaptation.data.augment import AUGMENTATIONS, Augmentation, augment, parse_augmentation
+from acclimate.adaptation.data.corruptions import EVALUATION, TUNING
+from acclimate.adaptation.errors import ConfigError
 
 
 def drawn(windows: Tensor, kind: str, strength: float = 1.0, clean_share: float = 0.0, seed: int = 0) -> Tensor:

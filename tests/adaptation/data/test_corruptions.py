@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from adaptation.data.corruptions import (
+from acclimate.adaptation.data.corruptions import (
     CORRUPTIONS,
     EVALUATION,
     EVALUATION_MIXTURES,
@@ -20,7 +20,7 @@ from adaptation.data.corruptions import (
     mixture,
     size_at,
 )
-from adaptation.errors import ConfigError
+from acclimate.adaptation.errors import ConfigError
 
 SCALE = np.array([2.0, 0.5, 10.0])
 CENTRE = np.array([100.0, 0.0, -30.0])

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adaptation.data.load import load, load_labelled
-from adaptation.data.npz_file import read_arrays
-from adaptation.data.selectors import match_rows, parse_integers, parse_selector, summarise_values
-from adaptation.errors import ConfigError, DataError
+from acclimate.adaptation.data.load import load, load_labelled
+from acclimate.adaptation.data.npz_file import read_arrays
+from acclimate.adaptation.data.selectors import match_rows, parse_integers, parse_selector, summarise_values
+from acclimate.adaptation.errors import ConfigError, DataError
 
 SHARED = Path(__file__).parents[3].parent / "shared/data"
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from adaptation.data.sensor_augmentations import augmented, jitter, magnitude_warp, scaling, time_shift
+from acclimate.adaptation.data.sensor_augmentations import augmented, jitter, magnitude_warp, scaling, time_shift
 
 Change = Callable[[Tensor, torch.Generator], Tensor]
 ALL: tuple[Change, ...] = (jitter, scaling, time_shift, magnitude_warp, augmented)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adaptation.data.simulate import (
+from acclimate.adaptation.data.simulate import (
     CONDITIONS,
     DOMINANT_SHIFTS,
     LENGTH,
@@ -16,7 +16,7 @@ from adaptation.data.simulate import (
     device_shifts,
     simulate_fleet,
 )
-from adaptation.errors import ConfigError
+from acclimate.adaptation.errors import ConfigError
 
 SMALL = FleetPlan(source_devices=2, target_devices=8, source_windows=200, target_windows=100)
 

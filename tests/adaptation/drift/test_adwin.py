@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adaptation.drift.adwin import Adwin, AdwinState, from_numbers, to_numbers
-from adaptation.errors import ConfigError, DataError
+from acclimate.adaptation.drift.adwin import Adwin, AdwinState, from_numbers, to_numbers
+from acclimate.adaptation.errors import ConfigError, DataError
 
 
 def errors(rates: list[float], each: int, seed: int) -> list[int]:

@@ -5,10 +5,10 @@ import itertools
 import numpy as np
 import pytest
 
-from adaptation.drift.bootstrap import fit_threshold, resample, residuals_of
-from adaptation.drift.cusum import ScoreReference, fit_scores
-from adaptation.drift.run_length import false_alarms
-from adaptation.errors import ConfigError, DataError
+from acclimate.adaptation.drift.bootstrap import fit_threshold, resample, residuals_of
+from acclimate.adaptation.drift.cusum import ScoreReference, fit_scores
+from acclimate.adaptation.drift.run_length import false_alarms
+from acclimate.adaptation.errors import ConfigError, DataError
 from tests.adaptation.drift.streams import ar1
 
 

@@ -6,8 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from adaptation.drift.cusum import Cusum, CusumState, ScoreReference, fit_scores
-from adaptation.errors import ConfigError, DataError
+from acclimate.adaptation.drift.cusum import Cusum, CusumState, ScoreReference, fit_scores
+from acclimate.adaptation.errors import ConfigError, DataError
 from tests.adaptation.drift.streams import ar1
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from adaptation.drift.fleet import decompose, e_from_p, flag_by_e, flag_by_p, p_values
-from adaptation.errors import ConfigError, DataError
+from acclimate.adaptation.drift.fleet import decompose, e_from_p, flag_by_e, flag_by_p, p_values
+from acclimate.adaptation.errors import ConfigError, DataError
 
 
 def test_a_common_move_is_common_and_a_broken_device_keeps_its_own() -> None:

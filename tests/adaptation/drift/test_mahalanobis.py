@@ -3,8 +3,14 @@
 import numpy as np
 import pytest
 
-from adaptation.drift.mahalanobis import batch_distance, fit_features, ledoit_wolf, log_scores, window_distances
-from adaptation.errors import ConfigError, DataError
+from acclimate.adaptation.drift.mahalanobis import (
+    batch_distance,
+    fit_features,
+    ledoit_wolf,
+    log_scores,
+    window_distances,
+)
+from acclimate.adaptation.errors import ConfigError, DataError
 
 
 def features(n: int, seed: int, d: int = 6) -> np.ndarray:

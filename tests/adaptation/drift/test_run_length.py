@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from adaptation.drift.bootstrap import fit_threshold, resample
-from adaptation.drift.cusum import Cusum, fit_scores
-from adaptation.drift.run_length import detection_delays, false_alarms
-from adaptation.errors import ConfigError
+from acclimate.adaptation.drift.bootstrap import fit_threshold, resample
+from acclimate.adaptation.drift.cusum import Cusum, fit_scores
+from acclimate.adaptation.drift.run_length import detection_delays, false_alarms
+from acclimate.adaptation.errors import ConfigError
 from tests.adaptation.drift.streams import ar1
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from adaptation.drift.sample_size import effective_size
-from adaptation.errors import ConfigError, DataError
+from acclimate.adaptation.drift.sample_size import effective_size
+from acclimate.adaptation.errors import ConfigError, DataError
 
 
 def test_it_is_the_sample_size_that_gives_the_variance_of_a_mean() -> None:

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from adaptation.engine.engine import (
+from acclimate.adaptation.engine.engine import (
     Engine,
     Outputs,
     engine_parameters,
@@ -18,9 +18,9 @@ from adaptation.engine.engine import (
     instruction_set,
     parameter_shapes,
 )
-from adaptation.engine.export import export_adapted, export_source
-from adaptation.errors import ContractError, DataError
-from adaptation.model.nets import to_tensors
+from acclimate.adaptation.engine.export import export_adapted, export_source
+from acclimate.adaptation.errors import ContractError, DataError
+from acclimate.adaptation.model.nets import to_tensors
 from tests.adaptation.tiny_nets import CONV, MLP, lean, settled, windows_for
 
 SETTINGS = lean(CONV)
@@ -187,8 +187,8 @@ for name in ("torch", "onnx"):
     sys.modules[name] = None  # importing it raises ImportError
 from pathlib import Path
 import numpy as np
-from adaptation.engine.engine import Engine
-from adaptation.lean.lean_settings import LeanSettings
+from acclimate.adaptation.engine.engine import Engine
+from acclimate.adaptation.lean.lean_settings import LeanSettings
 folder = Path({str(tmp_path)!r})
 arrays = np.load(folder / "arrays.npz")
 parameters = {{name[2:]: arrays[name] for name in arrays if name.startswith("p_")}}

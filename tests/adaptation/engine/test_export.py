@@ -8,13 +8,13 @@ import onnx
 import pytest
 import torch
 
-from adaptation.engine.engine import Engine, Outputs, engine_parameters
-from adaptation.engine.export import export_adapted, export_source
-from adaptation.lean.lean_settings import LeanSettings
-from adaptation.lean.leantta import adapt_batch
-from adaptation.lean.shift import calibrate, measure
-from adaptation.model.nets import from_tensors, to_tensors
-from adaptation.model.spec import NetworkSpec, expected_tensors
+from acclimate.adaptation.engine.engine import Engine, Outputs, engine_parameters
+from acclimate.adaptation.engine.export import export_adapted, export_source
+from acclimate.adaptation.lean.lean_settings import LeanSettings
+from acclimate.adaptation.lean.leantta import adapt_batch
+from acclimate.adaptation.lean.shift import calibrate, measure
+from acclimate.adaptation.model.nets import from_tensors, to_tensors
+from acclimate.adaptation.model.spec import NetworkSpec, expected_tensors
 from tests.adaptation.tiny_nets import CONV, MLP, ODD, SPECS, lean, settled, windows_for
 
 FLAT = NetworkSpec("mlp", channels=3, length=9, classes=3, widths=(5, 6))

@@ -5,8 +5,8 @@ import pytest
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from adaptation.errors import ConfigError, ContractError
-from adaptation.evaluation.harm import Change, block_length, label_run, paired_change, share_interval
+from acclimate.adaptation.errors import ConfigError, ContractError
+from acclimate.adaptation.evaluation.harm import Change, block_length, label_run, paired_change, share_interval
 
 
 def sticky(rng: Generator, share: float, n: int, stay: float) -> NDArray[np.bool_]:

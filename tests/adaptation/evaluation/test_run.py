@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from adaptation.data.dataset import Split
-from adaptation.errors import ConfigError, ContractError
-from adaptation.evaluation.run import balanced_rows, run_stream
-from adaptation.evaluation.streams import make_stream
-from adaptation.method import Method, SourceContext, State, Step
-from adaptation.methods.catalogue import METHODS, make_method
-from adaptation.methods.policy_settings import PolicySettings
-from adaptation.methods.prepared import Prepared
+from acclimate.adaptation.data.dataset import Split
+from acclimate.adaptation.errors import ConfigError, ContractError
+from acclimate.adaptation.evaluation.run import balanced_rows, run_stream
+from acclimate.adaptation.evaluation.streams import make_stream
+from acclimate.adaptation.method import Method, SourceContext, State, Step
+from acclimate.adaptation.methods.catalogue import METHODS, make_method
+from acclimate.adaptation.methods.policy_settings import PolicySettings
+from acclimate.adaptation.methods.prepared import Prepared
 from tests.adaptation.tiny_alignments import drawn_alignments
 from tests.adaptation.tiny_generators import drawn_generators
 from tests.adaptation.tiny_nets import tones, trained_on_tones

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from adaptation.errors import ContractError
-from adaptation.evaluation.scoring import collapsed, score, tail_start, top_share
+from acclimate.adaptation.errors import ContractError
+from acclimate.adaptation.evaluation.scoring import collapsed, score, tail_start, top_share
 
 PROBABILITIES = np.array([[0.8, 0.2, 0.0], [0.6, 0.3, 0.1], [0.1, 0.7, 0.2], [0.5, 0.3, 0.2]], dtype=np.float32)
 LABELS = np.array([0, 1, 1, 0])

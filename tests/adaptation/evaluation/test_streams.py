@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from adaptation.data.corruptions import EVALUATION, EVALUATION_MIXTURES, TUNING, corrupt
-from adaptation.data.dataset import Split
-from adaptation.errors import ConfigError
-from adaptation.evaluation.streams import CORRUPTED, STREAMS, Stream, every, make_stream, stream_members
+from acclimate.adaptation.data.corruptions import EVALUATION, EVALUATION_MIXTURES, TUNING, corrupt
+from acclimate.adaptation.data.dataset import Split
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.evaluation.streams import CORRUPTED, STREAMS, Stream, every, make_stream, stream_members
 
 CENTRE, SCALE = np.zeros(3), np.ones(3)
 REORDERED = ("ordered", "shuffled", "mixed", "skewed")

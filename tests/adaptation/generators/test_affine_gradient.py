@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from adaptation.generators.affine_gradient import (
+from acclimate.adaptation.generators.affine_gradient import (
     SourceFeatures,
     affine_gradient,
     discrepancy_weight,
@@ -17,8 +17,8 @@ from adaptation.generators.affine_gradient import (
     source_features,
     split,
 )
-from adaptation.model.network import Network
-from adaptation.model.spec import NetworkSpec
+from acclimate.adaptation.model.network import Network
+from acclimate.adaptation.model.spec import NetworkSpec
 from tests.adaptation.methods.numpy_net import Array, axes, entropy, run, shifted, softmax, source_for
 from tests.adaptation.tiny_nets import CONV, MLP, ODD
 

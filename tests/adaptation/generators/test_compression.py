@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from adaptation.generators.compression import compressed, stored_bytes
-from adaptation.generators.generator import VARIANTS
+from acclimate.adaptation.generators.compression import compressed, stored_bytes
+from acclimate.adaptation.generators.generator import VARIANTS
 from tests.adaptation.tiny_generators import drawn_generators
 from tests.adaptation.tiny_nets import CONV
 

@@ -7,20 +7,20 @@ import numpy as np
 import pytest
 import torch
 
-from adaptation.errors import ContractError, DataError
-from adaptation.generators.affine_gradient import discrepancy_weight, join, source_features
-from adaptation.generators.engine import GeneralizeFormerEngine, MggEngine
-from adaptation.generators.export_generalizeformer import export_generalizeformer
-from adaptation.generators.export_gradient import export_gradient
-from adaptation.generators.export_mgg import export_mgg
-from adaptation.generators.generator import Generator
-from adaptation.generators.mgg import moments_start
-from adaptation.generators.valid_range import ValidRange
-from adaptation.methods.affine_descent import AffineDescent, MggRule
-from adaptation.methods.generalizeformer import GeneratedBatches
-from adaptation.model.nets import to_tensors
-from adaptation.model.network import Network
-from adaptation.model.spec import NetworkSpec
+from acclimate.adaptation.errors import ContractError, DataError
+from acclimate.adaptation.generators.affine_gradient import discrepancy_weight, join, source_features
+from acclimate.adaptation.generators.engine import GeneralizeFormerEngine, MggEngine
+from acclimate.adaptation.generators.export_generalizeformer import export_generalizeformer
+from acclimate.adaptation.generators.export_gradient import export_gradient
+from acclimate.adaptation.generators.export_mgg import export_mgg
+from acclimate.adaptation.generators.generator import Generator
+from acclimate.adaptation.generators.mgg import moments_start
+from acclimate.adaptation.generators.valid_range import ValidRange
+from acclimate.adaptation.methods.affine_descent import AffineDescent, MggRule
+from acclimate.adaptation.methods.generalizeformer import GeneratedBatches
+from acclimate.adaptation.model.nets import to_tensors
+from acclimate.adaptation.model.network import Network
+from acclimate.adaptation.model.spec import NetworkSpec
 from tests.adaptation.methods.numpy_net import shifted, source_for
 from tests.adaptation.tiny_generators import drawn_generators
 from tests.adaptation.tiny_nets import CONV, MLP, ODD

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from adaptation.data.corruptions import EVALUATION
-from adaptation.errors import DataError
-from adaptation.generators import episodes as module
-from adaptation.generators.episodes import Episodes, Recordings, part_groups, stretches, unshifted_streams
+from acclimate.adaptation.data.corruptions import EVALUATION
+from acclimate.adaptation.errors import DataError
+from acclimate.adaptation.generators import episodes as module
+from acclimate.adaptation.generators.episodes import Episodes, Recordings, part_groups, stretches, unshifted_streams
 
 
 def recordings(groups: int = 6, each: int = 40) -> Recordings:

@@ -4,19 +4,19 @@ import numpy as np
 import pytest
 import torch
 
-from adaptation.generators.affine_gradient import affine_gradient, join, source_features
-from adaptation.generators.export_generalizeformer import export_generalizeformer
-from adaptation.generators.generalizeformer import (
+from acclimate.adaptation.generators.affine_gradient import affine_gradient, join, source_features
+from acclimate.adaptation.generators.export_generalizeformer import export_generalizeformer
+from acclimate.adaptation.generators.generalizeformer import (
     GeneralizeFormer,
     GeneralizeFormerSettings,
     generated_tensors,
     named,
     tokens_of,
 )
-from adaptation.generators.generator import VARIANTS
-from adaptation.model.nets import to_tensors
-from adaptation.model.network import Network
-from adaptation.model.spec import NetworkSpec
+from acclimate.adaptation.generators.generator import VARIANTS
+from acclimate.adaptation.model.nets import to_tensors
+from acclimate.adaptation.model.network import Network
+from acclimate.adaptation.model.spec import NetworkSpec
 from tests.adaptation.methods.numpy_net import shifted, source_for
 from tests.adaptation.on_onnx_runtime import answers
 from tests.adaptation.tiny_generators import disturbed

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from adaptation.generators.affine_gradient import affine_gradient, batch_distance, join, source_features
-from adaptation.generators.export_gradient import export_gradient
-from adaptation.generators.generalizeformer import generated_tensors
-from adaptation.model.nets import to_tensors
-from adaptation.model.network import Network
-from adaptation.model.spec import NetworkSpec
+from acclimate.adaptation.generators.affine_gradient import affine_gradient, batch_distance, join, source_features
+from acclimate.adaptation.generators.export_gradient import export_gradient
+from acclimate.adaptation.generators.generalizeformer import generated_tensors
+from acclimate.adaptation.model.nets import to_tensors
+from acclimate.adaptation.model.network import Network
+from acclimate.adaptation.model.spec import NetworkSpec
 from tests.adaptation.methods.numpy_net import shifted, source_for
 from tests.adaptation.on_onnx_runtime import answers
 from tests.adaptation.tiny_nets import CONV, MLP, ODD

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from adaptation.generators.export_mgg import export_mgg
-from adaptation.generators.generator import VARIANTS
-from adaptation.generators.mgg import Mgg, MggSettings, moments_start, moments_step
+from acclimate.adaptation.generators.export_mgg import export_mgg
+from acclimate.adaptation.generators.generator import VARIANTS
+from acclimate.adaptation.generators.mgg import Mgg, MggSettings, moments_start, moments_step
 from tests.adaptation.on_onnx_runtime import answers
 from tests.adaptation.tiny_generators import disturbed
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from adaptation.errors import ConfigError, NotAdaptable
-from adaptation.generators.affine_gradient import affine_gradient, look, source_features
-from adaptation.generators.generalizeformer import (
+from acclimate.adaptation.errors import ConfigError, NotAdaptable
+from acclimate.adaptation.generators.affine_gradient import affine_gradient, look, source_features
+from acclimate.adaptation.generators.generalizeformer import (
     GeneralizeFormer,
     GeneralizeFormerSettings,
     Tokens,
@@ -15,8 +15,8 @@ from adaptation.generators.generalizeformer import (
     targets,
     tokens_of,
 )
-from adaptation.model.network import Network
-from adaptation.model.spec import NetworkSpec
+from acclimate.adaptation.model.network import Network
+from acclimate.adaptation.model.spec import NetworkSpec
 from tests.adaptation.methods.numpy_net import shifted, source_for
 from tests.adaptation.tiny_generators import disturbed
 from tests.adaptation.tiny_nets import CONV, MLP, ODD

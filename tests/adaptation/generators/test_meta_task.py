@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from adaptation.generators.meta_task import ALONE, Judged, MetaTask
+from acclimate.adaptation.generators.meta_task import ALONE, Judged, MetaTask
 from tests.adaptation.tiny_generators import recordings
 from tests.adaptation.tiny_nets import trained_on_tones
 

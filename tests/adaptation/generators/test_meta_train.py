@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from adaptation.errors import ConfigError, DataError
-from adaptation.generators.episodes import Recordings
-from adaptation.generators.generalizeformer import GeneralizeFormerSettings
-from adaptation.generators.generator import VARIANTS, Settings
-from adaptation.generators.meta_task import ALONE, Check, MetaState, MetaTask, Share
-from adaptation.generators.meta_train import MetaTrained, meta_train, start_state
-from adaptation.generators.meta_train_generalizeformer import GeneralizeFormerTraining
-from adaptation.generators.meta_train_mgg import MggTraining
-from adaptation.generators.mgg import MggSettings
+from acclimate.adaptation.errors import ConfigError, DataError
+from acclimate.adaptation.generators.episodes import Recordings
+from acclimate.adaptation.generators.generalizeformer import GeneralizeFormerSettings
+from acclimate.adaptation.generators.generator import VARIANTS, Settings
+from acclimate.adaptation.generators.meta_task import ALONE, Check, MetaState, MetaTask, Share
+from acclimate.adaptation.generators.meta_train import MetaTrained, meta_train, start_state
+from acclimate.adaptation.generators.meta_train_generalizeformer import GeneralizeFormerTraining
+from acclimate.adaptation.generators.meta_train_mgg import MggTraining
+from acclimate.adaptation.generators.mgg import MggSettings
 from tests.adaptation.methods.numpy_net import source_for
 from tests.adaptation.tiny_generators import recordings
 from tests.adaptation.tiny_nets import MLP, trained_on_tones, windows_for

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from adaptation.generators.affine_gradient import look
-from adaptation.generators.generalizeformer import GeneralizeFormerSettings
-from adaptation.generators.generator import Generator
-from adaptation.generators.meta_task import ALONE, MetaState, MetaTask
-from adaptation.generators.meta_train import start_state
-from adaptation.generators.meta_train_generalizeformer import GeneralizeFormerTraining
-from adaptation.generators.valid_range import ValidRange
+from acclimate.adaptation.generators.affine_gradient import look
+from acclimate.adaptation.generators.generalizeformer import GeneralizeFormerSettings
+from acclimate.adaptation.generators.generator import Generator
+from acclimate.adaptation.generators.meta_task import ALONE, MetaState, MetaTask
+from acclimate.adaptation.generators.meta_train import start_state
+from acclimate.adaptation.generators.meta_train_generalizeformer import GeneralizeFormerTraining
+from acclimate.adaptation.generators.valid_range import ValidRange
 from tests.adaptation.tiny_generators import recordings
 from tests.adaptation.tiny_nets import trained_on_tones
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from adaptation.generators import meta_train_mgg as module
-from adaptation.generators.affine_gradient import affine_gradient, join, look, split
-from adaptation.generators.episodes import Recordings
-from adaptation.generators.meta_task import ALONE, MetaState, MetaTask
-from adaptation.generators.meta_train_mgg import MggTraining
-from adaptation.generators.mgg import MggSettings, moments_start, moments_step
-from adaptation.model.network import Network
+from acclimate.adaptation.generators import meta_train_mgg as module
+from acclimate.adaptation.generators.affine_gradient import affine_gradient, join, look, split
+from acclimate.adaptation.generators.episodes import Recordings
+from acclimate.adaptation.generators.meta_task import ALONE, MetaState, MetaTask
+from acclimate.adaptation.generators.meta_train_mgg import MggTraining
+from acclimate.adaptation.generators.mgg import MggSettings, moments_start, moments_step
+from acclimate.adaptation.model.network import Network
 from tests.adaptation.methods.numpy_net import source_for
 from tests.adaptation.tiny_generators import recordings
 from tests.adaptation.tiny_nets import CONV, trained_on_tones, windows_for

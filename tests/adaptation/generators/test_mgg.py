@@ -5,8 +5,8 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from adaptation.errors import ConfigError
-from adaptation.generators.mgg import HIDDEN, Mgg, MggSettings, memory_step, moments_start, moments_step
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.generators.mgg import HIDDEN, Mgg, MggSettings, memory_step, moments_start, moments_step
 from tests.adaptation.tiny_generators import disturbed
 
 Array = npt.NDArray[np.float64]

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from adaptation.errors import ConfigError
-from adaptation.generators.affine_gradient import Seen, batch_distance
-from adaptation.generators.valid_range import ValidRange
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.generators.affine_gradient import Seen, batch_distance
+from acclimate.adaptation.generators.valid_range import ValidRange
 
 
 def seen(means: list[list[float]], variances: list[list[float]]) -> Seen:

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from adaptation.errors import ConfigError
-from adaptation.guards.canary import check_canary, choose_canary
-from adaptation.method import SourceContext
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.guards.canary import check_canary, choose_canary
+from acclimate.adaptation.method import SourceContext
 from tests.adaptation.tiny_nets import tones, trained_on_tones
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from adaptation.errors import ConfigError, DataError
-from adaptation.guards.diversity import Diversity, DiversityGuard, DiversityLimits
+from acclimate.adaptation.errors import ConfigError, DataError
+from acclimate.adaptation.guards.diversity import Diversity, DiversityGuard, DiversityLimits
 
 
 def answers(labels: Tensor, classes: int, confidence: float = 0.95) -> Tensor:

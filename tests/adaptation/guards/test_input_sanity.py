@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from adaptation.errors import ConfigError
-from adaptation.guards.input_sanity import InputSanity
-from adaptation.method import SourceContext
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.guards.input_sanity import InputSanity
+from acclimate.adaptation.method import SourceContext
 from tests.adaptation.tiny_nets import CONV, MLP, settled, windows_for
 
 

@@ -4,8 +4,8 @@ import hashlib
 
 import pytest
 
-from adaptation.errors import ConfigError
-from adaptation.guards.periodic_reset import device_period, reset_due
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.guards.periodic_reset import device_period, reset_due
 
 
 def test_the_period_is_what_the_digest_of_the_device_says() -> None:

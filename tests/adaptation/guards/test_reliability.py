@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from adaptation.errors import ConfigError
-from adaptation.guards.reliability import reliable
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.guards.reliability import reliable
 
 
 @pytest.mark.parametrize("classes", [2, 6, 100])

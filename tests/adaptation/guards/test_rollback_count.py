@@ -1,7 +1,7 @@
 """Rollbacks that freeze a device: many in few updates, however small the batches."""
 
-from adaptation.guards.record import GuardSettings
-from adaptation.guards.rollback_count import RollbackCount
+from acclimate.adaptation.guards.record import GuardSettings
+from acclimate.adaptation.guards.rollback_count import RollbackCount
 
 SETTINGS = GuardSettings(n_min=8, rollbacks=3, per_updates=20, cool_down_windows=100)
 

@@ -10,12 +10,12 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from adaptation.errors import ConfigError
-from adaptation.guards.record import GuardSettings, Record
-from adaptation.guards.transaction import Guarded, deviation
-from adaptation.method import SourceContext, State, Step
-from adaptation.methods.tent import Tent
-from adaptation.model.network import Network
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.guards.record import GuardSettings, Record
+from acclimate.adaptation.guards.transaction import Guarded, deviation
+from acclimate.adaptation.method import SourceContext, State, Step
+from acclimate.adaptation.methods.tent import Tent
+from acclimate.adaptation.model.network import Network
 from tests.adaptation.tiny_nets import tones, trained_on_tones
 
 GAMMA, BETA = "blocks.1.norm.weight", "blocks.1.norm.bias"

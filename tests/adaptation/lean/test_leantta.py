@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from adaptation.errors import ConfigError
-from adaptation.lean.lean_settings import LeanSettings
-from adaptation.lean.leantta import adapt_batch, lean_batch_norm
-from adaptation.model.nets import to_tensors
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.lean.lean_settings import LeanSettings
+from acclimate.adaptation.lean.leantta import adapt_batch, lean_batch_norm
+from acclimate.adaptation.model.nets import to_tensors
 from tests.adaptation.tiny_nets import CONV, MLP, lean, settled, windows_for
 
 EPS = 1e-5

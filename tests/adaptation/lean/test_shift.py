@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from adaptation.errors import DataError
-from adaptation.lean.shift import calibrate, measure
-from adaptation.model.nets import to_tensors
-from adaptation.model.spec import NetworkSpec
+from acclimate.adaptation.errors import DataError
+from acclimate.adaptation.lean.shift import calibrate, measure
+from acclimate.adaptation.model.nets import to_tensors
+from acclimate.adaptation.model.spec import NetworkSpec
 from tests.adaptation.tiny_nets import CONV, MLP, SPECS, settled, tones, trained_on_tones, windows_for
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from adaptation.method import SourceContext
-from adaptation.model.nets import Classifier
+from acclimate.adaptation.method import SourceContext
+from acclimate.adaptation.model.nets import Classifier
 from tests.adaptation.tiny_nets import MLP, settled, windows_for
 
 Array = npt.NDArray[np.float64]

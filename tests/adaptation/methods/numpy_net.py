@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from adaptation.method import SourceContext
-from adaptation.model.nets import Classifier, to_tensors
-from adaptation.model.spec import BATCH_NORM_EPS, SCALED_LIMIT, NetworkSpec
+from acclimate.adaptation.method import SourceContext
+from acclimate.adaptation.model.nets import Classifier, to_tensors
+from acclimate.adaptation.model.spec import BATCH_NORM_EPS, SCALED_LIMIT, NetworkSpec
 from tests.adaptation.tiny_nets import settled, windows_for
 
 Array = npt.NDArray[np.float64]

@@ -5,15 +5,20 @@ from dataclasses import replace
 import pytest
 import torch
 
-from adaptation.errors import ConfigError, ContractError
-from adaptation.generators.affine_gradient import discrepancy_weight, look, loss_without_labels, source_features
-from adaptation.generators.valid_range import LEAST_WINDOWS, ValidRange
-from adaptation.method import SourceContext, State
-from adaptation.methods.affine_descent import AdamRule, AffineDescent, MggRule, Rule, SgdRule
-from adaptation.methods.catalogue import make_method
-from adaptation.methods.prepared import Prepared
-from adaptation.model.network import Network
-from adaptation.model.spec import NetworkSpec
+from acclimate.adaptation.errors import ConfigError, ContractError
+from acclimate.adaptation.generators.affine_gradient import (
+    discrepancy_weight,
+    look,
+    loss_without_labels,
+    source_features,
+)
+from acclimate.adaptation.generators.valid_range import LEAST_WINDOWS, ValidRange
+from acclimate.adaptation.method import SourceContext, State
+from acclimate.adaptation.methods.affine_descent import AdamRule, AffineDescent, MggRule, Rule, SgdRule
+from acclimate.adaptation.methods.catalogue import make_method
+from acclimate.adaptation.methods.prepared import Prepared
+from acclimate.adaptation.model.network import Network
+from acclimate.adaptation.model.spec import NetworkSpec
 from tests.adaptation.methods.numpy_net import shifted, source_for
 from tests.adaptation.tiny_generators import drawn_generators
 from tests.adaptation.tiny_nets import CONV, MLP, ODD

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from adaptation.errors import ConfigError
-from adaptation.methods.bn import BatchNormPrior
-from adaptation.model.spec import NetworkSpec
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.methods.bn import BatchNormPrior
+from acclimate.adaptation.model.spec import NetworkSpec
 from tests.adaptation.methods.numpy_net import Array, axes, run, shifted, softmax, source_for
 from tests.adaptation.tiny_nets import CONV, MLP, SPECS, settled
 

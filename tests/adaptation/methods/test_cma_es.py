@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from adaptation.methods.cma_es import FULL_UP_TO, cma_ask, cma_population, cma_start, cma_tell
+from acclimate.adaptation.methods.cma_es import FULL_UP_TO, cma_ask, cma_population, cma_start, cma_tell
 
 
 def minimise(dimensions: int, generations: int, conditions: float, seed: int = 0) -> tuple[Tensor, dict[str, Tensor]]:

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from adaptation.data.sensor_augmentations import augmented
-from adaptation.errors import ConfigError
-from adaptation.methods.cotta import Cotta
-from adaptation.model.network import Network, by_batch
-from adaptation.model.source_units import SourceUnits
-from adaptation.model.spec import NetworkSpec
-from adaptation.state.random_state import resumed
+from acclimate.adaptation.data.sensor_augmentations import augmented
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.methods.cotta import Cotta
+from acclimate.adaptation.model.network import Network, by_batch
+from acclimate.adaptation.model.source_units import SourceUnits
+from acclimate.adaptation.model.spec import NetworkSpec
+from acclimate.adaptation.state.random_state import resumed
 from tests.adaptation.methods import hand_net
 from tests.adaptation.methods.numpy_net import shifted, source_for
 from tests.adaptation.tiny_nets import CONV, MLP

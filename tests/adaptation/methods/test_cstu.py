@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from adaptation.methods.cstu import Cstu
+from acclimate.adaptation.methods.cstu import Cstu
 
 
 @dataclass

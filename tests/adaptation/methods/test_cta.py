@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from adaptation.errors import ConfigError
-from adaptation.method import State
-from adaptation.methods.cta import LEAST, Cta
-from adaptation.model.network import Network
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.method import State
+from acclimate.adaptation.methods.cta import LEAST, Cta
+from acclimate.adaptation.model.network import Network
 from tests.adaptation.alignment.test_align import aligned, source
 from tests.adaptation.tiny_nets import tones
 

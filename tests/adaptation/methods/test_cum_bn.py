@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from adaptation.errors import ConfigError
-from adaptation.methods.cum_bn import CumBatchNorm
-from adaptation.methods.layer_choice import first_half
-from adaptation.model.spec import NetworkSpec
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.methods.cum_bn import CumBatchNorm
+from acclimate.adaptation.methods.layer_choice import first_half
+from acclimate.adaptation.model.spec import NetworkSpec
 from tests.adaptation.methods.numpy_net import Array, axes, run, shifted, softmax, source_for
 from tests.adaptation.tiny_nets import CONV, ODD, SPECS, settled
 

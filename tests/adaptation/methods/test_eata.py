@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from adaptation.errors import ConfigError
-from adaptation.method import SourceContext
-from adaptation.methods.eata import Eata, cosine_margin_for
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.method import SourceContext
+from acclimate.adaptation.methods.eata import Eata, cosine_margin_for
 from tests.adaptation.methods import hand_net
 from tests.adaptation.methods.numpy_net import shifted, source_for
 from tests.adaptation.tiny_nets import CONV, MLP

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from adaptation.errors import ConfigError
-from adaptation.method import SourceContext
-from adaptation.methods.cma_es import cma_ask
-from adaptation.methods.foa import Foa
-from adaptation.model.nets import to_tensors
-from adaptation.model.spec import BATCH_NORM_EPS, NetworkSpec
-from adaptation.state.random_state import resumed
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.method import SourceContext
+from acclimate.adaptation.methods.cma_es import cma_ask
+from acclimate.adaptation.methods.foa import Foa
+from acclimate.adaptation.model.nets import to_tensors
+from acclimate.adaptation.model.spec import BATCH_NORM_EPS, NetworkSpec
+from acclimate.adaptation.state.random_state import resumed
 from tests.adaptation.methods.numpy_net import Array, axes, entropy, run, shifted, softmax, source_for
 from tests.adaptation.tiny_nets import SPECS, settled, tones, trained_on_tones
 

@@ -5,14 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from adaptation.errors import ContractError, NotAdaptable
-from adaptation.generators.valid_range import ValidRange
-from adaptation.method import SourceContext
-from adaptation.methods.catalogue import make_method
-from adaptation.methods.generalizeformer import GeneratedBatches
-from adaptation.methods.prepared import Prepared
-from adaptation.model.network import Network
-from adaptation.model.spec import NetworkSpec
+from acclimate.adaptation.errors import ContractError, NotAdaptable
+from acclimate.adaptation.generators.valid_range import ValidRange
+from acclimate.adaptation.method import SourceContext
+from acclimate.adaptation.methods.catalogue import make_method
+from acclimate.adaptation.methods.generalizeformer import GeneratedBatches
+from acclimate.adaptation.methods.prepared import Prepared
+from acclimate.adaptation.model.network import Network
+from acclimate.adaptation.model.spec import NetworkSpec
 from tests.adaptation.methods.numpy_net import shifted, source_for
 from tests.adaptation.tiny_generators import drawn_generators
 from tests.adaptation.tiny_nets import CONV, MLP, ODD

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from adaptation.errors import ConfigError, NotAdaptable
-from adaptation.methods.iabn import Iabn
-from adaptation.model.spec import BATCH_NORM_EPS, NetworkSpec
+from acclimate.adaptation.errors import ConfigError, NotAdaptable
+from acclimate.adaptation.methods.iabn import Iabn
+from acclimate.adaptation.model.spec import BATCH_NORM_EPS, NetworkSpec
 from tests.adaptation.methods.numpy_net import Array, run, shifted, softmax, source_for
 from tests.adaptation.tiny_nets import CONV, MLP, ODD, settled
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from adaptation.errors import ConfigError
-from adaptation.methods.lame import Lame, affinity, settle
-from adaptation.model.spec import NetworkSpec
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.methods.lame import Lame, affinity, settle
+from acclimate.adaptation.model.spec import NetworkSpec
 from tests.adaptation.methods.numpy_net import Array, run, shifted, softmax, source_for
 from tests.adaptation.tiny_nets import CONV, SPECS, settled
 

@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from adaptation.errors import ConfigError, NotAdaptable
-from adaptation.lean.lean_settings import LeanSettings
-from adaptation.method import SourceContext
-from adaptation.methods.iabn import Iabn
-from adaptation.methods.layer_choice import chosen_layers, first_half, layers_with_time
-from adaptation.methods.leantta import Leantta
-from adaptation.model.network import Network
+from acclimate.adaptation.errors import ConfigError, NotAdaptable
+from acclimate.adaptation.lean.lean_settings import LeanSettings
+from acclimate.adaptation.method import SourceContext
+from acclimate.adaptation.methods.iabn import Iabn
+from acclimate.adaptation.methods.layer_choice import chosen_layers, first_half, layers_with_time
+from acclimate.adaptation.methods.leantta import Leantta
+from acclimate.adaptation.model.network import Network
 
 
 def test_the_first_half_is_never_empty_and_holds_the_middle_layer() -> None:

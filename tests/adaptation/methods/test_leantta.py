@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from adaptation.errors import ConfigError, NotAdaptable
-from adaptation.lean.leantta import adapt_batch
-from adaptation.methods.leantta import Leantta, LeanttaHybrid
-from adaptation.model.spec import BATCH_NORM_EPS, NetworkSpec
+from acclimate.adaptation.errors import ConfigError, NotAdaptable
+from acclimate.adaptation.lean.leantta import adapt_batch
+from acclimate.adaptation.methods.leantta import Leantta, LeanttaHybrid
+from acclimate.adaptation.model.spec import BATCH_NORM_EPS, NetworkSpec
 from tests.adaptation.methods.numpy_net import Array, axes, run, shifted, softmax, source_for
 from tests.adaptation.tiny_nets import CONV, MLP, ODD, lean, settled
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from adaptation.errors import ConfigError
-from adaptation.methods.oftta import Oftta, source_shares
-from adaptation.methods.t3a import T3a
-from adaptation.model.spec import NetworkSpec
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.methods.oftta import Oftta, source_shares
+from acclimate.adaptation.methods.t3a import T3a
+from acclimate.adaptation.model.spec import NetworkSpec
 from tests.adaptation.methods.numpy_net import Array, axes, run, shifted, softmax, source_for
 from tests.adaptation.tiny_nets import CONV, MLP, SPECS, settled
 

@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from adaptation.engine.engine import Engine, engine_parameters
-from adaptation.engine.export import export_adapted, export_source
-from adaptation.errors import ConfigError
-from adaptation.lean.lean_settings import LeanSettings
-from adaptation.method import State, state_bytes
-from adaptation.methods.catalogue import make_method
-from adaptation.methods.policy import PERIOD, Policy, answer
-from adaptation.methods.policy_settings import RUNGS, PolicySettings, Rung
-from adaptation.model.nets import to_tensors
-from adaptation.model.spec import NetworkSpec
+from acclimate.adaptation.engine.engine import Engine, engine_parameters
+from acclimate.adaptation.engine.export import export_adapted, export_source
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.lean.lean_settings import LeanSettings
+from acclimate.adaptation.method import State, state_bytes
+from acclimate.adaptation.methods.catalogue import make_method
+from acclimate.adaptation.methods.policy import PERIOD, Policy, answer
+from acclimate.adaptation.methods.policy_settings import RUNGS, PolicySettings, Rung
+from acclimate.adaptation.model.nets import to_tensors
+from acclimate.adaptation.model.spec import NetworkSpec
 from tests.adaptation.methods.numpy_net import run, shifted, source_for
 from tests.adaptation.tiny_nets import CONV, MLP, SPECS, settled, windows_for
 

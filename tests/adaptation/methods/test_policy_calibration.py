@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from adaptation.data.corruptions import TUNING
-from adaptation.methods.policy_calibration import STRONG, TOLERATED, by_age, calibrate_policy, decide
-from adaptation.methods.policy_settings import AGREEMENT_AGES, RungScore
-from adaptation.model.spec import NetworkSpec
+from acclimate.adaptation.data.corruptions import TUNING
+from acclimate.adaptation.methods.policy_calibration import STRONG, TOLERATED, by_age, calibrate_policy, decide
+from acclimate.adaptation.methods.policy_settings import AGREEMENT_AGES, RungScore
+from acclimate.adaptation.model.spec import NetworkSpec
 
 SPEC = NetworkSpec("conv1d", channels=2, length=12, classes=2, widths=(4, 4), kernels=(3, 3))
 

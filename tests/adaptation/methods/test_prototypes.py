@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from adaptation.errors import ConfigError
-from adaptation.methods.prototypes import admit, prototype_logits, start_supports, templates
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.methods.prototypes import admit, prototype_logits, start_supports, templates
 
 
 def logits_for(entropies: list[float], labels: list[int]) -> Tensor:

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from adaptation.data.sensor_augmentations import augmented
-from adaptation.errors import ConfigError
-from adaptation.methods.rotta import Rotta
-from adaptation.model.source_units import SourceUnits
-from adaptation.model.spec import NetworkSpec
-from adaptation.state.random_state import resumed
+from acclimate.adaptation.data.sensor_augmentations import augmented
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.methods.rotta import Rotta
+from acclimate.adaptation.model.source_units import SourceUnits
+from acclimate.adaptation.model.spec import NetworkSpec
+from acclimate.adaptation.state.random_state import resumed
 from tests.adaptation.methods import hand_net
 from tests.adaptation.methods.hand_net import Array, Tensors
 from tests.adaptation.methods.numpy_net import shifted, source_for

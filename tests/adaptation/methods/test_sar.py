@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from adaptation.errors import ConfigError
-from adaptation.method import SourceContext
-from adaptation.methods.sar import Sar
-from adaptation.model.nets import build
-from adaptation.model.spec import NetworkSpec
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.method import SourceContext
+from acclimate.adaptation.methods.sar import Sar
+from acclimate.adaptation.model.nets import build
+from acclimate.adaptation.model.spec import NetworkSpec
 from tests.adaptation.methods import hand_net
 from tests.adaptation.methods.numpy_net import shifted, source_for
 from tests.adaptation.tiny_nets import CONV, MLP, tones, trained_on_tones

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from adaptation.errors import ConfigError
-from adaptation.methods.smoothing import Smoothing
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.methods.smoothing import Smoothing
 from tests.adaptation.methods.numpy_net import run, shifted, softmax, source_for
 from tests.adaptation.tiny_nets import CONV, settled
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from adaptation.methods.source import Unadapted
-from adaptation.model.spec import NetworkSpec
+from acclimate.adaptation.methods.source import Unadapted
+from acclimate.adaptation.model.spec import NetworkSpec
 from tests.adaptation.methods.numpy_net import run, shifted, softmax, source_for
 from tests.adaptation.tiny_nets import SPECS, settled
 

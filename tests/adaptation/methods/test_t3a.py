@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from adaptation.method import SourceContext
-from adaptation.methods.t3a import T3a
-from adaptation.model.nets import to_tensors
-from adaptation.model.spec import NetworkSpec
+from acclimate.adaptation.method import SourceContext
+from acclimate.adaptation.methods.t3a import T3a
+from acclimate.adaptation.model.nets import to_tensors
+from acclimate.adaptation.model.spec import NetworkSpec
 from tests.adaptation.methods.numpy_net import Array, entropy, run, shifted, softmax, source_for
 from tests.adaptation.tiny_nets import CONV, SPECS, settled
 

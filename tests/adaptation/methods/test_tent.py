@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from adaptation.errors import ConfigError
-from adaptation.method import SourceContext
-from adaptation.methods.tent import Tent
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.method import SourceContext
+from acclimate.adaptation.methods.tent import Tent
 from tests.adaptation.methods import hand_net
 from tests.adaptation.methods.numpy_net import shifted, source_for
 from tests.adaptation.tiny_nets import CONV, MLP

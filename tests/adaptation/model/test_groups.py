@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from adaptation.model.groups import by_group, group_statistics
-from adaptation.model.network import Network, by_batch
-from adaptation.model.spec import NetworkSpec
+from acclimate.adaptation.model.groups import by_group, group_statistics
+from acclimate.adaptation.model.network import Network, by_batch
+from acclimate.adaptation.model.spec import NetworkSpec
 from tests.adaptation.methods.numpy_net import shifted
 from tests.adaptation.tiny_nets import SPECS, settled
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import torch
 
-from adaptation.model.losses import entropies
+from acclimate.adaptation.model.losses import entropies
 from tests.adaptation.methods.hand_net import entropy
 
 

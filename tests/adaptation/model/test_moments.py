@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from adaptation.model.moments import blend, moments
+from acclimate.adaptation.model.moments import blend, moments
 
 
 @pytest.mark.parametrize("shape", [(5, 3), (5, 3, 7), (1, 3, 7), (2, 3, 4, 5)])

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from adaptation.errors import ContractError
-from adaptation.model.nets import build, from_tensors, to_tensors
-from adaptation.model.spec import NetworkSpec, expected_tensors
+from acclimate.adaptation.errors import ContractError
+from acclimate.adaptation.model.nets import build, from_tensors, to_tensors
+from acclimate.adaptation.model.spec import NetworkSpec, expected_tensors
 from tests.adaptation.tiny_nets import CONV, MLP, SPECS, settled, windows_for
 
 

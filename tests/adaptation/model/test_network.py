@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from adaptation.errors import ConfigError
-from adaptation.model.network import Layer, Network, batch_statistics, by_batch, normalise_with
-from adaptation.model.spec import NetworkSpec
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.model.network import Layer, Network, batch_statistics, by_batch, normalise_with
+from acclimate.adaptation.model.spec import NetworkSpec
 from tests.adaptation.tiny_nets import CONV, MLP, SPECS, settled, windows_for
 
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from adaptation.data.augment import AUGMENTATIONS, Augmentation
-from adaptation.data.corruptions import EVALUATION
-from adaptation.errors import ConfigError, DataError
-from adaptation.model import robust, train
-from adaptation.model.robust import Choice, Score, candidates, choose_augmentation, decide, folds
-from adaptation.model.spec import NetworkSpec
+from acclimate.adaptation.data.augment import AUGMENTATIONS, Augmentation
+from acclimate.adaptation.data.corruptions import EVALUATION
+from acclimate.adaptation.errors import ConfigError, DataError
+from acclimate.adaptation.model import robust, train
+from acclimate.adaptation.model.robust import Choice, Score, candidates, choose_augmentation, decide, folds
+from acclimate.adaptation.model.spec import NetworkSpec
 from tests.adaptation.model.test_train import TINY, waves
 
 HALF, FULL = candidates(2)

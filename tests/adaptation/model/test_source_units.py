@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from adaptation.method import SourceContext
-from adaptation.model.source_units import SourceUnits
-from adaptation.model.spec import NetworkSpec
+from acclimate.adaptation.method import SourceContext
+from acclimate.adaptation.model.source_units import SourceUnits
+from acclimate.adaptation.model.spec import NetworkSpec
 from tests.adaptation.methods.numpy_net import source_for
 from tests.adaptation.tiny_nets import SPECS, windows_for
 

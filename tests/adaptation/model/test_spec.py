@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from adaptation.errors import ConfigError
-from adaptation.lean.lean_settings import LeanSettings
-from adaptation.model.spec import NetworkSpec, compact_spec, expected_tensors, spec_digest
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.lean.lean_settings import LeanSettings
+from acclimate.adaptation.model.spec import NetworkSpec, compact_spec, expected_tensors, spec_digest
 
 CONV: dict[str, Any] = {
     "kind": "conv1d",

@@ -5,14 +5,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from adaptation.data.augment import Augmentation
-from adaptation.data.load import load
-from adaptation.data.simulate import FleetPlan, simulate_fleet
-from adaptation.errors import ConfigError, DataError
-from adaptation.lean.shift import calibrate, calibrate_trained, measure
-from adaptation.model.nets import to_tensors
-from adaptation.model.spec import NetworkSpec
-from adaptation.model.train import default_spec, fit, hold_out, predict, train_source
+from acclimate.adaptation.data.augment import Augmentation
+from acclimate.adaptation.data.load import load
+from acclimate.adaptation.data.simulate import FleetPlan, simulate_fleet
+from acclimate.adaptation.errors import ConfigError, DataError
+from acclimate.adaptation.lean.shift import calibrate, calibrate_trained, measure
+from acclimate.adaptation.model.nets import to_tensors
+from acclimate.adaptation.model.spec import NetworkSpec
+from acclimate.adaptation.model.train import default_spec, fit, hold_out, predict, train_source
 
 TINY = NetworkSpec("conv1d", channels=2, length=16, classes=3, widths=(8, 8), kernels=(5, 3))
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from adaptation.errors import ConfigError
-from adaptation.projection.ftp import SGDFTP, AdamFTP, radius_slope, radius_step
-from adaptation.projection.norms import deviation_norms
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.projection.ftp import SGDFTP, AdamFTP, radius_slope, radius_step
+from acclimate.adaptation.projection.norms import deviation_norms
 from tests.adaptation.projection.problem import loss_at, parameters, take_steps
 
 # 20 steps of the optimizers of the public code (GT-RIPL/FTP, util/FTP.py, commit fee9b1a) on `problem`, in float64:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from adaptation.projection.norms import Norm, deviation_norms, into_ball
+from acclimate.adaptation.projection.norms import Norm, deviation_norms, into_ball
 
 SHAPES = [(5,), (4, 3), (4, 3, 2)]
 

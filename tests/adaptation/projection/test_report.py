@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from adaptation.errors import ConfigError
-from adaptation.model.nets import build
-from adaptation.model.spec import NetworkSpec
-from adaptation.projection.report import distances, lipschitz
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.model.nets import build
+from acclimate.adaptation.model.spec import NetworkSpec
+from acclimate.adaptation.projection.report import distances, lipschitz
 
 
 def test_distances_are_those_worked_out_by_hand() -> None:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.optim import AdamW
 
-from adaptation.errors import ConfigError
-from adaptation.projection.spd import AdamSPD
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.projection.spd import AdamSPD
 from tests.adaptation.projection.problem import loss_at, parameters, take_steps
 
 

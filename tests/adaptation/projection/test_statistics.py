@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from adaptation.errors import ConfigError
-from adaptation.projection.statistics import bounded_statistics
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.projection.statistics import bounded_statistics
 
 
 def state(mean: list[float], variance: list[float]) -> dict[str, torch.Tensor]:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.optim import Adam
 
-from adaptation.errors import ConfigError
-from adaptation.projection.norms import deviation_norms, into_ball
-from adaptation.projection.tpgm import TPGM
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.projection.norms import deviation_norms, into_ball
+from acclimate.adaptation.projection.tpgm import TPGM
 from tests.adaptation.projection.problem import loss_at, parameters, take_steps
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from adaptation.state.optimizers import adam_start, adam_step, all_finite, sgd_start, sgd_step
+from acclimate.adaptation.state.optimizers import adam_start, adam_step, all_finite, sgd_start, sgd_step
 
 SHAPES = {"weight": (3, 4), "bias": (5,)}
 

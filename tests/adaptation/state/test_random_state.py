@@ -2,7 +2,7 @@
 
 import torch
 
-from adaptation.state.random_state import random_start, resumed
+from acclimate.adaptation.state.random_state import random_start, resumed
 
 
 def test_draws_go_on_where_the_state_stands_and_the_global_generator_does_not_move() -> None:

@@ -5,8 +5,8 @@ from collections import Counter
 import pytest
 import torch
 
-from adaptation.errors import ConfigError
-from adaptation.state.reservoir import offer, start_reservoir
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.state.reservoir import offer, start_reservoir
 
 SHAPE = torch.Size([1, 1])
 

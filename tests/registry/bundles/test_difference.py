@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from adaptation.errors import ContractError
-from registry.bundles.difference import difference
+from acclimate.adaptation.errors import ContractError
+from acclimate.registry.bundles.difference import difference
 
 
 def files(manifest: dict[str, object], **tensors: np.ndarray) -> dict[str, bytes]:

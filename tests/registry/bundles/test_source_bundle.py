@@ -19,13 +19,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
-from adaptation.engine.engine import CODE_CONTRACT_VERSION
-from adaptation.errors import ConfigError, ContractError
-from adaptation.lean.leantta import adapt_batch
-from registry.bundles.manifest import PART_FILES, FileEntry, PartFile, manifest_bytes
-from registry.bundles.source_bundle import Bundle, build_bundle, read_bundle, write_bundle
-from registry.bundles.tensor_file import read_tensors
-from registry.folder import write_folder
+from acclimate.adaptation.engine.engine import CODE_CONTRACT_VERSION
+from acclimate.adaptation.errors import ConfigError, ContractError
+from acclimate.adaptation.lean.leantta import adapt_batch
+from acclimate.registry.bundles.manifest import PART_FILES, FileEntry, PartFile, manifest_bytes
+from acclimate.registry.bundles.source_bundle import Bundle, build_bundle, read_bundle, write_bundle
+from acclimate.registry.bundles.tensor_file import read_tensors
+from acclimate.registry.folder import write_folder
 from tests.adaptation.tiny_nets import CONV, MLP, lean, settled, windows_for
 
 FILES = ("manifest.json", *PART_FILES)
@@ -412,7 +412,7 @@ import sys
 for name in ("torch", "onnx"):
     sys.modules[name] = None  # importing it raises ImportError
 from pathlib import Path
-from registry.bundles.source_bundle import read_bundle
+from acclimate.registry.bundles.source_bundle import read_bundle
 bundle = read_bundle(Path({str(folder)!r}))
 engine = bundle.engine()
 print(bundle.digest, engine.batch_exact, engine.run(bundle.canary["windows"]).magnitude.shape)

@@ -17,16 +17,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
-from adaptation.errors import ContractError
-from registry.bundles.manifest import PART_FILES, FileEntry, Manifest, sealed, unsealed
-from registry.bundles.member import Member
-from registry.bundles.store import install_bundle, prune_bundles
-from registry.trust.trust import Trust, read_trust
+from acclimate.adaptation.errors import ContractError
+from acclimate.registry.bundles.manifest import PART_FILES, FileEntry, Manifest, sealed, unsealed
+from acclimate.registry.bundles.member import Member
+from acclimate.registry.bundles.store import install_bundle, prune_bundles
+from acclimate.registry.trust.trust import Trust, read_trust
 from tests.registry.bundles.test_source_bundle import parts
 from tests.support.signed import digest, key, sign_bundle, trust
 
 FLIPS, CUTS = 1000, 100
-REPOSITORY = Path(__file__).parents[3]
 
 
 @functools.cache
@@ -259,10 +258,10 @@ def _sha(content: bytes) -> str:
 _REFUSE = """
 import hashlib, json, sys, time
 from pathlib import Path
-from adaptation.errors import ContractError
-from registry.releases.release import Member
-from registry.bundles.store import install_bundle
-from registry.trust.trust import read_trust
+from acclimate.adaptation.errors import ContractError
+from acclimate.registry.releases.release import Member
+from acclimate.registry.bundles.store import install_bundle
+from acclimate.registry.trust.trust import read_trust
 attacks, believed = Path(sys.argv[1]), read_trust(Path(sys.argv[2]).read_bytes())
 for folder in sorted(attacks.iterdir()):
     contents = {p.name: p.read_bytes() for p in folder.iterdir()}
@@ -283,7 +282,7 @@ for folder in sorted(attacks.iterdir()):
 
 
 def test_no_malicious_artifact_is_installed_runs_code_or_takes_much_memory(tmp_path: Path):
-    from registry.bundles.any_bundle import manifest_signature
+    from acclimate.registry.bundles.any_bundle import manifest_signature
     from tests.support.signed import private
 
     attacks = tmp_path / "attacks"
@@ -296,7 +295,7 @@ def test_no_malicious_artifact_is_installed_runs_code_or_takes_much_memory(tmp_p
     network = signed()[0].network_sha256
     run = subprocess.run(
         [sys.executable, "-c", _REFUSE, str(attacks), str(tmp_path / "trust.json"), str(network)],
-        capture_output=True, text=True, timeout=120, cwd=tmp_path, env={"PYTHONPATH": str(REPOSITORY), "PATH": ""},
+        capture_output=True, text=True, timeout=120, cwd=tmp_path, env={"PATH": ""},
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     lines = [json.loads(line) for line in run.stdout.splitlines()]

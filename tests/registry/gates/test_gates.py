@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adaptation.errors import ConfigError, ContractError
-from registry.bundles.source_bundle import Bundle
-from registry.gates.anchor import anchor
-from registry.gates.answers import Answers, Compared
-from registry.gates.contract import contract
-from registry.gates.evaluation import evaluation
-from registry.gates.rules import AnchorRules, EvaluationRules, ShadowRules, ShiftRules
-from registry.gates.shadow import shadow
-from registry.gates.shifts import shifts
-from registry.releases.verdict import Finding
+from acclimate.adaptation.errors import ConfigError, ContractError
+from acclimate.registry.bundles.source_bundle import Bundle
+from acclimate.registry.gates.anchor import anchor
+from acclimate.registry.gates.answers import Answers, Compared
+from acclimate.registry.gates.contract import contract
+from acclimate.registry.gates.evaluation import evaluation
+from acclimate.registry.gates.rules import AnchorRules, EvaluationRules, ShadowRules, ShiftRules
+from acclimate.registry.gates.shadow import shadow
+from acclimate.registry.gates.shifts import shifts
+from acclimate.registry.releases.verdict import Finding
 from tests.support.models import tiny_bundle
 
 CLASSES = ("normal", "leak")

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from adaptation.errors import ConfigError
-from registry.gates.rules import GatePolicy, Policy, gates_digest, read_policy
+from acclimate.adaptation.errors import ConfigError
+from acclimate.registry.gates.rules import GatePolicy, Policy, gates_digest, read_policy
 
 WHOLE = """
 [gates.evaluation]

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.canonical import canonical_bytes
-from registry.releases.acceptance import Offer, Refused, Seen, consider
-from registry.releases.approval import approvers
-from registry.releases.release import RELEASE_TYPE, Release, parse_record, record_bytes, unit_hash
-from registry.trust.envelope import Envelope, sign
-from registry.trust.trust import read_trust
+from acclimate.registry.canonical import canonical_bytes
+from acclimate.registry.releases.acceptance import Offer, Refused, Seen, consider
+from acclimate.registry.releases.approval import approvers
+from acclimate.registry.releases.release import RELEASE_TYPE, Release, parse_record, record_bytes, unit_hash
+from acclimate.registry.trust.envelope import Envelope, sign
+from acclimate.registry.trust.trust import read_trust
 from tests.support.signed import DAY_MS, FLEET, NOW_MS, approval, digest, key, member, private, record, release, trust
 
 

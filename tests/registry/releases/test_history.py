@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from registry.releases.history import Entry, History, read_entries
-from registry.releases.release import Release, release_digest, sign_release
-from registry.releases.remark import Remark, sign_remark
-from registry.trust.envelope import Envelope
-from registry.trust.trust import read_trust
+from acclimate.registry.releases.history import Entry, History, read_entries
+from acclimate.registry.releases.release import Release, release_digest, sign_release
+from acclimate.registry.releases.remark import Remark, sign_remark
+from acclimate.registry.trust.envelope import Envelope
+from acclimate.registry.trust.trust import read_trust
 from tests.support.signed import FLEET, NOW_MS, approval, key, member, private, release, trust
 
 

@@ -2,12 +2,12 @@
 
 import pytest
 
-from adaptation.errors import ContractError
-from registry.releases.history import Entry, History, read_entries
-from registry.releases.next_release import Request, aborted, begun, finished, renewed, set_with, widened
-from registry.releases.release import Place, Release, sign_release
-from registry.releases.rollout import RolloutPolicy
-from registry.trust.trust import read_trust
+from acclimate.adaptation.errors import ContractError
+from acclimate.registry.releases.history import Entry, History, read_entries
+from acclimate.registry.releases.next_release import Request, aborted, begun, finished, renewed, set_with, widened
+from acclimate.registry.releases.release import Place, Release, sign_release
+from acclimate.registry.releases.rollout import RolloutPolicy
+from acclimate.registry.trust.trust import read_trust
 from tests.support.signed import DAY_MS, FLEET, NOW_MS, approval, member, private, release, trust
 
 OLD, NEW = member("source", 1), member("source", 2)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-import registry.folder
-from adaptation.errors import ContractError
-from registry.releases.receiver_state import STATE_FILE, ReceiverState, read_state, write_state
+import acclimate.registry.folder
+from acclimate.adaptation.errors import ContractError
+from acclimate.registry.releases.receiver_state import STATE_FILE, ReceiverState, read_state, write_state
 from tests.support.signed import digest, trust
 
 PLACES = range(1, 13)  # of a kill: three writes of four durable calls each
@@ -82,7 +82,7 @@ def _write_until_killed(folder: Path, first: int, calls: int) -> tuple[int, bool
             open = staticmethod(counted(os.open))
             close, O_RDONLY = staticmethod(os.close), os.O_RDONLY
 
-        registry.folder.os = Counted  # type: ignore[attr-defined]
+        acclimate.registry.folder.os = Counted  # type: ignore[attr-defined]
         Path.replace = counted(Path.replace)  # type: ignore[method-assign]
         for epoch in range(first, first + 100):
             write_state(folder, state(epoch))

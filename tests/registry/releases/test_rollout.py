@@ -6,8 +6,8 @@ import statistics
 import pytest
 from pydantic import ValidationError
 
-from registry.releases.release import unit_hash
-from registry.releases.rollout import DeviceEvidence, RolloutPolicy, assess, bad_device, group_of, newcombe
+from acclimate.registry.releases.release import unit_hash
+from acclimate.registry.releases.rollout import DeviceEvidence, RolloutPolicy, assess, bad_device, group_of, newcombe
 
 SALT = "00ff00ff00ff00ff"
 POLICY = RolloutPolicy(observe_s=60.0, min_devices=20, bad_share_max=0.05)

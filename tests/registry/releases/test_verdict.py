@@ -2,10 +2,10 @@
 
 import pytest
 
-from adaptation.errors import ContractError
-from registry.releases.verdict import Finding, Verdict, read_verdict, sign_verdict
-from registry.trust.envelope import Envelope
-from registry.trust.trust import read_trust
+from acclimate.adaptation.errors import ContractError
+from acclimate.registry.releases.verdict import Finding, Verdict, read_verdict, sign_verdict
+from acclimate.registry.trust.envelope import Envelope
+from acclimate.registry.trust.trust import read_trust
 from tests.support.signed import FLEET, NOW_MS, digest, key, private, trust
 
 

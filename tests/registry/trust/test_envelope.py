@@ -7,8 +7,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adaptation.errors import ContractError
-from registry.trust.envelope import (
+from acclimate.adaptation.errors import ContractError
+from acclimate.registry.trust.envelope import (
     Envelope,
     detached_signers,
     key_id,

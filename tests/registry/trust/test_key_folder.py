@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from adaptation.errors import ConfigError
-from registry.trust.envelope import public_hex
-from registry.trust.key_folder import TRUST_FILE, add_key, init_keys, read_trust_file, revoke_key, rotate_key
-from registry.trust.keys import new_key_file, read_key
-from registry.trust.trust import Trust, newer_trust
+from acclimate.adaptation.errors import ConfigError
+from acclimate.registry.trust.envelope import public_hex
+from acclimate.registry.trust.key_folder import TRUST_FILE, add_key, init_keys, read_trust_file, revoke_key, rotate_key
+from acclimate.registry.trust.keys import new_key_file, read_key
+from acclimate.registry.trust.trust import Trust, newer_trust
 
 NOW, DAY = 1_800_000_000_000, 24 * 3600 * 1000
 

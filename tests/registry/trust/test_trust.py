@@ -2,9 +2,9 @@
 
 import pytest
 
-from adaptation.errors import ContractError
-from registry.trust.envelope import key_id
-from registry.trust.trust import ROLES, Trust, newer_trust, read_trust
+from acclimate.adaptation.errors import ContractError
+from acclimate.registry.trust.envelope import key_id
+from acclimate.registry.trust.trust import ROLES, Trust, newer_trust, read_trust
 from tests.support.signed import NOW_MS, key, private, trust
 
 

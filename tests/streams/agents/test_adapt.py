@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from streams.agents.adapt import AdaptCore
-from streams.serving.served import InForce, config_digest, serve
-from streams.wire.messages import PredictionRecord
-from streams.wire.records import Incoming, header
+from acclimate.streams.agents.adapt import AdaptCore
+from acclimate.streams.serving.served import InForce, config_digest, serve
+from acclimate.streams.wire.messages import PredictionRecord
+from acclimate.streams.wire.records import Incoming, header
 from tests.support.delivery import SESSION, feature_record
 from tests.support.models import CHANNELS, LENGTH, core, outputs, tiny_bundle, windows
 from tests.support.poison import POISON

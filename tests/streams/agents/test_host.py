@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from kafka import KafkaProducer
 
-from streams.wire.dead_letters import read_letters
-from streams.wire.records import Incoming
+from acclimate.streams.wire.dead_letters import read_letters
+from acclimate.streams.wire.records import Incoming
 from tests.support.delivery import ROOT, wait_for
 from tests.support.fleet_topics import new_fleet, read_topic
 from tests.support.toy_agent import expected_outputs

@@ -6,8 +6,8 @@ import threading
 import pytest
 from aiokafka.errors import MessageSizeTooLargeError
 
-from streams.agents.pipeline import Pipeline
-from streams.wire.records import Incoming, Outgoing
+from acclimate.streams.agents.pipeline import Pipeline
+from acclimate.streams.wire.records import Incoming, Outgoing
 
 
 def incoming(offset, value=b"x", partition=0):

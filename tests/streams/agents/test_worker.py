@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from kafka import KafkaAdminClient, KafkaProducer
 
-from infra.settings import load_settings
-from streams.wire.dead_letters import read_letters, redrive
-from streams.wire.topics import create_topics
+from acclimate.infra.settings import load_settings
+from acclimate.streams.wire.dead_letters import read_letters, redrive
+from acclimate.streams.wire.topics import create_topics
 from tests.support.delivery import Ledger, Worker, answered, feature_record, read_topic, stop_all, verify, wait_for
 from tests.support.leaks import leaking_sockets
 from tests.support.models import CHANNELS, LENGTH, windows

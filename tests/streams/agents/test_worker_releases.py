@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from kafka import TopicPartition
 
-from infra.settings import Settings
-from streams.wire.reading import committed_reader, read_topic
-from streams.wire.topics import create_topics, topic_name
+from acclimate.infra.settings import Settings
+from acclimate.streams.wire.reading import committed_reader, read_topic
+from acclimate.streams.wire.topics import create_topics, topic_name
 from tests.support.delivery import Ledger, Worker, stop_all, verify, wait_for
 from tests.support.models import windows
 from tests.support.releases import Fleet, made

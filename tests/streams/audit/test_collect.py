@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 from kafka import KafkaProducer
 
-from adaptation.data.dataset import Split
-from adaptation.data.load import load
-from adaptation.errors import ConfigError
-from infra.settings import Settings
-from registry.bundles.source_bundle import Bundle
-from streams.audit.collect import collect, present_ends
-from streams.audit.join import read_ledger
-from streams.cli import main
-from streams.local.player import play
-from streams.wire.connect import kafka_python_options
-from streams.wire.records import Incoming
-from streams.wire.topics import topic_name
+from acclimate.adaptation.data.dataset import Split
+from acclimate.adaptation.data.load import load
+from acclimate.adaptation.errors import ConfigError
+from acclimate.infra.settings import Settings
+from acclimate.registry.bundles.source_bundle import Bundle
+from acclimate.streams.audit.collect import collect, present_ends
+from acclimate.streams.audit.join import read_ledger
+from acclimate.streams.cli import main
+from acclimate.streams.local.player import play
+from acclimate.streams.wire.connect import kafka_python_options
+from acclimate.streams.wire.records import Incoming
+from acclimate.streams.wire.topics import topic_name
 from tests.support.fleet_topics import new_fleet, read_topic
 from tests.support.models import CHANNELS, LENGTH, core, outputs, windows
 

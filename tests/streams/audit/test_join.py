@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adaptation.errors import ConfigError, DataError
-from streams.audit.join import Answer, Arrival, Joined, Published, join, read_ledger
-from streams.wire.dead_letters import DeadLetter
+from acclimate.adaptation.errors import ConfigError, DataError
+from acclimate.streams.audit.join import Answer, Arrival, Joined, Published, join, read_ledger
+from acclimate.streams.wire.dead_letters import DeadLetter
 from tests.support.answers import SESSION, answer, window
 
 LEDGER = [

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from streams.audit.join import Joined, Published, join
-from streams.audit.report import Story, verdicts, write_report
-from streams.audit.summary import latency_figures, summarise
+from acclimate.streams.audit.join import Joined, Published, join
+from acclimate.streams.audit.report import Story, verdicts, write_report
+from acclimate.streams.audit.summary import latency_figures, summarise
 from tests.support.answers import SESSION, two_devices
 
 HOSTILE = '<script>alert("x")</script>&\'$x_1$'

@@ -1,7 +1,7 @@
 """Figures of a report against numbers worked out by hand."""
 
-from streams.audit.join import Published, join
-from streams.audit.summary import latency_figures, summarise
+from acclimate.streams.audit.join import Published, join
+from acclimate.streams.audit.summary import latency_figures, summarise
 from tests.support.answers import SESSION, two_devices
 
 

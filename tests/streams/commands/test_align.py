@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from adaptation.alignment.aligned import Aligned
-from adaptation.errors import ContractError
-from registry.bundles.aligned_bundle import ALIGNED_FILES, AlignedBundle, read_aligned_bundle
-from registry.bundles.source_bundle import read_bundle
-from streams.cli import main
-from streams.lab.making.aligned_model import aligned_of
+from acclimate.adaptation.alignment.aligned import Aligned
+from acclimate.adaptation.errors import ContractError
+from acclimate.registry.bundles.aligned_bundle import ALIGNED_FILES, AlignedBundle, read_aligned_bundle
+from acclimate.registry.bundles.source_bundle import read_bundle
+from acclimate.streams.cli import main
+from acclimate.streams.lab.making.aligned_model import aligned_of
 
 pytestmark = pytest.mark.xdist_group("align")  # what is made once for all tests is made by one process
 
@@ -116,7 +116,7 @@ def test_a_killed_run_goes_on_to_the_same_weights_and_another_is_refused(
 ) -> None:
     out, checkpoint = tmp_path / "killed", tmp_path / "killed.checkpoint"
     command = ["align", "--bundle", str(source), *data, "--epochs", "2", "--out", str(out)]
-    process = subprocess.Popen([sys.executable, "-m", "streams.cli", *command])
+    process = subprocess.Popen([sys.executable, "-m", "acclimate.streams.cli", *command])
     while not checkpoint.exists():
         assert process.poll() is None
         time.sleep(0.01)

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from adaptation.errors import ContractError
-from streams.cli import main
-from streams.lab.continual.options import FINE_TUNED
-from streams.lab.continual.runs import Run, read_run
+from acclimate.adaptation.errors import ContractError
+from acclimate.streams.cli import main
+from acclimate.streams.lab.continual.options import FINE_TUNED
+from acclimate.streams.lab.continual.runs import Run, read_run
 
 QUICK = ["--methods", "naive,ftp+er", "--seeds", 1, "--label-fraction", 0.5, "--label-delay", 5, "--steps", 2]
 

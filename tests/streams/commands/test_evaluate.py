@@ -9,20 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adaptation.errors import ConfigError, ContractError, NotAdaptable
-from adaptation.generators import meta_train
-from adaptation.methods import catalogue
-from adaptation.methods.policy_settings import PolicySettings, RungScore
-from adaptation.model.nets import Classifier, to_tensors
-from streams.cli import main
-from streams.lab.evaluate.options import EvaluationOptions, parse_choice
-from streams.lab.evaluate.recordings import load_data
-from streams.lab.evaluate.task_runner import unpack_bits
-from streams.lab.evaluate.tasks import read_finished
-from streams.lab.study.choices import policy_path, read_policy
-from streams.lab.study.prepare import load_source, prepare_source, save_source
-from streams.lab.study.processes import WorkerDied
-from streams.lab.study.taught import GENERATORS
+from acclimate.adaptation.errors import ConfigError, ContractError, NotAdaptable
+from acclimate.adaptation.generators import meta_train
+from acclimate.adaptation.methods import catalogue
+from acclimate.adaptation.methods.policy_settings import PolicySettings, RungScore
+from acclimate.adaptation.model.nets import Classifier, to_tensors
+from acclimate.streams.cli import main
+from acclimate.streams.lab.evaluate.options import EvaluationOptions, parse_choice
+from acclimate.streams.lab.evaluate.recordings import load_data
+from acclimate.streams.lab.evaluate.task_runner import unpack_bits
+from acclimate.streams.lab.evaluate.tasks import read_finished
+from acclimate.streams.lab.study.choices import policy_path, read_policy
+from acclimate.streams.lab.study.prepare import load_source, prepare_source, save_source
+from acclimate.streams.lab.study.processes import WorkerDied
+from acclimate.streams.lab.study.taught import GENERATORS
 
 pytestmark = pytest.mark.xdist_group("evaluate")  # what is made once for all tests is made by one process
 
@@ -273,7 +273,7 @@ def test_a_method_that_fails_does_not_take_the_others_along(
         return make(name, *given)
 
     with monkeypatch.context() as patched:
-        patched.setattr("streams.lab.evaluate.task_runner.make_method", broken)
+        patched.setattr("acclimate.streams.lab.evaluate.task_runner.make_method", broken)
         assert run(recordings, tmp_path, *QUICK, "--streams", "ordered") == 70  # a bug, no wrong option
     captured = capsys.readouterr()
     assert "error: 2 tasks failed" in captured.err
@@ -301,7 +301,7 @@ def test_only_a_network_without_anything_to_adapt_is_a_finding(
             raise error
         return make(name, *given)
 
-    monkeypatch.setattr("streams.lab.evaluate.task_runner.make_method", broken)
+    monkeypatch.setattr("acclimate.streams.lab.evaluate.task_runner.make_method", broken)
     assert run(recordings, tmp_path, *QUICK, "--streams", "ordered") == code
     assert told in (tmp_path / "summary.md").read_text()
 
@@ -312,7 +312,7 @@ def test_a_dead_worker_ends_with_75_and_one_line(
     def die(*_arguments: Any, **_options: Any) -> None:
         raise WorkerDied("a worker process ended")
 
-    monkeypatch.setattr("streams.lab.evaluate.evaluation.run_evaluation", die)
+    monkeypatch.setattr("acclimate.streams.lab.evaluate.evaluation.run_evaluation", die)
     assert run(recordings, tmp_path, *QUICK) == 75
     assert capsys.readouterr().err == "error: a worker process ended\n"
 
@@ -404,7 +404,7 @@ def test_what_the_policy_may_do_is_found_out_once_per_source_and_forgotten_on_re
         asked.append(arguments)
         return settings
 
-    monkeypatch.setattr("streams.lab.study.choices.calibrate_policy", calibrate)
+    monkeypatch.setattr("acclimate.streams.lab.study.choices.calibrate_policy", calibrate)
     options = ["--methods", "policy", "--seeds", 1, "--augment", "none", "--batch-sizes", 8, "--streams", "ordered"]
     for _ in range(2):
         assert run(recordings, tmp_path, *options) == 0

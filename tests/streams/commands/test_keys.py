@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from streams.cli import main
+from acclimate.streams.cli import main
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:

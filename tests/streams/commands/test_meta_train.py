@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adaptation.errors import ContractError
-from adaptation.generators.engine import GeneralizeFormerEngine, MggEngine
-from registry.bundles.generator_bundle import GENERATOR_FILES, GeneratorBundle, read_generator_bundle
-from registry.bundles.source_bundle import read_bundle
-from streams.cli import main
+from acclimate.adaptation.errors import ContractError
+from acclimate.adaptation.generators.engine import GeneralizeFormerEngine, MggEngine
+from acclimate.registry.bundles.generator_bundle import GENERATOR_FILES, GeneratorBundle, read_generator_bundle
+from acclimate.registry.bundles.source_bundle import read_bundle
+from acclimate.streams.cli import main
 from tests.adaptation.model.test_train import waves
 
 pytestmark = pytest.mark.xdist_group("meta-train")  # what is made once for all tests is made by one process
@@ -76,7 +76,7 @@ def test_a_bundle_is_written_that_reads_back_and_runs_without_torch(
     assert not made[kind].with_name(f"{kind}.checkpoint").exists()
     code = (
         "import sys; sys.modules['torch'] = None; from pathlib import Path;"
-        "from registry.bundles.generator_bundle import read_generator_bundle as read;"
+        "from acclimate.registry.bundles.generator_bundle import read_generator_bundle as read;"
         f"b = read(Path({str(made[kind])!r})); e = b.engine(); w = b.canary['windows'];"
         f"print({'e.step(e.start(), w)[1]' if kind == 'mgg' else 'e.generate(w)'}.probabilities.shape)"
     )
@@ -139,7 +139,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     command = meta_train(kind, source, recording, tmp_path / "killed", "--updates", str(updates), "--json")
-    process = subprocess.Popen([sys.executable, "-m", "streams.cli", *command])
+    process = subprocess.Popen([sys.executable, "-m", "acclimate.streams.cli", *command])
     checkpoint = tmp_path / "killed.checkpoint"
     deadline = time.monotonic() + 120
     while not checkpoint.exists() and time.monotonic() < deadline:
@@ -165,7 +165,7 @@ def test_two_processes_of_torchrun_make_one_bundle(
     torchrun = Path(sys.executable).with_name("torchrun")
     command = meta_train("mgg", source, recording, tmp_path / "two", "--updates", "4", "--json")
     said = subprocess.run(
-        [torchrun, "--standalone", "--nproc-per-node", "2", "-m", "streams.cli", *command],
+        [torchrun, "--standalone", "--nproc-per-node", "2", "-m", "acclimate.streams.cli", *command],
         capture_output=True,
         text=True,
         check=True,
@@ -183,7 +183,7 @@ def test_a_checkpoint_of_another_training_is_refused_unless_forced(
 ) -> None:
     out = tmp_path / "bundle"
     command = meta_train("mgg", source, recording, out, "--updates", "4")
-    process = subprocess.Popen([sys.executable, "-m", "streams.cli", *command[:-1], "400"])
+    process = subprocess.Popen([sys.executable, "-m", "acclimate.streams.cli", *command[:-1], "400"])
     while not out.with_name("bundle.checkpoint").exists():
         assert process.poll() is None
         time.sleep(0.01)

@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adaptation.errors import ConfigError, DataError
-from infra.settings import PREFIX, load_settings
-from registry.bundles.source_bundle import read_bundle
-from streams.cli import main
-from streams.lab.pilot import files, study
-from streams.lab.pilot.conclusions import Report
-from streams.lab.pilot.files import check_out
-from streams.lab.pilot.jobs import Job, MakeSource, words
-from streams.lab.pilot.options import PilotOptions, complete_costs
-from streams.lab.pilot.page import render_page
-from streams.lab.study.jobs import ChooseRecipe
-from streams.lab.study.processes import Failure
+from acclimate.adaptation.errors import ConfigError, DataError
+from acclimate.infra.settings import PREFIX, load_settings
+from acclimate.registry.bundles.source_bundle import read_bundle
+from acclimate.streams.cli import main
+from acclimate.streams.lab.pilot import files, study
+from acclimate.streams.lab.pilot.conclusions import Report
+from acclimate.streams.lab.pilot.files import check_out
+from acclimate.streams.lab.pilot.jobs import Job, MakeSource, words
+from acclimate.streams.lab.pilot.options import PilotOptions, complete_costs
+from acclimate.streams.lab.pilot.page import render_page
+from acclimate.streams.lab.study.jobs import ChooseRecipe
+from acclimate.streams.lab.study.processes import Failure
 from tests.adaptation.model.test_train import waves
 
 HOSTILE = "<script>alert(1)</script>&$x_1$\n"
@@ -47,7 +47,11 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module", autouse=True)
 def short_trainings() -> Any:
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("adaptation.model.robust", "adaptation.methods.policy_calibration", "streams.lab.pilot.work"):
+        for module in (
+            "acclimate.adaptation.model.robust",
+            "acclimate.adaptation.methods.policy_calibration",
+            "acclimate.streams.lab.pilot.work",
+        ):
             patch.setattr(f"{module}.default_epochs", lambda windows: 1)
         yield
 
@@ -248,7 +252,7 @@ def test_an_interrupted_pilot_ends_with_130_and_leaves_nothing(
         (folder / "source-plain").mkdir()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("streams.lab.pilot.study.run_study", interrupted)
+    monkeypatch.setattr("acclimate.streams.lab.pilot.study.run_study", interrupted)
     assert run(*basics(recordings, tmp_path / "p")) == 130
     assert list(tmp_path.iterdir()) == []
 
@@ -287,7 +291,7 @@ def test_hostile_names_are_escaped_everywhere(rendered: list[Report]) -> None:
 
 
 def test_prices_follow_from_the_recording_where_it_tells(recordings: Path) -> None:
-    from streams.lab.pilot.work import load_data
+    from acclimate.streams.lab.pilot.work import load_data
 
     dataset = load_data(PilotOptions({"data": recordings, "source": ("device=0-4",), "target": ("device=5-6",)}))
     assert complete_costs(dataset).windows_per_day == 1440  # no sampling rate is known: one window a minute

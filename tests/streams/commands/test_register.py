@@ -12,14 +12,14 @@ import torch
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from kafka.errors import KafkaError
 
-from adaptation.lean.shift import calibrate
-from adaptation.model.nets import Classifier, from_tensors
-from registry.bundles.source_bundle import build_bundle, read_bundle
-from registry.releases.verdict import Verdict
-from streams.cli import main
-from streams.releases.controller import Controller
-from streams.releases.judging import register as registering
-from streams.wire.codec import FeatureBatch, encode_features
+from acclimate.adaptation.lean.shift import calibrate
+from acclimate.adaptation.model.nets import Classifier, from_tensors
+from acclimate.registry.bundles.source_bundle import build_bundle, read_bundle
+from acclimate.registry.releases.verdict import Verdict
+from acclimate.streams.cli import main
+from acclimate.streams.releases.controller import Controller
+from acclimate.streams.releases.judging import register as registering
+from acclimate.streams.wire.codec import FeatureBatch, encode_features
 from tests.support.plant import Plant
 from tests.support.signed import private
 

@@ -23,8 +23,8 @@ from unittest.mock import patch
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from registry.bundles.member import Member
-from streams.cli import main
+from acclimate.registry.bundles.member import Member
+from acclimate.streams.cli import main
 from tests.support.delivery import wait_for
 from tests.support.plant import Plant
 from tests.support.signed import private
@@ -77,7 +77,7 @@ class Site:
 
     def run_as_process(self, *arguments: str) -> Said:
         found = subprocess.run(
-            [sys.executable, "-m", "streams.cli", *arguments],
+            [sys.executable, "-m", "acclimate.streams.cli", *arguments],
             env={**os.environ, **self.environment},
             capture_output=True,
             text=True,
@@ -94,7 +94,7 @@ class Site:
     def start_controller(self) -> None:
         with (self.plant.folder / "controller.log").open("ab") as log:
             self._controller = subprocess.Popen(
-                [sys.executable, "-m", "streams.cli", "controller", "--poll", "0.2"],
+                [sys.executable, "-m", "acclimate.streams.cli", "controller", "--poll", "0.2"],
                 env={**os.environ, **self.environment},
                 stdout=log,
                 stderr=log,

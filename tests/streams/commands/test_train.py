@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adaptation.errors import ConfigError
-from registry.bundles.source_bundle import read_bundle
-from streams.cli import main
-from streams.lab.making.source_model import LeanChoice, check_folder, parse_layers
-from streams.lab.study.selection import selected_dataset
+from acclimate.adaptation.errors import ConfigError
+from acclimate.registry.bundles.source_bundle import read_bundle
+from acclimate.streams.cli import main
+from acclimate.streams.lab.making.source_model import LeanChoice, check_folder, parse_layers
+from acclimate.streams.lab.study.selection import selected_dataset
 from tests.adaptation.model.test_train import waves
 
 
@@ -95,7 +95,7 @@ def test_equal_seeds_give_equal_digests_and_the_table_shows_digest_and_path(
 def test_auto_leaves_devices_out_and_the_choice_and_its_figures_are_in_json_card_and_table(
     recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adaptation.model.robust.default_epochs", lambda windows: 1)
+    monkeypatch.setattr("acclimate.adaptation.model.robust.default_epochs", lambda windows: 1)
     assert run(*basics(recordings, tmp_path / "a"), "--augment", "auto", "--json") == 0
     summary = json.loads(capsys.readouterr().out)
     choice = summary["augmentation_choice"]

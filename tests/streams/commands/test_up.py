@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from infra.background import Program
-from infra.broker_service import read_status
-from infra.errors import StackError
-from infra.mlflow_server import read_mlflow
-from infra.settings import Settings, load_settings
-from registry.trust.key_folder import init_keys, read_trust_file
-from streams.cli import main
-from streams.local.stack import Stack, start_stack, stop_stack
-from streams.wire.topics import differing_topics
+from acclimate.infra.background import Program
+from acclimate.infra.broker_service import read_status
+from acclimate.infra.errors import StackError
+from acclimate.infra.mlflow_server import read_mlflow
+from acclimate.infra.settings import Settings, load_settings
+from acclimate.registry.trust.key_folder import init_keys, read_trust_file
+from acclimate.streams.cli import main
+from acclimate.streams.local.stack import Stack, start_stack, stop_stack
+from acclimate.streams.wire.topics import differing_topics
 
 # What `up` needs of the controller: that it says when it works, and ends on SIGTERM.
 STAND_IN = (

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adaptation.errors import ConfigError, DataError
-from infra.settings import Settings
-from streams.device.client import DeviceClient, Publication, publish_together
-from streams.device.outbox import DeliveryReport, Outbox, OutboxFull
-from streams.wire.codec import decode_features
+from acclimate.adaptation.errors import ConfigError, DataError
+from acclimate.infra.settings import Settings
+from acclimate.streams.device.client import DeviceClient, Publication, publish_together
+from acclimate.streams.device.outbox import DeliveryReport, Outbox, OutboxFull
+from acclimate.streams.wire.codec import decode_features
 from tests.support.fleet_topics import NOWHERE, elsewhere, first_arrivals, new_fleet, read_topic, stored_values
 
 ROOT = Path(__file__).parents[3]
@@ -184,8 +184,8 @@ def test_a_clock_two_hours_ahead_and_a_2_MB_record_do_no_harm_to_the_records_aft
 
 BACKLOG = """
 import os, signal, sys
-from infra.settings import Settings
-from streams.device.outbox import Outbox
+from acclimate.infra.settings import Settings
+from acclimate.streams.device.outbox import Outbox
 reports = []
 def on_delivery(report):
     reports.append(report)
@@ -228,8 +228,8 @@ class Refuse:
         if name.partition(".")[0] in sys.argv[4].split(","):
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Refuse())
-from infra.settings import Settings
-from streams.device import DeviceClient
+from acclimate.infra.settings import Settings
+from acclimate.streams.device import DeviceClient
 settings = Settings(bootstrap=sys.argv[1], fleet=sys.argv[2], outbox=sys.argv[3])
 with DeviceClient("pump-7", settings) as client:
     client.publish([[1.0, 2.0]])

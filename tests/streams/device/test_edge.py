@@ -15,18 +15,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adaptation.errors import ConfigError, DataError
-from infra.settings import Settings
-from registry.bundles.source_bundle import Bundle
-from streams.device.client import DeviceClient
-from streams.device.edge import EdgeClient, UploadRule
-from streams.device.outbox import record_bytes
-from streams.device.ring import WindowRing
-from streams.device.window_requests import RequestReader, partition_of, request_windows
-from streams.wire.codec import decode_features
-from streams.wire.messages import DeviceStatus
-from streams.wire.reading import read_topic
-from streams.wire.records import Incoming
+from acclimate.adaptation.errors import ConfigError, DataError
+from acclimate.infra.settings import Settings
+from acclimate.registry.bundles.source_bundle import Bundle
+from acclimate.streams.device.client import DeviceClient
+from acclimate.streams.device.edge import EdgeClient, UploadRule
+from acclimate.streams.device.outbox import record_bytes
+from acclimate.streams.device.ring import WindowRing
+from acclimate.streams.device.window_requests import RequestReader, partition_of, request_windows
+from acclimate.streams.wire.codec import decode_features
+from acclimate.streams.wire.messages import DeviceStatus
+from acclimate.streams.wire.reading import read_topic
+from acclimate.streams.wire.records import Incoming
 from tests.support.delivery import wait_for
 from tests.support.fleet_topics import NOWHERE, new_fleet
 from tests.support.models import core, outputs, windows
@@ -229,8 +229,8 @@ def test_what_is_wrong_with_the_files_is_said_at_the_start(folder: Path) -> None
 OFFLINE = """
 import sys
 from pathlib import Path
-from infra.settings import Settings
-from streams.device.edge import EdgeClient, UploadRule
+from acclimate.infra.settings import Settings
+from acclimate.streams.device.edge import EdgeClient, UploadRule
 from tests.support.models import windows
 folder = Path(sys.argv[1])
 now = [float(sys.argv[2])]
@@ -397,7 +397,7 @@ def test_windows_that_come_before_any_bundle_are_kept_and_answered_when_one_come
 @kafka_test
 def test_the_candidate_set_answers_the_devices_of_the_wave(plant: Fleet, bundles: list[Signed], tmp_path: Path) -> None:
     plant.release(bundles[0], bundles[1], share=0.5, salt="ab" * 8)
-    from registry.releases.release import unit_hash
+    from acclimate.registry.releases.release import unit_hash
 
     for device in ("pump-1", "pump-2", "pump-3", "pump-4"):
         state = plant.settings.model_copy(update={"state": tmp_path / device})
@@ -462,7 +462,7 @@ def test_a_request_beyond_the_budget_waits_for_it_and_never_exceeds_it(kafka: st
     sent = list(read_topic(settings, "windows"))
     assert [json.loads(message.value)["seq"] for message in sent] == [0, first.counts.uploaded]
     assert (counts.uploaded, counts.missed) == (30, 0)
-    from streams.device.outbox import OutboxRecord
+    from acclimate.streams.device.outbox import OutboxRecord
 
     sizes = [record_bytes(OutboxRecord(m.key, m.value, tuple(m.headers))) for m in sent]
     assert sum(sizes) == counts.uploaded_bytes

@@ -15,14 +15,14 @@ import pytest
 from kafka import KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 
-from adaptation.errors import ConfigError, DataError
-from infra.broker import LocalKafka
-from infra.settings import Settings
-from streams.device.client import DeviceClient
-from streams.device.outbox import DeliveryReport, Outbox, OutboxFull, OutboxRecord, record_bytes
-from streams.device.outbox_store import OutboxStore
-from streams.wire.connect import kafka_python_options
-from streams.wire.topics import create_topics, topic_name
+from acclimate.adaptation.errors import ConfigError, DataError
+from acclimate.infra.broker import LocalKafka
+from acclimate.infra.settings import Settings
+from acclimate.streams.device.client import DeviceClient
+from acclimate.streams.device.outbox import DeliveryReport, Outbox, OutboxFull, OutboxRecord, record_bytes
+from acclimate.streams.device.outbox_store import OutboxStore
+from acclimate.streams.wire.connect import kafka_python_options
+from acclimate.streams.wire.topics import create_topics, topic_name
 from tests.support.fleet_topics import NOWHERE, elsewhere, first_arrivals, new_fleet, read_topic
 from tests.support.leaks import leaking_sockets
 
@@ -137,7 +137,8 @@ def test_a_second_program_cannot_open_an_outbox_that_is_in_use(tmp_path: Path) -
         OutboxStore(tmp_path / "outbox", "a.features", 1000)
     program = (
         "import sys, pathlib\n"
-        "from streams.device.outbox_store import OutboxStore; from adaptation.errors import ConfigError\n"
+        "from acclimate.streams.device.outbox_store import OutboxStore\n"
+        "from acclimate.adaptation.errors import ConfigError\n"
         "try: OutboxStore(pathlib.Path(sys.argv[1]), 'a.features', 1000)\n"
         "except ConfigError as error: sys.exit(str(error))"
     )
@@ -278,8 +279,8 @@ def test_closing_without_a_broker_ends_at_once_and_keeps_the_records(tmp_path: P
 def test_records_stored_before_a_kill_arrive_after_the_restart(kafka: str, tmp_path: Path) -> None:
     settings = new_fleet(kafka)
     program = (
-        "import os, signal, sys; from infra.settings import Settings\n"
-        "from streams.device.outbox import Outbox, OutboxRecord\n"
+        "import os, signal, sys; from acclimate.infra.settings import Settings\n"
+        "from acclimate.streams.device.outbox import Outbox, OutboxRecord\n"
         f"outbox = Outbox(sys.argv[1], Settings(bootstrap={NOWHERE!r}, fleet={settings.fleet!r}))\n"
         "outbox.put([OutboxRecord(b'pump-1', b'%06d' % number) for number in range(50)])\n"
         "os.kill(os.getpid(), signal.SIGKILL)"

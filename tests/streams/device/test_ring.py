@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adaptation.errors import ConfigError
-from streams.device.ring import WindowRing
+from acclimate.adaptation.errors import ConfigError
+from acclimate.streams.device.ring import WindowRing
 
 ROOT = Path(__file__).parents[3]
 SESSION, OTHER = "00ff00ff00ff00ff", "ff00ff00ff00ff00"
@@ -73,7 +73,7 @@ def test_the_file_has_its_size_from_the_first_window_on(tmp_path: Path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from streams.device.ring import WindowRing
+from acclimate.streams.device.ring import WindowRing
 from tests.streams.device.test_ring import put
 ring = WindowRing(Path(sys.argv[1]), "works/pump-7", 4096 + 1000 * 88)
 seq = 0

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adaptation.errors import ConfigError
-from streams.device.outbox import record_bytes
-from streams.device.upload_budget import UploadBudget
-from streams.device.uploads import WHY, UploadRule, choose
-from streams.wire.codec import FeatureBatch, decode_features
+from acclimate.adaptation.errors import ConfigError
+from acclimate.streams.device.outbox import record_bytes
+from acclimate.streams.device.upload_budget import UploadBudget
+from acclimate.streams.device.uploads import WHY, UploadRule, choose
+from acclimate.streams.wire.codec import FeatureBatch, decode_features
 
 SESSION = "00ff00ff00ff00ff"
 DAY_MS = 24 * 3600 * 1000

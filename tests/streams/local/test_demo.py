@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from adaptation.data.simulate import FleetPlan, simulate_fleet
-from adaptation.errors import ConfigError
-from infra.errors import BrokerError
-from infra.settings import Settings
-from streams.audit.collect import present_ends
-from streams.local.demo import DemoOptions, run_demo
-from streams.local.worker_process import running_worker
-from streams.wire.topics import create_topics
+from acclimate.adaptation.data.simulate import FleetPlan, simulate_fleet
+from acclimate.adaptation.errors import ConfigError
+from acclimate.infra.errors import BrokerError
+from acclimate.infra.settings import Settings
+from acclimate.streams.audit.collect import present_ends
+from acclimate.streams.local.demo import DemoOptions, run_demo
+from acclimate.streams.local.worker_process import running_worker
+from acclimate.streams.wire.topics import create_topics
 from tests.support.fleet_topics import NOWHERE
 
 KEYS = {

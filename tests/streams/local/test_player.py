@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from adaptation.data.dataset import Split
-from adaptation.errors import ConfigError, DataError
-from infra.settings import Settings
-from streams.commands.fleet import command
-from streams.local.player import play, schedule
-from streams.wire.codec import decode_features
+from acclimate.adaptation.data.dataset import Split
+from acclimate.adaptation.errors import ConfigError, DataError
+from acclimate.infra.settings import Settings
+from acclimate.streams.commands.fleet import command
+from acclimate.streams.local.player import play, schedule
+from acclimate.streams.wire.codec import decode_features
 from tests.support.fleet_topics import NOWHERE, new_fleet, read_topic
 
 

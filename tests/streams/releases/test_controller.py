@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from adaptation.errors import ConfigError, ContractError
-from registry.releases.release import Release, unit_hash
-from registry.releases.rollout import RolloutPolicy
-from streams.releases.controller import Controller
-from streams.releases.receiver import Receiver
-from streams.releases.release_log import Fenced
-from streams.wire.reading import read_topic
+from acclimate.adaptation.errors import ConfigError, ContractError
+from acclimate.registry.releases.release import Release, unit_hash
+from acclimate.registry.releases.rollout import RolloutPolicy
+from acclimate.streams.releases.controller import Controller
+from acclimate.streams.releases.receiver import Receiver
+from acclimate.streams.releases.release_log import Fenced
+from acclimate.streams.wire.reading import read_topic
 from tests.support.plant import AT_ONCE, SALT, Plant
 from tests.support.signed import key, private, trust
 
@@ -398,7 +398,7 @@ def test_a_controller_refuses_to_begin_anew_below_what_receivers_have(
     revoked = (key("release").key_id,)
     newer = trust(version=2, fleet=plant.settings.fleet, keys=keys, revoked=revoked)
     (plant.folder / "trust.json").write_text(newer.model_dump_json())
-    monkeypatch.setattr("streams.releases.controller._SEEN_S", 1.0)
+    monkeypatch.setattr("acclimate.streams.releases.controller._SEEN_S", 1.0)
     with pytest.raises(ContractError, match="before the old one is revoked"):
         Controller(plant.settings, AT_ONCE, private("fresh"), salt=lambda: SALT)
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from infra.mlflow_server import MlflowStatus, read_mlflow, start_mlflow, stop_mlflow
-from registry.bundles.member import Member
-from streams.releases.receiver import Receiver
+from acclimate.infra.mlflow_server import MlflowStatus, read_mlflow, start_mlflow, stop_mlflow
+from acclimate.registry.bundles.member import Member
+from acclimate.streams.releases.receiver import Receiver
 from tests.support.delivery import wait_for
 from tests.support.plant import AT_ONCE, Plant
 

@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 from kafka import KafkaProducer
 
-from adaptation.errors import ConfigError, ContractError
-from infra.settings import Settings
-from streams.releases.receiver import Receiver
-from streams.releases.release_log import Fenced, ReleaseLog
-from streams.serving.served import InForce, Loaded, in_force_of
-from streams.wire.artifacts import PART_BYTES, ArtifactReader
-from streams.wire.connect import kafka_python_options
-from streams.wire.reading import read_topic
-from streams.wire.topics import create_topics, topic_name
+from acclimate.adaptation.errors import ConfigError, ContractError
+from acclimate.infra.settings import Settings
+from acclimate.streams.releases.receiver import Receiver
+from acclimate.streams.releases.release_log import Fenced, ReleaseLog
+from acclimate.streams.serving.served import InForce, Loaded, in_force_of
+from acclimate.streams.wire.artifacts import PART_BYTES, ArtifactReader
+from acclimate.streams.wire.connect import kafka_python_options
+from acclimate.streams.wire.reading import read_topic
+from acclimate.streams.wire.topics import create_topics, topic_name
 from tests.support.releases import Fleet, Signed, made
 
 pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("receiver")]

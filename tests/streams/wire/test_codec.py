@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adaptation.errors import DataError
-from streams.wire.codec import FeatureBatch, check_device, decode_features, encode_features, input_digest
+from acclimate.adaptation.errors import DataError
+from acclimate.streams.wire.codec import FeatureBatch, check_device, decode_features, encode_features, input_digest
 from tests.support.poison import POISON
 
 CHANNELS, LENGTH, BYTES_MAX = 2, 3, 1_000_000

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from streams.wire.dead_letters import ATTEMPT, dead_letter, parse_letter
-from streams.wire.records import Incoming, header
+from acclimate.streams.wire.dead_letters import ATTEMPT, dead_letter, parse_letter
+from acclimate.streams.wire.records import Incoming, header
 
 
 def letter_of(**changes):

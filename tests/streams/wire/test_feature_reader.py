@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from infra.settings import Settings
-from streams.wire.codec import FeatureBatch, encode_features
-from streams.wire.connect import kafka_python_options
-from streams.wire.feature_reader import FeatureReader, PlacedBatch
-from streams.wire.topics import create_topics, topic_name
+from acclimate.infra.settings import Settings
+from acclimate.streams.wire.codec import FeatureBatch, encode_features
+from acclimate.streams.wire.connect import kafka_python_options
+from acclimate.streams.wire.feature_reader import FeatureReader, PlacedBatch
+from acclimate.streams.wire.topics import create_topics, topic_name
 
 pytestmark = pytest.mark.kafka
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from streams.wire.codec import decode_features
-from streams.wire.predictions import parse_prediction
+from acclimate.streams.wire.codec import decode_features
+from acclimate.streams.wire.predictions import parse_prediction
 from tests.support.models import CHANNELS, LENGTH, windows
 
 KEPT = Path(__file__).parents[2] / "kept" / "f03a09a"

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from streams.wire.predictions import answered_output, parse_prediction
+from acclimate.streams.wire.predictions import answered_output, parse_prediction
 from tests.support.answers import answer, window
 
 

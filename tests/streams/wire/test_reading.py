@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from kafka import KafkaProducer, TopicPartition
 
-from infra.settings import Settings
-from streams.wire.connect import kafka_python_options
-from streams.wire.reading import committed_reader, read_to_end
-from streams.wire.topics import create_topics, topic_name
+from acclimate.infra.settings import Settings
+from acclimate.streams.wire.connect import kafka_python_options
+from acclimate.streams.wire.reading import committed_reader, read_to_end
+from acclimate.streams.wire.topics import create_topics, topic_name
 
 pytestmark = pytest.mark.kafka
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from streams.wire.messages import FeatureRecord, PredictionRecord
-from streams.wire.schemas import schemas
+from acclimate.streams.wire.messages import FeatureRecord, PredictionRecord
+from acclimate.streams.wire.schemas import schemas
 
 FOLDER = Path(__file__).parents[3] / "docs" / "schemas"
 FROZEN = Path(__file__).parent / "frozen"
@@ -14,7 +14,7 @@ FROZEN = Path(__file__).parent / "frozen"
 
 def test_the_exported_schemas_equal_the_models():
     exported = {path.name: path.read_text() for path in FOLDER.glob("*.json")}
-    assert exported == schemas(), "run: python -m streams.wire.schemas docs/schemas"
+    assert exported == schemas(), "run: python -m acclimate.streams.wire.schemas docs/schemas"
 
 
 @pytest.mark.parametrize(("model", "name"), [(FeatureRecord, "features.v1"), (PredictionRecord, "predictions.v1")])

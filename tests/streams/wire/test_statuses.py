@@ -2,8 +2,8 @@
 
 import pytest
 
-from streams.wire.messages import CrashMark, DeviceStatus, WorkerStatus
-from streams.wire.statuses import Crashed, Running, parse_status
+from acclimate.streams.wire.messages import CrashMark, DeviceStatus, WorkerStatus
+from acclimate.streams.wire.statuses import Crashed, Running, parse_status
 from tests.support.answers import SESSION, receipt
 
 WORKER = WorkerStatus(schema_version=1, receipt=receipt("a" * 64, 3), refusals={"expired": 2})

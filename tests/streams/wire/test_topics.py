@@ -3,8 +3,8 @@
 import pytest
 from kafka import KafkaAdminClient
 
-from infra.settings import Settings
-from streams.wire.topics import TOPICS, create_topics, differing_topics, topic_name
+from acclimate.infra.settings import Settings
+from acclimate.streams.wire.topics import TOPICS, create_topics, differing_topics, topic_name
 
 pytestmark = pytest.mark.kafka
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adaptation.evaluation.run import Answers, run_stream
-from streams.lab.evaluate.evaluation import run_evaluation
-from streams.lab.evaluate.options import EvaluationOptions
+from acclimate.adaptation.evaluation.run import Answers, run_stream
+from acclimate.streams.lab.evaluate.evaluation import run_evaluation
+from acclimate.streams.lab.evaluate.options import EvaluationOptions
 
 
 def test_with_permuted_target_labels_everything_but_the_scores_is_the_same(
@@ -22,8 +22,8 @@ def test_with_permuted_target_labels_everything_but_the_scores_is_the_same(
         answered.append(answers.probabilities)
         return answers
 
-    monkeypatch.setattr("streams.lab.evaluate.task_runner.run_stream", keep)
-    monkeypatch.setattr("adaptation.methods.policy_calibration.default_epochs", lambda _: 1)  # to be quick
+    monkeypatch.setattr("acclimate.streams.lab.evaluate.task_runner.run_stream", keep)
+    monkeypatch.setattr("acclimate.adaptation.methods.policy_calibration.default_epochs", lambda _: 1)  # to be quick
     arrays = dict(np.load(recordings))
     target = np.flatnonzero(arrays["device"] >= 4)
     kept, runs = [], []

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from adaptation.errors import ConfigError
-from streams.lab.evaluate.options import EvaluationOptions, binding, parse_choice, parse_numbers
-from streams.lab.study.recipes import parse_sources
+from acclimate.adaptation.errors import ConfigError
+from acclimate.streams.lab.evaluate.options import EvaluationOptions, binding, parse_choice, parse_numbers
+from acclimate.streams.lab.study.recipes import parse_sources
 
 
 def test_wrong_names_numbers_and_recipes_are_refused_with_what_was_expected() -> None:

@@ -5,14 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from adaptation.generators.generator import Generator
-from adaptation.generators.valid_range import ValidRange
-from adaptation.method import SourceContext
-from adaptation.methods.catalogue import METHODS, make_method
-from adaptation.methods.policy_settings import PolicySettings
-from adaptation.methods.prepared import Prepared
-from adaptation.model.spec import NetworkSpec
-from streams.lab.evaluate.reading_guide import SEES_ITS_BATCH, reading_guide
+from acclimate.adaptation.generators.generator import Generator
+from acclimate.adaptation.generators.valid_range import ValidRange
+from acclimate.adaptation.method import SourceContext
+from acclimate.adaptation.methods.catalogue import METHODS, make_method
+from acclimate.adaptation.methods.policy_settings import PolicySettings
+from acclimate.adaptation.methods.prepared import Prepared
+from acclimate.adaptation.model.spec import NetworkSpec
+from acclimate.streams.lab.evaluate.reading_guide import SEES_ITS_BATCH, reading_guide
 from tests.adaptation.tiny_alignments import drawn_alignments
 from tests.adaptation.tiny_generators import drawn_generators
 from tests.adaptation.tiny_nets import tones, trained_on_tones

@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-from adaptation.methods.policy_settings import PolicySettings, RungScore
-from streams.lab.evaluate.lines import Line
-from streams.lab.evaluate.rows import Row
-from streams.lab.evaluate.summary import HEAD, _corruptions, _proof, cells
+from acclimate.adaptation.methods.policy_settings import PolicySettings, RungScore
+from acclimate.streams.lab.evaluate.lines import Line
+from acclimate.streams.lab.evaluate.rows import Row
+from acclimate.streams.lab.evaluate.summary import HEAD, _corruptions, _proof, cells
 
 ROW = Row(
     method="source",

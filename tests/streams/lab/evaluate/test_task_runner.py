@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from adaptation.data.dataset import Split
-from adaptation.evaluation.harm import block_length, label_run
-from adaptation.evaluation.streams import make_stream
-from streams.lab.evaluate.task_runner import score_group, unpack_bits
+from acclimate.adaptation.data.dataset import Split
+from acclimate.adaptation.evaluation.harm import block_length, label_run
+from acclimate.adaptation.evaluation.streams import make_stream
+from acclimate.streams.lab.evaluate.task_runner import score_group, unpack_bits
 
 CENTRE, SCALE = np.zeros(1), np.ones(1)
 

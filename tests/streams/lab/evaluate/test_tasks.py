@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from adaptation.errors import ContractError
-from streams.lab.evaluate.tasks import Task, append_finished, forget_tasks, open_finished, read_finished
+from acclimate.adaptation.errors import ContractError
+from acclimate.streams.lab.evaluate.tasks import Task, append_finished, forget_tasks, open_finished, read_finished
 
 TASK = Task("none", 0, "ordered", 8, "tent", "a")
 OTHER = replace(TASK, method="source", group='a "quoted" | name')

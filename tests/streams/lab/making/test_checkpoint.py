@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from adaptation.errors import ConfigError, ContractError
-from streams.lab.making.checkpoint import checkpoint_path, keep_checkpoint, read_checkpoint
+from acclimate.adaptation.errors import ConfigError, ContractError
+from acclimate.streams.lab.making.checkpoint import checkpoint_path, keep_checkpoint, read_checkpoint
 
 BOUND = {"seed": 0, "settings": {"width": 4}}
 SHARED = torch.arange(6.0).reshape(2, 3).T

@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
-from adaptation.methods.policy_settings import PolicySettings
-from streams.lab.pilot.advice import choose_mode, risks
-from streams.lab.pilot.conclusions import complete_report
-from streams.lab.pilot.environment import environment_file
-from streams.lab.pilot.findings import Cost, EngineSeconds, Findings, MadeSource, SourceDevice, TargetDevice
-from streams.lab.pilot.gains import DeviceScore, Gain
-from streams.lab.pilot.options import Costs
-from streams.lab.pilot.shifts import Shift
-from streams.lab.pilot.watch import Gate
-from streams.lab.study.choices import KeptChoice
+from acclimate.adaptation.methods.policy_settings import PolicySettings
+from acclimate.streams.lab.pilot.advice import choose_mode, risks
+from acclimate.streams.lab.pilot.conclusions import complete_report
+from acclimate.streams.lab.pilot.environment import environment_file
+from acclimate.streams.lab.pilot.findings import Cost, EngineSeconds, Findings, MadeSource, SourceDevice, TargetDevice
+from acclimate.streams.lab.pilot.gains import DeviceScore, Gain
+from acclimate.streams.lab.pilot.options import Costs
+from acclimate.streams.lab.pilot.shifts import Shift
+from acclimate.streams.lab.pilot.watch import Gate
+from acclimate.streams.lab.study.choices import KeptChoice
 
 SHIFT = Shift(median=0.5, p95=0.8, above=0.0, mean_part=0.4, variance_part=0.5)
 SOURCE_DEVICE = SourceDevice("s0", 1000, SHIFT)

@@ -5,11 +5,11 @@ import itertools
 import numpy as np
 import pytest
 
-from adaptation.errors import ConfigError
-from adaptation.methods.policy_settings import RungScore
-from streams.lab.pilot.economics import label_break_even, yearly
-from streams.lab.pilot.gains import DeviceScore, gain_of, simulated_scores
-from streams.lab.pilot.options import Costs
+from acclimate.adaptation.errors import ConfigError
+from acclimate.adaptation.methods.policy_settings import RungScore
+from acclimate.streams.lab.pilot.economics import label_break_even, yearly
+from acclimate.streams.lab.pilot.gains import DeviceScore, gain_of, simulated_scores
+from acclimate.streams.lab.pilot.options import Costs
 
 ONES = (1.0,) * 5  # agreement at each age; nothing here reads it
 

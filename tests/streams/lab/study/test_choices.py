@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from adaptation.errors import ContractError
-from adaptation.model.robust import Score
-from streams.lab.study.choices import KeptChoice, read_choice, read_kept_policy, recipes_of
+from acclimate.adaptation.errors import ContractError
+from acclimate.adaptation.model.robust import Score
+from acclimate.streams.lab.study.choices import KeptChoice, read_choice, read_kept_policy, recipes_of
 
 CHOICE = {
     "recipe": "gain,noise:0.5",

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from streams.lab.study import code_state
-from streams.lab.study.code_state import (
+from acclimate.streams.lab.study import code_state
+from acclimate.streams.lab.study.code_state import (
     ALIGNMENT_MAKERS,
     CHOICE_MAKERS,
     GENERATOR_MAKERS,
@@ -30,7 +30,7 @@ import torch
 def loaded(modules):
     for module in modules:
         __import__(module)
-    ours = [name for name in sys.modules if name.partition(".")[0] == "adaptation" or name in modules]
+    ours = [name for name in sys.modules if name.startswith("acclimate.adaptation") or name in modules]
     return [sys.modules[name].__file__ for name in ours]
 
 with multiprocessing.get_context("fork").Pool(1, maxtasksperchild=1) as pool:  # each from the same clean start
@@ -67,23 +67,32 @@ def test_each_kind_has_a_digest_of_its_own() -> None:
 
 
 def test_a_renamed_file_a_comment_and_a_docstring_change_no_digest(tmp_path: Path) -> None:
+    (tmp_path / "acclimate").mkdir()
+    shutil.copy(ROOT / "infra" / "python" / "acclimate" / "__init__.py", tmp_path / "acclimate")
     for package in ("adaptation", "infra", "registry", "streams"):
-        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            ROOT / package, tmp_path / "acclimate" / package, ignore=shutil.ignore_patterns("__pycache__", "python")
+        )
     before = all_digests(tmp_path)
-    renamed = tmp_path / "adaptation" / "inner"
+    renamed = tmp_path / "acclimate" / "adaptation" / "inner"
     renamed.mkdir()
     (renamed / "__init__.py").write_text('"""A room."""\n')
-    (tmp_path / "adaptation" / "model" / "nets.py").rename(renamed / "networks.py")
+    (tmp_path / "acclimate" / "adaptation" / "model" / "nets.py").rename(renamed / "networks.py")
     for path in tmp_path.rglob("*.py"):
         path.write_text(
-            path.read_text().replace("adaptation.model.nets import", "adaptation.inner.networks import") + "# x\n"
+            path.read_text().replace(
+                "acclimate.adaptation.model.nets import", "acclimate.adaptation.inner.networks import"
+            )
+            + "# x\n"
         )
     assert all_digests(tmp_path) == before
 
 
 def all_digests(root: Path) -> str:
     names = ", ".join(f"c.{kind}_MAKERS" for kind in ("SOURCE", "CHOICE", "POLICY", "GENERATOR", "ALIGNMENT"))
-    script = f"import streams.lab.study.code_state as c; print(c.__file__, *map(c.code_digest, ((), {names})))"
+    script = (
+        f"import acclimate.streams.lab.study.code_state as c; print(c.__file__, *map(c.code_digest, ((), {names})))"
+    )
     printed = subprocess.run(
         [sys.executable, "-c", script],
         check=True,
@@ -100,7 +109,7 @@ def all_digests(root: Path) -> str:
     ("content", "same"),
     [
         (b"import os\n\n\ndef f(x):\n    'doc'\n    return x + 1\n", True),
-        (b"import os\nfrom adaptation.errors import DataError\ndef f(x): return x + 1\n", False),
+        (b"import os\nfrom acclimate.adaptation.errors import DataError\ndef f(x): return x + 1\n", False),
         (b"import os\ndef f(x): return x + 2\n", False),
         (b"import sys\ndef f(x): return x + 1\n", False),
     ],

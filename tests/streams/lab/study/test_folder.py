@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from adaptation.errors import ConfigError
-from streams.lab.study.folder import check_binding, open_folder, read_binding
+from acclimate.adaptation.errors import ConfigError
+from acclimate.streams.lab.study.folder import check_binding, open_folder, read_binding
 
 BINDING = {"data": "a.npz", "stride": 1, "selection": {"source": ("device=1",), "label": None}}
 

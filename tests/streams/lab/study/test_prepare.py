@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from adaptation.data.dataset import Dataset, Split
-from adaptation.generators.affine_gradient import source_features
-from adaptation.generators.episodes import Recordings
-from adaptation.generators.meta_task import ALONE, MetaTask
-from adaptation.model.network import Network
-from streams.lab.study.prepare import SourceFacts, load_source, prepare_source, read_facts, save_source
+from acclimate.adaptation.data.dataset import Dataset, Split
+from acclimate.adaptation.generators.affine_gradient import source_features
+from acclimate.adaptation.generators.episodes import Recordings
+from acclimate.adaptation.generators.meta_task import ALONE, MetaTask
+from acclimate.adaptation.model.network import Network
+from acclimate.streams.lab.study.prepare import SourceFacts, load_source, prepare_source, read_facts, save_source
 from tests.adaptation.tiny_nets import tones
 
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from adaptation.errors import ConfigError
-from streams.lab.study import processes
-from streams.lab.study.processes import Failure, WorkerDied, Workers, run_jobs
+from acclimate.adaptation.errors import ConfigError
+from acclimate.streams.lab.study import processes
+from acclimate.streams.lab.study.processes import Failure, WorkerDied, Workers, run_jobs
 
 
 def make_square(offset: int) -> Callable[[object], object]:
@@ -122,7 +122,7 @@ def make_sleeper(folder: str) -> Callable[[object], object]:
 
 def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     script = (
-        "from streams.lab.study.processes import run_jobs\n"
+        "from acclimate.streams.lab.study.processes import run_jobs\n"
         "from tests.streams.lab.study.test_processes import make_sleeper\n"
         f"if __name__ == '__main__': list(run_jobs([1, 2], make_sleeper, ({str(tmp_path)!r},), 2))\n"
     )

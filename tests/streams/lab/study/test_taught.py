@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from adaptation.alignment.aligned import VARIANTS
-from adaptation.errors import ContractError
-from streams.lab.making.facts_file import write_facts_file
-from streams.lab.study.jobs import Teach
-from streams.lab.study.taught import ALIGNMENTS, GENERATORS
+from acclimate.adaptation.alignment.aligned import VARIANTS
+from acclimate.adaptation.errors import ContractError
+from acclimate.streams.lab.making.facts_file import write_facts_file
+from acclimate.streams.lab.study.jobs import Teach
+from acclimate.streams.lab.study.taught import ALIGNMENTS, GENERATORS
 
 FACTS = {
     **{"name": "cta", "seed": 0, "recipe": "none", "settings": asdict(VARIANTS["cta"]), "seconds": 1.5},
