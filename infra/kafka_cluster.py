@@ -6,7 +6,6 @@ format step. What starts the processes is `acclimate.infra.broker` (tied to a pa
 """
 
 import base64
-import fcntl
 import json
 import os
 import re
@@ -17,6 +16,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
+
+import portalocker
+from portalocker import LockFlags
 
 from acclimate.infra.errors import BrokerError, SettingsError
 from acclimate.infra.kafka_jars import KAFKA_VERSION, Notify, ensure_jars
@@ -118,8 +120,8 @@ def lock_folder(folder: Path) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as e:
+        portalocker.lock(descriptor, LockFlags.EXCLUSIVE | LockFlags.NON_BLOCKING)
+    except portalocker.AlreadyLocked as e:
         os.close(descriptor)
         raise BrokerError(
             f"a broker is already running (or stopping) in {folder}: stop it first, or use another data folder"

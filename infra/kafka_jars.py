@@ -8,7 +8,6 @@ the same time. A jar that is there but differs is refused, never replaced silent
 `python -m acclimate.infra.kafka_jars` resolves the coordinates anew and rewrites the lock file.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -19,6 +18,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import portalocker
+from portalocker import LockFlags
 
 from acclimate.infra.errors import BrokerError
 
@@ -94,7 +96,7 @@ def ensure_jars(folder: Path | None = None, lock_file: Path = LOCK_FILE, notify:
         folder.mkdir(parents=True, exist_ok=True)
         # Only saves a second download of the same files: correctness comes from check-then-rename.
         with (folder / ".download.lock").open("w") as turn:
-            fcntl.flock(turn, fcntl.LOCK_EX)
+            portalocker.lock(turn, LockFlags.EXCLUSIVE)
             if missing := _missing(jars, folder):
                 if notify is not None:
                     size_mb = sum(jar.size_bytes for jar in missing) / 1e6

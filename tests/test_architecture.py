@@ -23,6 +23,7 @@ MAY_IMPORT = {
 MLFLOW = {"mlflow"}
 KAFKA = {"faust", "aiokafka", "kafka"}
 CLOCKS = {"os", "time", "random", "logging", "datetime"}
+ONLY_UNIX = {"fcntl", "grp", "pwd", "resource", "termios"}
 UNSAFE = {"pickle", "joblib", "dill", "cloudpickle", "shelve", "marshal"}
 # Rooms and the most of them, and of the arrows between them; docs/architecture.md says what each is for.
 SIZES = {"adaptation": (16, 46), "registry": (8, 14), "streams": (12, 30)}
@@ -60,6 +61,7 @@ LIBRARY_RULES = {
     "serving imports no Kafka client": never("streams/serving", *KAFKA),
     "adaptation reads no clock and no environment": never("adaptation", *CLOCKS),
     **{f"{package} imports no unsafe serializer": never(package, *UNSAFE) for package in PACKAGES},
+    **{f"{package} imports nothing that only Unix has": never(package, *ONLY_UNIX) for package in PACKAGES},
 }
 ROOM_RULES = {
     "wire imports no sibling": never("streams/wire", *siblings("streams/wire")),
@@ -96,6 +98,10 @@ FORBIDDEN = {
     "serving imports no Kafka client": ("streams/serving/served.py", "import faust"),
     "adaptation reads no clock and no environment": ("adaptation/data/simulate.py", "from time import monotonic"),
     **{f"{package} imports no unsafe serializer": (f"{package}/made_up.py", "import pickle") for package in PACKAGES},
+    **{
+        f"{package} imports nothing that only Unix has": (f"{package}/made_up.py", "import fcntl")
+        for package in PACKAGES
+    },
     "wire imports no sibling": ("streams/wire/reading.py", "from acclimate.streams.serving.served import Served"),
     "device imports no agents": ("streams/device/edge.py", "from acclimate.streams.agents.adapt import AdaptCore"),
     "audit imports no agents": ("streams/audit/offline.py", "from acclimate.streams.agents.adapt import AdaptCore"),

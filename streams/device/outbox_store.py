@@ -4,7 +4,6 @@
 a deletion that a power cut undoes makes a duplicate, which is harmless, and it saves a disk flush per acknowledgement.
 """
 
-import fcntl
 import json
 import os
 import sqlite3
@@ -14,6 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
+
+import portalocker
+from portalocker import LockFlags
 
 from acclimate.adaptation.errors import AcclimateError, ConfigError
 
@@ -291,8 +293,8 @@ def _lock(path: Path) -> BinaryIO:
     name = path.with_name(path.name + ".lock")
     lock = name.open("a+b")
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+        portalocker.lock(lock, LockFlags.EXCLUSIVE | LockFlags.NON_BLOCKING)
+    except portalocker.LockException as error:
         lock.seek(0)
         owner = lock.read(20).decode(errors="replace").strip()
         lock.close()

@@ -8,7 +8,6 @@ Everything is written once, where it stays; the space is taken when the file is 
 is there; after a power cut what the disk had, and a checksum finds what it had not.
 """
 
-import fcntl
 import json
 import os
 import zlib
@@ -18,6 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import portalocker
+from portalocker import LockFlags
 
 from acclimate.adaptation.errors import ConfigError
 
@@ -89,9 +90,9 @@ class WindowRing:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            portalocker.lock(self._file, LockFlags.EXCLUSIVE | LockFlags.NON_BLOCKING)
             self._read()
-        except BlockingIOError as error:
+        except portalocker.AlreadyLocked as error:
             os.close(self._file)
             raise ConfigError(f"ring {path} is in use by another client; give each its own file") from error
         except BaseException:

@@ -4,7 +4,6 @@ Everything lies in one folder, runs in the background and is found again by it. 
 one is started again.
 """
 
-import fcntl
 import os
 import shlex
 import sys
@@ -13,6 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import portalocker
+from portalocker import LockFlags
 
 from acclimate.adaptation.errors import ConfigError
 from acclimate.infra.background import Program
@@ -210,8 +212,8 @@ def _alone(folder: Path) -> Iterator[None]:
     descriptor = os.open(folder / "stack.lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            portalocker.lock(descriptor, LockFlags.EXCLUSIVE | LockFlags.NON_BLOCKING)
+        except portalocker.AlreadyLocked as error:
             raise StackError(
                 f"another `acclimate up` or `down` is at work in {folder}: wait until it is done"
             ) from error

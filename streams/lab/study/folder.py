@@ -6,7 +6,6 @@ sources/          source models
 results.json, summary.md, figures/    made from these, any number of times
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -16,6 +15,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import portalocker
+from portalocker import LockFlags
 
 from acclimate.adaptation.errors import ConfigError
 from acclimate.registry.folder import replace_file
@@ -50,8 +52,8 @@ def open_folder(folder: Path, binding: Mapping[str, Any], force: bool) -> Iterat
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / _LOCK).open("w") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            portalocker.lock(lock, LockFlags.EXCLUSIVE | LockFlags.NON_BLOCKING)
+        except portalocker.AlreadyLocked as error:
             raise ConfigError(
                 f"another evaluation is running in {folder}; wait for it or choose another --out"
             ) from error
