@@ -7,9 +7,7 @@ import math
 import random
 import time
 
-from acclimate.infra.settings import load_settings
-from acclimate.streams.device import DeviceClient
-from acclimate.streams.device.outbox import DeliveryReport
+from acclimate import DeliveryReport, DeviceClient, load_settings
 
 
 def measure() -> list[list[float]]:

@@ -1,6 +1,7 @@
 """A public name that is missing, hidden behind an import, or there twice breaks a user's program with any version."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,12 @@ def test_the_list_of_public_names_is_sorted_and_each_is_there_for_people_and_typ
     for name, module in typed.items():
         __import__(module)
         assert getattr(acclimate, name) is getattr(sys.modules[module], name)
+
+
+def test_the_page_of_public_names_has_each_of_them() -> None:
+    table = [line for line in (ROOT / "docs" / "python.md").read_text().splitlines() if line.startswith("| `")]
+    named = {name for line in table for name in re.findall(r"`(\w+)`", line.split("|")[1])}
+    assert named == set(acclimate.__all__)
 
 
 def test_a_name_that_is_not_public_is_no_attribute() -> None:

@@ -229,7 +229,7 @@ class Refuse:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Refuse())
 from acclimate.infra.settings import Settings
-from acclimate.streams.device import DeviceClient
+from acclimate import DeviceClient
 settings = Settings(bootstrap=sys.argv[1], fleet=sys.argv[2], outbox=sys.argv[3])
 with DeviceClient("pump-7", settings) as client:
     client.publish([[1.0, 2.0]])
