@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from acclimate.adaptation.errors import DataError
 from acclimate.streams.wire.messages import DEVICE_PATTERN, SCHEMA_VERSION, FeatureRecord, event_id
+from acclimate.streams.wire.sampling_rate import check_model_rate
 
 __all__ = ["FeatureBatch", "check_device", "decode_features", "encode_features", "input_digest"]
 
@@ -24,13 +25,18 @@ Float32 = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class FeatureBatch:
-    """A decoded record: ``windows`` (n, channels, length) float32 and one event time per window."""
+    """A decoded record: ``windows`` (n, channels, length) float32 and one event time per window.
+
+    ``sampling_rate_hz`` and ``step_samples`` as in :class:`acclimate.streams.wire.messages.FeatureRecord`.
+    """
 
     device: str
     session: str
     seq: int
     event_times_ms: Sequence[int]
     windows: Float32
+    sampling_rate_hz: float | None = None
+    step_samples: int | None = None
 
     def event_ids(self) -> list[str]:
         """Return the event id of every window, in order."""
@@ -48,17 +54,28 @@ def input_digest(window: Float32, event_time_ms: int) -> str:
 
 
 def encode_features(batch: FeatureBatch) -> bytes:
-    """Return the record value for a batch; the windows travel as base64 of little-endian float32."""
+    """Return the record value for a batch; the windows travel as base64 of little-endian float32.
+
+    What the device does not say of its sampling is left out, so such records have the bytes that they always had.
+    """
+    said = {"sampling_rate_hz": batch.sampling_rate_hz, "step_samples": batch.step_samples}
+    sampling = "".join(f',"{name}":{value}' for name, value in said.items() if value is not None)
     data = base64.b64encode(batch.windows.astype("<f4", copy=False).tobytes()).decode()
     return (
         f'{{"schema_version":{SCHEMA_VERSION},"device":"{batch.device}","session":"{batch.session}","seq":{batch.seq},'
         f'"event_times_ms":[{",".join(map(str, batch.event_times_ms))}],'
-        f'"windows":{{"shape":[{",".join(map(str, batch.windows.shape))}],"data":"{data}"}}}}'
+        f'"windows":{{"shape":[{",".join(map(str, batch.windows.shape))}],"data":"{data}"}}{sampling}}}'
     ).encode()
 
 
 def decode_features(
-    key: bytes | None, value: bytes | None, *, channels: int, length: int, bytes_max: int
+    key: bytes | None,
+    value: bytes | None,
+    *,
+    channels: int,
+    length: int,
+    bytes_max: int,
+    sampling_rate_hz: float | None = None,
 ) -> FeatureBatch:
     """Decode and check one record.
 
@@ -68,6 +85,7 @@ def decode_features(
         channels: Channels of the model in force.
         length: Samples per window of the model in force.
         bytes_max: Largest value that is parsed at all, in bytes.
+        sampling_rate_hz: The rate that the model takes; None takes any.
 
     Raises:
         DataError: with a stable ``reason`` word; the text says what was expected and what came.
@@ -86,7 +104,16 @@ def decode_features(
     if key != record.device.encode():
         raise DataError(f"the key {key[:80]!r} is not the device id {record.device!r} of the value", "key_mismatch")
     windows = _windows(record, channels, length)
-    return FeatureBatch(record.device, record.session, record.seq, tuple(record.event_times_ms), windows)
+    check_model_rate(record.sampling_rate_hz, sampling_rate_hz)
+    return FeatureBatch(
+        record.device,
+        record.session,
+        record.seq,
+        tuple(record.event_times_ms),
+        windows,
+        record.sampling_rate_hz,
+        record.step_samples,
+    )
 
 
 def _parse(value: bytes) -> FeatureRecord:

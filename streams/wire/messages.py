@@ -10,7 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = [
     "DEVICE_PATTERN",
+    "RATE_HZ_MAX",
     "SCHEMA_VERSION",
+    "STEP_SAMPLES_MAX",
     "WINDOWS_PER_RECORD_MAX",
     "ControllerStatus",
     "CrashMark",
@@ -32,6 +34,8 @@ SCHEMA_VERSION = 1
 DEVICE_PATTERN = r"^[A-Za-z0-9._-]{1,64}$"
 # Bounds the size of a prediction, which is larger than its input where windows are small.
 WINDOWS_PER_RECORD_MAX = 256
+RATE_HZ_MAX = 1e9
+STEP_SAMPLES_MAX = 2**31
 
 DeviceId = Annotated[str, Field(pattern=DEVICE_PATTERN)]
 SessionId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
@@ -69,6 +73,8 @@ class FeatureRecord(Message):
 
     Also topic ``.windows``, where a device that answers itself uploads some; nobody answers those again.
     ``event_times_ms`` holds one time per window, milliseconds since 1970 by the device's clock.
+    ``sampling_rate_hz`` is the rate of the samples in a window, ``step_samples`` counts samples from the start of one
+    window to the start of the next; None where the device does not say.
     """
 
     schema_version: Literal[1]
@@ -77,6 +83,8 @@ class FeatureRecord(Message):
     seq: Sequence
     event_times_ms: Annotated[list[EventTime], Field(min_length=1, max_length=WINDOWS_PER_RECORD_MAX)]
     windows: Windows
+    sampling_rate_hz: Annotated[float, Field(gt=0, le=RATE_HZ_MAX, allow_inf_nan=False)] | None = None
+    step_samples: Annotated[int, Field(ge=1, le=STEP_SAMPLES_MAX)] | None = None
 
 
 class Output(Message):

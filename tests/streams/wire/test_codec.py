@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from acclimate.adaptation.errors import DataError
 from acclimate.streams.wire.codec import FeatureBatch, check_device, decode_features, encode_features, input_digest
+from acclimate.streams.wire.messages import FeatureRecord
 from tests.support.poison import POISON
 
 CHANNELS, LENGTH, BYTES_MAX = 2, 3, 1_000_000
@@ -84,6 +85,32 @@ def test_what_is_encoded_decodes_to_the_same_batch(n, seq, device, session, data
     assert (decoded.session, decoded.seq, decoded.event_times_ms) == (session, seq, tuple(times))
 
 
+@pytest.mark.parametrize(
+    ("said", "text"),
+    [
+        ({}, b""),
+        ({"sampling_rate_hz": 52.0}, b',"sampling_rate_hz":52.0'),
+        ({"step_samples": np.int64(26)}, b',"step_samples":26'),
+        ({"sampling_rate_hz": 1e-05, "step_samples": 1}, b',"sampling_rate_hz":1e-05,"step_samples":1'),
+    ],
+)
+def test_only_what_the_device_says_of_its_sampling_is_in_the_record(said, text):
+    windows = np.zeros((1, CHANNELS, LENGTH), np.float32)
+    value = encode_features(FeatureBatch("pump-7", "00ff00ff00ff00ff", 5, (7,), windows, **said))
+    plain = encode_features(FeatureBatch("pump-7", "00ff00ff00ff00ff", 5, (7,), windows))
+    assert value == plain[:-1] + text + b"}"
+    batch = decode(b"pump-7", value)
+    assert (batch.sampling_rate_hz, batch.step_samples) == (said.get("sampling_rate_hz"), said.get("step_samples"))
+
+
+@pytest.mark.parametrize(("model_hz", "refused"), [(52.0, True), (104.0, False), (None, False)])
+def test_windows_of_another_rate_than_the_models_are_refused(model_hz, refused):
+    shape = {"channels": CHANNELS, "length": LENGTH, "bytes_max": BYTES_MAX}
+    with pytest.raises(DataError) if refused else contextlib.nullcontext() as caught:
+        decode_features(b"pump-7", record(sampling_rate_hz=104), **shape, sampling_rate_hz=model_hz)
+    assert not refused or caught.value.reason == "wrong_rate"
+
+
 @settings(max_examples=500)
 @given(key=st.none() | st.binary(max_size=80), value=st.none() | st.binary(max_size=400))
 def test_random_bytes_raise_nothing_but_data_errors(key, value):
@@ -99,7 +126,7 @@ JSON = st.recursive(
 
 
 @settings(max_examples=500)
-@given(field=st.sampled_from(["schema_version", "device", "session", "seq", "event_times_ms", "windows"]), junk=JSON)
+@given(field=st.sampled_from(sorted(FeatureRecord.model_fields)), junk=JSON)
 def test_junk_in_any_field_raises_nothing_but_data_errors(field, junk):
     try:
         batch = decode(b"pump-7", record(**{field: junk}))

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from acclimate.streams.wire.codec import decode_features
+from acclimate.streams.wire.codec import decode_features, encode_features
 from acclimate.streams.wire.predictions import parse_prediction
 from tests.support.models import CHANNELS, LENGTH, windows
 
@@ -14,6 +14,8 @@ def test_a_record_of_windows_has_the_windows_that_were_sent():
     batch = decode_features(b"pump-7", raw, channels=CHANNELS, length=LENGTH, bytes_max=1_000_000)
     assert (batch.device, batch.seq) == ("pump-7", 5)
     assert (batch.windows == windows(3, seed=3, scale=2.0)).all()
+    assert (batch.sampling_rate_hz, batch.step_samples) == (None, None)
+    assert encode_features(batch) == raw  # what says nothing of its sampling has the bytes from before
 
 
 def test_predictions_of_each_window_are_there():

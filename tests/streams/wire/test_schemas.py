@@ -21,7 +21,7 @@ def test_the_exported_schemas_equal_the_models():
 def test_a_record_written_by_the_first_release_can_still_be_read(model, name):
     text = (FROZEN / f"{name}.json").read_text()
     record = model.model_validate_json(text)
-    assert set(json.loads(text)) == set(record.model_dump())
+    assert set(json.loads(text)) == set(record.model_dump(exclude_unset=True))
 
 
 def test_a_reader_ignores_fields_that_a_newer_writer_added():
