@@ -58,6 +58,7 @@ class Dataset:
         sampling_rate_hz: The sampling rate of the windows, where it is known.
         selection: The options that made the selection, for manifests and reports.
         unsafe_augmentations: Changes of a window that the task forbids, see `acclimate.adaptation.alignment.views`.
+        step_samples: Samples from the start of one window to the start of the next, where that is known.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Dataset:
     sampling_rate_hz: float | None
     selection: dict[str, str]
     unsafe_augmentations: tuple[str, ...] = ()
+    step_samples: int | None = None
 
     @property
     def channels(self) -> int:

@@ -9,7 +9,14 @@ from typing import Any
 
 from acclimate.adaptation.errors import DataError
 
-__all__ = ["channel_names", "class_names", "read_description", "sampling_rate_hz", "unsafe_augmentations"]
+__all__ = [
+    "channel_names",
+    "class_names",
+    "read_description",
+    "sampling_rate_hz",
+    "step_samples",
+    "unsafe_augmentations",
+]
 
 _MAX_DESCRIPTION_BYTES = 10 * 2**20
 
@@ -71,6 +78,17 @@ def sampling_rate_hz(described: dict[str, Any]) -> float | None:
     rate = described.get("sampling_rate")
     usable = isinstance(rate, (int, float)) and not isinstance(rate, bool) and 0 < rate < 1e9
     return float(rate) if usable and rate is not None else None
+
+
+def step_samples(described: dict[str, Any], length: int) -> int | None:
+    """Give the samples from one window to the next (``window.stride``) where windows of this length are described.
+
+    >>> step_samples({"window": {"length": 104, "stride": 52}}, 104), step_samples({"window": {"stride": 52}}, 104)
+    (52, None)
+    """
+    window = described.get("window")
+    step = window.get("stride") if isinstance(window, dict) and window.get("length") == length else None
+    return step if isinstance(step, int) and not isinstance(step, bool) and 0 < step < 2**31 else None
 
 
 def unsafe_augmentations(described: dict[str, Any]) -> tuple[str, ...]:

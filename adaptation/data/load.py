@@ -36,6 +36,7 @@ from acclimate.adaptation.data.description import (
     class_names,
     read_description,
     sampling_rate_hz,
+    step_samples,
     unsafe_augmentations,
 )
 from acclimate.adaptation.data.npz_file import array_names, read_arrays
@@ -61,8 +62,8 @@ def load(
 
     Args:
         path: File with ``X`` of shape (n, channels, length), or (n, features), which becomes (n, features, 1); a JSON
-            file beside it may give ``channels``, ``class_names`` (or ``<label>_names``), ``sampling_rate`` and
-            ``unsafe_augmentations``.
+            file beside it may give ``channels``, ``class_names`` (or ``<label>_names``), ``sampling_rate`` in Hz,
+            ``window`` with ``length`` and ``stride`` in samples, and ``unsafe_augmentations``.
         source: Selector of the rows to train on, see `acclimate.adaptation.data.selectors`.
         target: Selector of the rows to stream.
         label: Integer array with the classes; the source must hold each of 0..K-1, -1 leaves a row out.
@@ -132,6 +133,7 @@ def load(
         transform="signedlog" if transform == "signedlog" else "none",
         group_key=group_key,
         sampling_rate_hz=sampling_rate_hz(described),
+        step_samples=step_samples(described, windows.shape[2]),
         selection=selection,
         unsafe_augmentations=unsafe_augmentations(described),
     )

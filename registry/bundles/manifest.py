@@ -15,7 +15,16 @@ from acclimate.adaptation.engine.engine import CODE_CONTRACT_VERSION
 from acclimate.adaptation.errors import ConfigError, ContractError
 from acclimate.adaptation.lean.lean_settings import LeanSettings
 from acclimate.adaptation.model.spec import SCALED_LIMIT, NetworkSpec, spec_digest
-from acclimate.registry.canonical import Digest, Extensible, Name, Signed, canonical_text, read_canonical, refusing
+from acclimate.registry.canonical import (
+    Digest,
+    Extensible,
+    Name,
+    Signed,
+    added,
+    canonical_text,
+    read_canonical,
+    refusing,
+)
 
 __all__ = [
     "MANIFEST_FILE",
@@ -118,7 +127,12 @@ _Manifest = TypeVar("_Manifest", bound=Sealed)
 
 
 class Manifest(Sealed):
-    """Describe one bundle."""
+    """Describe one bundle.
+
+    Attributes:
+        sampling_rate_hz: The rate of the windows trained on; windows of another rate are refused. None takes any.
+        step_samples: Samples from the start of one of these windows to the start of the next; None where unknown.
+    """
 
     schema_version: Literal[1] = 1
     kind: Literal["source"] = "source"
@@ -130,6 +144,8 @@ class Manifest(Sealed):
     compatibility: Compatibility
     training: Annotated[dict[Name, str | bool | int | float | None], Field(max_length=_MAX_CARD_ENTRIES)]
     files: PartEntries
+    sampling_rate_hz: Annotated[float, Field(gt=0, le=1e9)] | None = added(None)
+    step_samples: Annotated[int, Field(ge=1, le=2**31)] | None = added(None)
 
     @property
     def spec(self) -> NetworkSpec:
@@ -158,6 +174,8 @@ def manifest_bytes(
     class_names: tuple[str, ...],
     training: dict[str, str | bool | int | float | None],
     files: dict[str, FileEntry],
+    sampling_rate_hz: float | None = None,
+    step_samples: int | None = None,
 ) -> bytes:
     """Return the exact bytes of the manifest of these parts.
 
@@ -175,6 +193,8 @@ def manifest_bytes(
             ),
             training=training,
             files=files,
+            sampling_rate_hz=sampling_rate_hz,
+            step_samples=step_samples,
         )
     raw = sealed(manifest)
     parse_manifest(raw)

@@ -147,6 +147,8 @@ def build_bundle(
     training: Card,
     canary_windows: FloatArray,
     folder: Path,
+    sampling_rate_hz: float | None = None,
+    step_samples: int | None = None,
 ) -> Bundle:
     """Export a trained model, record its canary outputs, write the bundle and return it as read back and self-tested.
 
@@ -160,6 +162,8 @@ def build_bundle(
         training: The facts to keep about the training: data, selection, seed, accuracy.
         canary_windows: Some held-out source windows (k, C, L) whose outputs every engine must reproduce.
         folder: The target, see `write_bundle`.
+        sampling_rate_hz, step_samples: The sampling of the training, see
+            `acclimate.registry.bundles.manifest.Manifest`.
 
     Raises:
         ConfigError: There is no canary window.
@@ -178,7 +182,10 @@ def build_bundle(
         "source.onnx": export_source(tensors, spec, calibration),
         "adapted.onnx": export_adapted(tensors, spec, settings),
     }
-    manifest = manifest_bytes(spec, settings, channel_names, class_names, training, file_entries(parts))
+    entries = file_entries(parts)
+    manifest = manifest_bytes(
+        spec, settings, channel_names, class_names, training, entries, sampling_rate_hz, step_samples
+    )
     write_bundle(folder, manifest, parts)
     bundle = read_bundle(folder)
     bundle.engine()

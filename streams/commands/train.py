@@ -74,6 +74,17 @@ __all__ = ["command"]
 @click.option(
     "--layers", metavar="all|first-half|first|N,N", help="LeanTTA: BatchNorm layers to adapt.  [default: first]"
 )
+@click.option(
+    "--sampling-rate-hz",
+    type=float,
+    help="Samples per second of the windows; workers then refuse windows of another rate.  [default: what the JSON "
+    "file beside the recordings says]",
+)
+@click.option(
+    "--step-samples",
+    type=int,
+    help="Samples from the start of one window to the start of the next.  [default: as above]",
+)
 @click.option("--threshold", type=float, help="Shift magnitude from which the adapted model answers.  [default: 0]")
 @json_option
 def command(
@@ -88,6 +99,8 @@ def command(
     direction: Any,
     layers: str | None,
     threshold: float | None,
+    sampling_rate_hz: float | None,
+    step_samples: int | None,
     as_json: bool,
     **selection: Any,
 ) -> None:
@@ -119,6 +132,8 @@ def command(
             epochs=epochs,
             lean=LeanChoice(tau, lam, direction, layers, threshold),
             augment=augment,
+            sampling_rate_hz=sampling_rate_hz,
+            step_samples=step_samples,
             progress=progress,
             choice_progress=choice_progress,
             force=force,
@@ -174,6 +189,8 @@ def _summary(dataset: "Dataset", made: "SourceModel", seconds: float) -> dict[st
         "seed": trained.seed,
         "epochs": len(trained.losses),
         "threads": trained.threads,
+        "sampling_rate_hz": made.sampling_rate_hz,
+        "step_samples": made.step_samples,
         "augment": made.recipe.asked,
         "augmentation": "none" if made.recipe.augmentation is None else str(made.recipe.augmentation),
         "augmentation_choice": None if made.recipe.choice is None else _choice_figures(made.recipe.choice),
@@ -218,6 +235,11 @@ def _print_choice(choice: dict[str, Any], chosen: str) -> None:
         click.echo(f"The evidence for this recipe is weak: {why}.")
 
 
+def _sampling_rate(rate_hz: float | None, step_samples: int | None) -> str:
+    rate = "not named: windows of any rate are answered" if rate_hz is None else f"{rate_hz:g} Hz"
+    return rate if step_samples is None else f"{rate}, a window every {step_samples} samples"
+
+
 def _print_table(summary: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -233,6 +255,7 @@ def _print_table(summary: dict[str, Any]) -> None:
     table.add_row("held-out accuracy", f"{100 * summary['accuracy']:.1f} %")
     for name, recall in summary["recall"].items():
         table.add_row(f"  recall of {name}", "no such window" if recall is None else f"{100 * recall:.1f} %")
+    table.add_row("sampling rate", _sampling_rate(summary["sampling_rate_hz"], summary["step_samples"]))
     table.add_row("augmentation", summary["augmentation"])
     table.add_row("time", f"{summary['seconds']:.1f} s, {summary['epochs']} epochs, seed {summary['seed']}")
     Console().print(table)

@@ -23,7 +23,13 @@ def windows(n: int, seed: int = 0, scale: float = 1.0) -> np.ndarray:
     return (scale * rng.normal(size=(n, CHANNELS, LENGTH))).astype(np.float32)
 
 
-def tiny_bundle(folder: Path, kind: str = "conv1d", data: str = "random numbers") -> Bundle:
+def tiny_bundle(
+    folder: Path,
+    kind: str = "conv1d",
+    data: str = "random numbers",
+    sampling_rate_hz: float | None = None,
+    step_samples: int | None = None,
+) -> Bundle:
     torch.manual_seed(7)
     length = LENGTH if kind == "conv1d" else 1
     spec = NetworkSpec(kind, CHANNELS, length, 4, (8, 8), (5, 3) if kind == "conv1d" else ())
@@ -41,6 +47,8 @@ def tiny_bundle(folder: Path, kind: str = "conv1d", data: str = "random numbers"
         {"data": data},
         source[:8],
         folder,
+        sampling_rate_hz,
+        step_samples,
     )
 
 

@@ -20,6 +20,7 @@ from acclimate.adaptation.lean.shift import calibrate_trained
 from acclimate.adaptation.lean.shift_calibration import ShiftCalibration
 from acclimate.adaptation.model.robust import Choice, choose_augmentation
 from acclimate.adaptation.model.robust import Progress as ChoiceProgress
+from acclimate.adaptation.model.spec import NetworkSpec
 from acclimate.adaptation.model.train import Progress, Trained, default_spec, train_source
 from acclimate.registry.bundles.manifest import PART_FILES
 from acclimate.registry.bundles.source_bundle import build_bundle
@@ -88,6 +89,7 @@ class SourceModel:
         folder: The bundle.
         digest: SHA-256 of its manifest.
         recipe: The augmentation of its training, and the reasons.
+        sampling_rate_hz, step_samples: What its manifest names.
     """
 
     folder: Path
@@ -96,6 +98,8 @@ class SourceModel:
     calibration: ShiftCalibration
     settings: LeanSettings
     recipe: SourceRecipe
+    sampling_rate_hz: float | None
+    step_samples: int | None
 
 
 def choose_recipe(
@@ -181,6 +185,8 @@ def make_source_bundle(
     epochs: int | None = None,
     lean: LeanChoice = LeanChoice(),
     augment: str = "none",
+    sampling_rate_hz: float | None = None,
+    step_samples: int | None = None,
     progress: Progress | None = None,
     choice_progress: ChoiceProgress | None = None,
     force: bool = False,
@@ -188,7 +194,7 @@ def make_source_bundle(
     """Train on the source of a data set and write the bundle.
 
     The bundle is written and tested beside the folder and then moved into place. Equal arguments and an equal number of
-    torch threads give an equal digest.
+    torch threads give an equal digest. A sampling rate or step that is given counts before what the recording says.
 
     Raises:
         ConfigError: Options do not fit, or the folder holds something.
@@ -198,6 +204,7 @@ def make_source_bundle(
     check_folder(folder, force)
     spec = default_spec(dataset)
     settings = lean.settings(spec.layers)
+    rate_hz, step = _sampling(dataset, spec, sampling_rate_hz, step_samples)
     source = dataset.source
     recipe = choose_recipe(dataset, augment, seed, choice_progress)
     trained = train_source(
@@ -214,23 +221,52 @@ def make_source_bundle(
             calibration,
             dataset.channel_names,
             dataset.class_names,
-            _card(dataset, trained, recipe),
+            _card(dataset, trained, recipe, rate_hz, step),
             held_out[picks],
             Path(scratch) / "bundle",
+            rate_hz,
+            step,
         )
         check_folder(folder, force)  # training took its time: whatever came meanwhile is not ours to remove
         if folder.exists():
             folder.rename(Path(scratch) / "replaced")  # removed with the scratch folder, after the new one is in place
         (Path(scratch) / "bundle").rename(folder)
-    return SourceModel(folder, bundle.digest, trained, calibration, settings, recipe)
+    return SourceModel(folder, bundle.digest, trained, calibration, settings, recipe, rate_hz, step)
 
 
-def _card(dataset: Dataset, trained: Trained, recipe: SourceRecipe) -> dict[str, str | bool | int | float | None]:
+def _sampling(
+    dataset: Dataset, spec: NetworkSpec, rate_hz: float | None, step_samples: int | None
+) -> tuple[float | None, int | None]:
+    """Complete what was given with what the recording says; rows without a time axis have neither rate nor step.
+
+    Raises:
+        ConfigError: A value is out of range, or given for rows.
+    """
+    given = {"--sampling-rate-hz": rate_hz, "--step-samples": step_samples}
+    for option, value in given.items():
+        if value is not None and not spec.adaptable:
+            raise ConfigError(f"{option} is for windows in time, these are rows without a time axis: leave it out")
+    if not spec.adaptable:
+        return None, None
+    if rate_hz is not None and not 0 < rate_hz <= 1e9:
+        raise ConfigError(f"--sampling-rate-hz: expected above 0, at most 1e9; got {rate_hz}")
+    if step_samples is not None and not 1 <= step_samples <= 2**31:
+        raise ConfigError(f"--step-samples: expected 1 to {2**31}, got {step_samples}")
+    return (
+        dataset.sampling_rate_hz if rate_hz is None else rate_hz,
+        dataset.step_samples if step_samples is None else step_samples,
+    )
+
+
+def _card(
+    dataset: Dataset, trained: Trained, recipe: SourceRecipe, rate_hz: float | None, step_samples: int | None
+) -> dict[str, str | bool | int | float | None]:
     """Give what the manifest remembers of the training, without anything that changes from run to run."""
     return {
         "data": dataset.name,
         **{f"selection_{name}": value for name, value in dataset.selection.items()},
-        "sampling_rate_hz": dataset.sampling_rate_hz,
+        "sampling_rate_hz": rate_hz,
+        "step_samples": step_samples,
         "windows_trained": len(dataset.source) if trained.refitted else int((~trained.held_out).sum()),
         "windows_held_out": int(trained.held_out.sum()),
         "refitted_on_held_out": trained.refitted,

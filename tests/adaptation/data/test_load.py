@@ -108,14 +108,17 @@ def test_names_from_the_description_are_used_only_where_their_number_fits(npz: P
         "class_names": ["a", "b"],
         "y_names": ["p", "q", "r"],
         "sampling_rate": 50,
+        "window": {"length": 4, "stride": 2},
     }
     npz.with_suffix(".json").write_text(json.dumps(described))
     data = load(npz, source="device=1", channels=[1])
     assert data.channel_names == ("radial",)
     assert data.class_names == ("p", "q", "r")
-    assert data.sampling_rate_hz == 50.0
-    npz.with_suffix(".json").write_text(json.dumps({"channels": "two of them", "class_names": ["a", "b"]}))
+    assert (data.sampling_rate_hz, data.step_samples) == (50.0, 2)
+    other = {"channels": "two of them", "class_names": ["a", "b"], "window": {"length": 99, "stride": 2}}
+    npz.with_suffix(".json").write_text(json.dumps(other))
     data = load(npz, source="device=1")
+    assert (data.sampling_rate_hz, data.step_samples) == (None, None)
     assert data.channel_names == ("channel 0", "channel 1")
     assert data.class_names == ("0", "1", "2")
 

@@ -104,6 +104,17 @@ def test_what_was_built_is_what_is_read(tmp_path: Path) -> None:
     np.testing.assert_allclose(engine.run(windows).adapted_probabilities, expected, atol=1e-5)
 
 
+def test_the_manifest_names_the_sampling_of_the_training_and_leaves_out_what_is_unknown(tmp_path: Path) -> None:
+    sampled = build(tmp_path / "sampled", sampling_rate_hz=52.0, step_samples=26).manifest
+    assert (sampled.sampling_rate_hz, sampled.step_samples) == (52.0, 26)
+    written = json.loads((tmp_path / "sampled" / "manifest.json").read_bytes())
+    plain = json.loads(parts()["manifest.json"])
+    assert set(written) - set(plain) == {"sampling_rate_hz", "step_samples"}
+    for wrong in ({"sampling_rate_hz": 0.0}, {"sampling_rate_hz": float("inf")}, {"step_samples": 0}):
+        with pytest.raises(ContractError, match=next(iter(wrong))):
+            build(tmp_path / "wrong", **wrong)
+
+
 def test_a_network_for_single_rows_makes_a_bundle_as_well(tmp_path: Path) -> None:
     model, calibration = settled(MLP)
     names = tuple(f"f{index}" for index in range(11))

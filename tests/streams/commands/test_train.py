@@ -22,9 +22,9 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     labels[0] = -1
     path = tmp_path_factory.mktemp("recordings") / "waves.npz"
     np.savez(path, X=windows, y=labels, device=device)
-    path.with_suffix(".json").write_text(
-        json.dumps({"channels": ["sin", "cos"], "class_names": ["low", "mid", "high"]})
-    )
+    described = {"channels": ["sin", "cos"], "class_names": ["low", "mid", "high"], "sampling_rate": 52}
+    described["window"] = {"length": windows.shape[2], "stride": 26}
+    path.with_suffix(".json").write_text(json.dumps(described))
     return path
 
 
@@ -72,6 +72,8 @@ def test_the_bundle_names_the_data_and_carries_the_chosen_settings(
     card = bundle.manifest.training
     assert (card["windows_trained"], card["refitted_on_held_out"]) == (199, True)
     assert (card["augment"], card["augmentation"]) == ("none", "none")
+    for said in (vars(bundle.manifest), card, summary):  # from the file beside the recordings
+        assert (said["sampling_rate_hz"], said["step_samples"]) == (52.0, 26)
     assert (summary["augmentation"], summary["augmentation_choice"]) == ("none", None)
     assert set(summary["recall"]) == {"low", "mid", "high"}
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["bundle"]
@@ -82,8 +84,9 @@ def test_equal_seeds_give_equal_digests_and_the_table_shows_digest_and_path(
 ) -> None:
     digests = []
     for name, seed in (("one", 1), ("two", 1), ("three", 2)):
-        assert run(*basics(recordings, tmp_path / name), "--seed", seed) == 0
+        assert run(*basics(recordings, tmp_path / name), "--seed", seed, "--sampling-rate-hz", 104) == 0
         captured = capsys.readouterr()
+        assert "104 Hz, a window every 26 samples" in captured.out
         assert "held-out accuracy" in captured.out
         assert f"bundle  {tmp_path / name}" in captured.out
         assert captured.err == ""
@@ -168,6 +171,8 @@ def test_a_folder_in_use_is_refused_and_force_replaces_bundles_only(
         (["--augment", "everything"], 2, "--augment: expected none, auto or a list such as gain+noise:0.5"),
         (["--augment", "gain,spikes"], 2, "gain, offset, noise, rotation"),
         (["--augment", "rotation"], 2, "2 channels are none"),
+        (["--sampling-rate-hz", "nan"], 2, "--sampling-rate-hz: expected above 0, at most 1e9; got nan"),
+        (["--step-samples", "0"], 2, "--step-samples: expected 1 to 2147483648, got 0"),
     ],
 )
 def test_wrong_options_end_with_one_line_and_exit_code_2(
@@ -178,6 +183,20 @@ def test_wrong_options_end_with_one_line_and_exit_code_2(
     assert text in captured.err
     assert captured.out == ""
     assert not (tmp_path / "bundle").exists()
+
+
+def test_rows_without_a_time_axis_have_no_sampling_rate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = np.arange(40) % 2
+    rows = np.random.default_rng(0).normal(size=(40, 5)) + labels[:, None]
+    np.savez(tmp_path / "rows.npz", X=rows, y=labels, device=np.repeat([0, 1], 20))
+    (tmp_path / "rows.json").write_text(json.dumps({"sampling_rate": 1}))
+    rows_given = ["--data", tmp_path / "rows.npz", "--source", "device=0-1", "--augment", "none", "--epochs", 1]
+    for option in ("--sampling-rate-hz", "--step-samples"):
+        assert run(*rows_given, "--out", tmp_path / "refused", option, 1) == 2
+        assert f"{option} is for windows in time, these are rows without a time axis" in capsys.readouterr().err
+    assert run(*rows_given, "--out", tmp_path / "bundle") == 0
+    manifest = read_bundle(tmp_path / "bundle").manifest
+    assert (manifest.sampling_rate_hz, manifest.training["sampling_rate_hz"]) == (None, None)
 
 
 def test_wrong_content_ends_with_exit_code_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
