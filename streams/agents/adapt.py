@@ -1,19 +1,20 @@
-"""From records of ``.features`` to predictions or dead letters: a pure function, whatever the batch.
+"""From records of ``.features`` to predictions or dead letters: an answer is a pure function, whatever the batch.
 
     decode -> source forward with shift -> LeanTTA -> who answers -> encode
 
 No clock, worker, partition or offset enters a prediction, and the engine answers a window bit for bit the same in any
-batch, so an output depends only on the event and on what its receipt names (G3 in docs/guarantees.md).
+batch, so an answer depends only on the event and on what its receipt names (G3 in docs/guarantees.md). One refusal
+alone depends on earlier records: that of a second sampling rate in a session.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from acclimate.adaptation.engine.engine import Outputs
 from acclimate.adaptation.errors import DataError
-from acclimate.adaptation.model.spec import NetworkSpec
+from acclimate.streams.agents.session_rates import SessionRates
 from acclimate.streams.serving.prediction import prediction
 from acclimate.streams.serving.served import InForce, Served
 from acclimate.streams.wire.codec import FeatureBatch, decode_features
@@ -32,11 +33,13 @@ class AdaptCore:
         fleet: Prefix of the topics.
         in_force: Who answers.
         bytes_max: Largest record value that is parsed.
+        session_rates: The rates of the sessions that were answered, kept while releases come and go.
     """
 
     fleet: str
     in_force: InForce
     bytes_max: int
+    session_rates: SessionRates = field(default_factory=SessionRates)
 
     def process(self, records: Sequence[Incoming]) -> list[list[Outgoing]]:
         """Return the one output of each record, in order: a prediction or a dead letter.
@@ -48,7 +51,7 @@ class AdaptCore:
         serves: dict[int, Served] = {}
         for place, record in enumerate(records):
             serves[place] = self.in_force.served((record.key or b"").decode("utf-8", "replace"))
-            item = self._decode(record, serves[place].spec)
+            item = self._decode(record, serves[place])
             if isinstance(item, FeatureBatch):
                 decoded[place] = item
             else:
@@ -70,12 +73,20 @@ class AdaptCore:
         text = "a bug in this version, the record is parked; the worker's log has the traceback"
         return self._letter(record, "adapt", "bug", text, exception)
 
-    def _decode(self, record: Incoming, spec: NetworkSpec) -> FeatureBatch | Outgoing:
-        channels, length = spec.channels, spec.length
+    def _decode(self, record: Incoming, served: Served) -> FeatureBatch | Outgoing:
         try:
-            return decode_features(record.key, record.value, channels=channels, length=length, bytes_max=self.bytes_max)
+            batch = decode_features(
+                record.key,
+                record.value,
+                channels=served.spec.channels,
+                length=served.spec.length,
+                bytes_max=self.bytes_max,
+                sampling_rate_hz=served.sampling_rate_hz,
+            )
+            self.session_rates.check(batch)
         except DataError as error:
             return self._letter(record, "decode", error.reason, str(error), "DataError")
+        return batch
 
     def _letter(self, record: Incoming, stage: Stage, reason: str, message: str, exception: str) -> Outgoing:
         return dead_letter(record, topic_name(self.fleet, "dlq"), stage, reason, message, exception)

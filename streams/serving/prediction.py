@@ -1,10 +1,12 @@
 """The answer to a batch of windows, byte for byte the same whether a worker or a device computes it."""
 
 import hashlib
+from collections.abc import Sequence
 
 import orjson
 
 from acclimate.adaptation.engine.engine import Outputs
+from acclimate.streams.serving.sampling_rate import rate_flag
 from acclimate.streams.serving.served import Served, canonical
 from acclimate.streams.wire.codec import FeatureBatch, input_digest
 from acclimate.streams.wire.messages import SCHEMA_VERSION
@@ -27,7 +29,9 @@ def prediction(batch: FeatureBatch, served: Served, outputs: Outputs, start: int
     digests = [input_digest(w, t) for w, t in zip(batch.windows, batch.event_times_ms, strict=True)]
     events = batch.event_ids()
     receipt = served.receipt.model_dump()
-    identity = hashlib.sha256(canonical([events, digests, receipt])).hexdigest()
+    flags = ["sampling_rate_implausible"] if rate_flag(batch, served.sampling_rate_hz, served.step_samples) else []
+    # The flag depends on the record's step, which no digest names; without it the id is what it always was.
+    identity = hashlib.sha256(canonical([events, digests, receipt, *flags])).hexdigest()
     adapted = served.adapts(outputs.magnitude[start : start + len(events)])
     value = {
         "schema_version": SCHEMA_VERSION,
@@ -36,7 +40,7 @@ def prediction(batch: FeatureBatch, served: Served, outputs: Outputs, start: int
         "session": batch.session,
         "seq": batch.seq,
         "windows": [
-            _entry(event, time, digest, served, outputs, start + i, adapted=bool(adapted[i]))
+            _entry(event, time, digest, served, outputs, start + i, flags, adapted=bool(adapted[i]))
             for i, (event, time, digest) in enumerate(zip(events, batch.event_times_ms, digests, strict=True))
         ],
         "receipt": receipt,
@@ -46,7 +50,15 @@ def prediction(batch: FeatureBatch, served: Served, outputs: Outputs, start: int
 
 
 def _entry(
-    event: str, time_ms: int, digest: str, served: Served, outputs: Outputs, i: int, *, adapted: bool
+    event: str,
+    time_ms: int,
+    digest: str,
+    served: Served,
+    outputs: Outputs,
+    i: int,
+    flags: Sequence[str],
+    *,
+    adapted: bool,
 ) -> dict[str, object]:
     by_source = outputs.source_probabilities[i]
     by_leantta = outputs.adapted_probabilities[i] if served.spec.adaptable else None
@@ -69,5 +81,5 @@ def _entry(
         },
         "distance": None if by_leantta is None else outputs.distance[i],
         "gain": None if by_leantta is None else outputs.gain[i],
-        "flags": [] if PLAUSIBLE_MS[0] <= time_ms < PLAUSIBLE_MS[1] else ["event_time_implausible"],
+        "flags": [*flags] if PLAUSIBLE_MS[0] <= time_ms < PLAUSIBLE_MS[1] else ["event_time_implausible", *flags],
     }

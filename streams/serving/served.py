@@ -34,12 +34,16 @@ class Served:
         spec: The network that the engine runs.
         class_names: One name per class.
         receipt: What every output names.
+        sampling_rate_hz: The rate that the model takes; None takes any.
+        step_samples: Samples from window to window in its training, where they are known.
     """
 
     engine: Engine
     spec: NetworkSpec
     class_names: Sequence[str]
     receipt: Receipt
+    sampling_rate_hz: float | None = None
+    step_samples: int | None = None
 
     def adapts(self, magnitude: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
         """Return (n,) which windows LeanTTA answers: those whose shift magnitude (n,) reaches the threshold.
@@ -84,7 +88,9 @@ def serve(bundle: Bundle, mode: str, epoch: int = 0) -> Served:
         ContractError: The graphs do not load, do not fit the manifest or miss the canary's expected outputs.
     """
     engine = bundle.engine()
-    return Served(engine, bundle.spec, bundle.manifest.class_names, make_receipt(bundle.digest, engine, mode, epoch))
+    manifest = bundle.manifest
+    receipt = make_receipt(bundle.digest, engine, mode, epoch)
+    return Served(engine, bundle.spec, manifest.class_names, receipt, manifest.sampling_rate_hz, manifest.step_samples)
 
 
 def make_receipt(bundle: str, engine: Engine, mode: str, epoch: int = 0) -> Receipt:

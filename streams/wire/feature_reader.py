@@ -33,11 +33,12 @@ class PlacedBatch:
 
 
 class FeatureReader:
-    """Reads windows of one shape; records that are no such windows are passed over and counted.
+    """Reads windows of one shape and rate; records that are no such windows are passed over and counted.
 
     Args:
         settings: Broker, fleet and the largest record that is read.
         channels, length: The shape of a window.
+        sampling_rate_hz: The rate that the model takes; None takes any.
 
     Attributes:
         refused: Records that were passed over, by reason (`acclimate.adaptation.errors.DataError`).
@@ -46,9 +47,9 @@ class FeatureReader:
         KafkaError: The broker does not answer.
     """
 
-    def __init__(self, settings: Settings, channels: int, length: int) -> None:
+    def __init__(self, settings: Settings, channels: int, length: int, sampling_rate_hz: float | None = None) -> None:
         self.refused: Counter[str] = Counter()
-        self._settings, self._shape = settings, (channels, length)
+        self._settings, self._shape, self._rate_hz = settings, (channels, length), sampling_rate_hz
         self._consumer = committed_reader(settings)
         self._partitions = partitions_of(self._consumer, settings, "features")
 
@@ -107,7 +108,14 @@ class FeatureReader:
         channels, length = self._shape
         limit = self._settings.record_bytes_max
         try:
-            batch = decode_features(message.key, message.value, channels=channels, length=length, bytes_max=limit)
+            batch = decode_features(
+                message.key,
+                message.value,
+                channels=channels,
+                length=length,
+                bytes_max=limit,
+                sampling_rate_hz=self._rate_hz,
+            )
         except DataError as error:
             self.refused[error.reason] += 1
             return None

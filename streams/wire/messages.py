@@ -109,10 +109,11 @@ class Shift(Message):
 
 
 class WindowPrediction(Message):
-    """One window's entry: a pure function of the event and of what the receipt names.
+    """One window's entry: a pure function of the event's record and of what the receipt names.
 
     ``distance`` and ``gain`` are LeanTTA's d and a for every BatchNorm layer. ``adapted`` and both are None where the
-    method does not apply (rows without a time axis).
+    method does not apply (rows without a time axis). ``sampling_rate_implausible`` is in ``flags`` of all windows of a
+    record that names no rate, where its event times contradict the model's.
     """
 
     event_id: str
@@ -126,7 +127,7 @@ class WindowPrediction(Message):
     shift: Shift
     distance: list[float] | None
     gain: list[float] | None
-    flags: list[Literal["event_time_implausible"]]
+    flags: list[Literal["event_time_implausible", "sampling_rate_implausible"]]
 
 
 class Receipt(Message):

@@ -27,6 +27,21 @@ def bundle(bundle_folder: Path) -> Bundle:
 
 
 @pytest.fixture(scope="session")
+def rated_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a bundle that takes 52 Hz and was trained on a window per second."""
+    folder = tmp_path_factory.mktemp("bundles") / "rated"
+    tiny_bundle(folder, sampling_rate_hz=52.0, step_samples=52)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def rated(rated_folder: Path) -> Bundle:
+    from acclimate.registry.bundles.source_bundle import read_bundle
+
+    return read_bundle(rated_folder)
+
+
+@pytest.fixture(scope="session")
 def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a recording of six devices, small enough to train on in a second."""
     windows, labels, groups = waves(devices=6, each=40)

@@ -189,7 +189,8 @@ def _shadow(settings: Settings, source: Bundle, pair: _Pair, policy: GatePolicy)
         return Finding(gate="shadow", outcome="skipped", message="the policy asks for no windows")
     of: dict[str, list[npt.NDArray[np.float32]]] = defaultdict(list)
     seen: set[str] = set()
-    with FeatureReader(settings, source.spec.channels, source.spec.length) as reader:
+    spec = source.spec
+    with FeatureReader(settings, spec.channels, spec.length, source.manifest.sampling_rate_hz) as reader:
         for placed in reader.recent(rules.windows, _SHADOW_BYTES):
             events = placed.batch.event_ids()
             fresh = [i for i, event in enumerate(events) if event not in seen]  # records may come twice

@@ -9,6 +9,7 @@ import pytest
 
 from acclimate.streams.agents.adapt import AdaptCore
 from acclimate.streams.serving.served import InForce, config_digest, serve
+from acclimate.streams.wire.codec import FeatureBatch, encode_features
 from acclimate.streams.wire.messages import PredictionRecord
 from acclimate.streams.wire.records import Incoming, header
 from tests.support.delivery import SESSION, feature_record
@@ -124,6 +125,72 @@ def test_an_implausible_event_time_is_flagged_and_served(bundle, event_time_ms):
     entry = json.loads(output.value)["windows"][0]
     assert entry["flags"] == ["event_time_implausible"]
     assert entry["event_time_ms"] == event_time_ms
+
+
+def sampled(batch, **said):
+    return encode_features(replace(batch, **said))
+
+
+def seconds_apart(n, spacing_ms=1000, seq=5):
+    times = [1_700_000_000_000 + spacing_ms * i for i in range(n)]
+    return FeatureBatch("pump-7", SESSION, seq, times, windows(n))
+
+
+def reasons(outputs):
+    return [(header(output.headers, "x-acclimate-reason") or b"answered").decode() for output in outputs]
+
+
+def test_windows_of_another_rate_become_a_dead_letter_that_says_both_rates(rated):
+    record = incoming(sampled(seconds_apart(2), sampling_rate_hz=104.0))
+    letter = outputs(core(rated), [record])[0]
+    assert header(letter.headers, "x-acclimate-reason") == b"wrong_rate"
+    assert header(letter.headers, "__connect.errors.exception.message") == (
+        b"the windows were sampled at 104 Hz, the model takes 52 Hz (2 % at most); resample on the device, or train a "
+        b"model for this rate"
+    )
+    assert letter.value == record.value
+
+
+def test_a_session_with_a_second_rate_is_refused_whatever_the_model_in_force(bundle, rated):
+    first = incoming(sampled(seconds_apart(2), sampling_rate_hz=52.0))
+    second = incoming(sampled(seconds_apart(2, seq=7), sampling_rate_hz=104.0))
+    third = incoming(sampled(seconds_apart(2, seq=9), sampling_rate_hz=52.5))
+    adapt = core(bundle)
+    assert reasons(outputs(adapt, [first, second, third])) == ["answered", "wrong_rate", "answered"]
+    one_by_one = [outputs(adapt, [record])[0] for record in (first, second, third)]  # as after a crash
+    assert reasons(one_by_one) == ["answered", "wrong_rate", "answered"]
+    later = replace(adapt, in_force=InForce(serve(rated, "always", 2)))
+    assert reasons(outputs(later, [second, third])) == ["wrong_rate", "answered"]
+    # A refused record says nothing about its session.
+    assert reasons(outputs(core(rated), [second, first])) == ["wrong_rate", "answered"]
+
+
+def test_during_a_wave_a_rate_is_compared_with_the_model_of_the_device(bundle, rated):
+    both = AdaptCore("plant", InForce(serve(bundle, "always", 4), serve(rated, "always", 4), "ab" * 8, 0.5), 1_000_000)
+    keys = [f"pump-{i}" for i in range(12)]
+    batch = seconds_apart(1)
+    records = [incoming(sampled(batch, device=key, sampling_rate_hz=104.0), key.encode()) for key in keys]
+    by = ["wrong_rate" if both.in_force.served(key) is both.in_force.candidate else "answered" for key in keys]
+    assert reasons(outputs(both, records)) == by
+    assert set(by) == {"wrong_rate", "answered"}
+
+
+def test_event_times_of_another_rate_flag_every_window_and_change_the_id(bundle, rated):
+    adapt, fast = core(rated), seconds_apart(3, 500)
+    first, named = (json.loads(outputs(adapt, [incoming(value)])[0].value) for value in (
+        sampled(fast), sampled(fast, step_samples=26),
+    ))  # fmt: skip
+    assert [entry["flags"] for entry in first["windows"]] == [["sampling_rate_implausible"]] * 3
+    assert [entry["flags"] for entry in named["windows"]] == [[]] * 3
+    assert [{**entry, "flags": []} for entry in first["windows"]] == named["windows"]
+    assert first["output_id"] != named["output_id"]  # equal ids would mean equal bytes
+    assert named["output_id"] == json.loads(
+        outputs(adapt, [incoming(sampled(fast, sampling_rate_hz=52.0))])[0].value
+    )["output_id"]  # fmt: skip
+    assert PredictionRecord.model_validate(first | {"schema_version": 1}).windows[0].flags
+    for value in (sampled(fast), sampled(fast, step_samples=52)):
+        unrated = json.loads(outputs(core(bundle), [incoming(value)])[0].value)
+        assert [entry["flags"] for entry in unrated["windows"]] == [[]] * 3
 
 
 def test_tabular_rows_are_answered_by_the_source_and_the_entry_says_so(tmp_path):

@@ -14,9 +14,20 @@ import pytest
 from kafka import KafkaAdminClient, KafkaProducer
 
 from acclimate.infra.settings import load_settings
+from acclimate.streams.wire.codec import FeatureBatch, encode_features
 from acclimate.streams.wire.dead_letters import read_letters, redrive
 from acclimate.streams.wire.topics import create_topics
-from tests.support.delivery import Ledger, Worker, answered, feature_record, read_topic, stop_all, verify, wait_for
+from tests.support.delivery import (
+    SESSION,
+    Ledger,
+    Worker,
+    answered,
+    feature_record,
+    read_topic,
+    stop_all,
+    verify,
+    wait_for,
+)
 from tests.support.leaks import leaking_sockets
 from tests.support.models import CHANNELS, LENGTH, windows
 from tests.support.poison import POISON, Poison
@@ -218,6 +229,29 @@ def test_every_kind_of_poison_ends_in_the_dead_letters_and_the_worker_stays(plan
         kept = {(letter.key, letter.value) for letter in letters if not letter.truncated}
         assert kept == originals
         assert worker.process.poll() is None
+
+
+def test_windows_of_another_rate_are_refused_where_the_record_says_so_and_else_flagged(plant, rated_folder):
+    plant.bundle = rated_folder
+    x = windows(3)
+    times = [1_700_000_000_000 + 500 * i for i in range(3)]  # 52 samples each: 104 Hz
+    said = FeatureBatch("says-it", SESSION, 0, times, x, sampling_rate_hz=104.0)
+    silent = FeatureBatch("says-nothing", SESSION, 0, times, x)
+    with plant:
+        plant.worker().wait_ready()
+        for batch in (said, silent):
+            plant.ledger.raw(batch.device.encode(), encode_features(batch))
+        wait_for(lambda: answered(plant.bootstrap, plant.fleet) == 2, 60, "both answered")
+        (letter,) = read_letters(plant.settings)
+        assert (letter.key, letter.value, letter.reason) == (b"says-it", encode_features(said), "wrong_rate")
+        assert letter.message == (
+            "the windows were sampled at 104 Hz, the model takes 52 Hz (2 % at most); resample on the device, or train "
+            "a model for this rate"
+        )
+        (record,) = read_topic(plant.bootstrap, f"{plant.fleet}.predictions")
+        answer = json.loads(record.value)
+        assert answer["device"] == "says-nothing"
+        assert [entry["flags"] for entry in answer["windows"]] == [["sampling_rate_implausible"]] * 3
 
 
 def test_a_bug_is_retried_twice_and_then_parked_with_an_alarm(plant):

@@ -66,6 +66,22 @@ def test_bytes_are_bounded_too(settings: Settings):
     assert 10_000 <= size * len(found) <= 10_000 + 2 * size  # each partition's share, and its last record
 
 
+def test_windows_of_another_rate_than_the_models_are_passed_over(kafka: str, fleet: str):
+    from kafka import KafkaProducer
+
+    settings = Settings(bootstrap=kafka, fleet=fleet)
+    create_topics(settings, partitions=1)
+    producer = KafkaProducer(**kafka_python_options(settings), acks="all")
+    for seq, rate_hz in enumerate((52.0, 104.0, None)):
+        windows = np.full((1, 2, 4), seq, np.float32)
+        batch = FeatureBatch("left", "00ff00ff00ff00ff", seq, (1,), windows, rate_hz)
+        producer.send(topic_name(fleet, "features"), key=b"left", value=encode_features(batch))
+    producer.close()
+    with FeatureReader(settings, 2, 4, sampling_rate_hz=52.0) as reader:
+        assert numbers(list(reader.recent(10, 10**7)), "left") == [0, 2]
+        assert reader.refused == {"wrong_rate": 1}
+
+
 def test_a_fleet_without_traffic_gives_nothing(kafka: str, fleet: str):
     settings = Settings(bootstrap=kafka, fleet=fleet)
     assert read(settings, windows=10) == ([], {})
