@@ -7,6 +7,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -16,9 +17,11 @@ import numpy.typing as npt
 from acclimate.adaptation.errors import ConfigError, DataError
 from acclimate.infra.settings import Settings
 from acclimate.streams.device.outbox import DeliveryReport, Outbox, OutboxRecord, open_outbox
+from acclimate.streams.device.sampling import Sampling
 from acclimate.streams.wire.codec import FeatureBatch, check_device, encode_features
 from acclimate.streams.wire.messages import WINDOWS_PER_RECORD_MAX, event_id
 from acclimate.streams.wire.records import cloud_event
+from acclimate.streams.wire.sampling_rate import check_session_rate
 
 __all__ = [
     "DeviceClient",
@@ -72,9 +75,12 @@ class DeviceClient:
         session: 16 hexadecimal digits, never used before for this device; random when not given.
         clock: Returns seconds since 1970; the event time of windows published without one.
         on_delivery: See `Outbox`; with a shared outbox it belongs there.
+        sampling_rate_hz: Samples per second, sent with each record so that a model of another rate refuses it.
+        step_samples: Samples from the start of one window to the start of the next. Without a rate the client works the
+            rate of a call out from this and its event times, where they tell it (`acclimate.streams.device.sampling.Sampling`).
 
     Raises:
-        DataError: The device id or the session is not valid.
+        DataError: The device id, the session or the sampling is not valid.
         ConfigError: The outbox cannot be used.
     """
 
@@ -87,9 +93,13 @@ class DeviceClient:
         session: str | None = None,
         clock: Callable[[], float] = time.time,
         on_delivery: Callable[[DeliveryReport], None] | None = None,
+        sampling_rate_hz: float | None = None,
+        step_samples: int | None = None,
     ) -> None:
         self.device = check_device(device)
         self.session = own_session(session)
+        self._sampling = Sampling(sampling_rate_hz, step_samples)
+        self._session_hz: float | None = None
         if outbox is not None and on_delivery is not None:
             raise ConfigError(
                 "with a shared outbox, on_delivery is given to the outbox: it sees every device's records"
@@ -122,7 +132,8 @@ class DeviceClient:
             traceparent: W3C trace context to send along.
 
         Raises:
-            DataError: Windows or times are wrong, or one window is larger than Kafka takes; nothing was stored.
+            DataError: Windows or times are wrong, one window is larger than Kafka takes, or the rate worked out is
+                another one than earlier in this session; nothing was stored.
             OutboxFull: The buffer on disk is full; nothing was stored.
         """
         return publish_together([Publication(self, windows, event_times_ms, traceparent)])[0]
@@ -144,11 +155,8 @@ class DeviceClient:
     ) -> None:
         self.close(10.0 if kind is None else 0.0)
 
-    def _records(
-        self, seq: int, windows: npt.NDArray[np.float32], times: Sequence[int], traceparent: str | None
-    ) -> list[OutboxRecord]:
-        """Return the records for windows (n, channels, length) numbered from `seq`."""
-        whole = FeatureBatch(self.device, self.session, seq, times, windows)
+    def _records(self, whole: FeatureBatch, traceparent: str | None) -> list[OutboxRecord]:
+        """Return the records for windows (n, channels, length)."""
         return [
             OutboxRecord(
                 self.device.encode(),
@@ -169,12 +177,11 @@ def feature_batches(batch: FeatureBatch, bytes_max: int) -> list[FeatureBatch]:
     """Return a batch as the batches of single records, each within a size in bytes where one window is."""
     per_record = min(WINDOWS_PER_RECORD_MAX, max(1, features_fitting(bytes_max, batch.windows[0].size)))
     return [
-        FeatureBatch(
-            batch.device,
-            batch.session,
-            batch.seq + start,
-            batch.event_times_ms[start : start + per_record],
-            batch.windows[start : start + per_record],
+        replace(
+            batch,
+            seq=batch.seq + start,
+            event_times_ms=batch.event_times_ms[start : start + per_record],
+            windows=batch.windows[start : start + per_record],
         )
         for start in range(0, len(batch.windows), per_record)
     ]
@@ -211,7 +218,7 @@ def publish_together(publications: Sequence[Publication]) -> list[list[str]]:
 
     Raises:
         ConfigError: The clients do not share one outbox.
-        DataError: Windows or times are wrong, or one window is larger than Kafka takes; nothing was stored.
+        DataError: As in `DeviceClient.publish`; nothing was stored.
         OutboxFull: The buffer on disk is full; nothing was stored.
     """
     if not publications:
@@ -222,16 +229,22 @@ def publish_together(publications: Sequence[Publication]) -> list[list[str]]:
     checked = [_checked(publication) for publication in publications]
     with outbox.publishing:
         following = {publication.client: publication.client.next_seq for publication in publications}
+        session_hz = {client: client._session_hz for client in following}
         records: list[OutboxRecord] = []
         ids = []
         for (client, _, _, traceparent), (windows, times) in zip(publications, checked, strict=True):
             first = following[client]
             following[client] += len(windows)
-            records += client._records(first, windows, times, traceparent)
+            sampling = client._sampling
+            rate_hz = sampling.rate_of(times)
+            check_session_rate(rate_hz, session_hz[client])
+            session_hz[client] = session_hz[client] or rate_hz
+            whole = FeatureBatch(client.device, client.session, first, times, windows, rate_hz, sampling.step_samples)
+            records += client._records(whole, traceparent)
             ids.append([event_id(client.device, client.session, seq) for seq in range(first, following[client])])
         outbox.put(records)
         for client, seq in following.items():
-            client._seq = seq
+            client._seq, client._session_hz = seq, session_hz[client]
     return ids
 
 

@@ -36,6 +36,7 @@ from acclimate.streams.device.client import (
 from acclimate.streams.device.edge_store import EdgeStore
 from acclimate.streams.device.outbox import DeliveryReport, OutboxFull, OutboxRecord
 from acclimate.streams.device.outbox_producer import reach_broker
+from acclimate.streams.device.sampling import Sampling
 from acclimate.streams.device.uploads import Chosen, UploadRule, choose
 from acclimate.streams.device.window_requests import RequestReader
 from acclimate.streams.releases.receiver import Receiver
@@ -44,6 +45,7 @@ from acclimate.streams.serving.served import InForce, Served, in_force_of, serve
 from acclimate.streams.wire.codec import FeatureBatch, check_device
 from acclimate.streams.wire.messages import DeviceStatus, Receipt
 from acclimate.streams.wire.records import cloud_event
+from acclimate.streams.wire.sampling_rate import check_model_rate, check_session_rate
 from acclimate.streams.wire.topics import topic_name
 
 __all__ = ["Answers", "EdgeClient", "Published", "UploadRule"]
@@ -107,9 +109,10 @@ class EdgeClient:
         session: 16 hexadecimal digits, never used before for this device; random when not given.
         clock: Returns seconds since 1970: event time of windows published without one, and time of the budget.
         on_delivery: See `Outbox`; called for answers and uploaded windows.
+        sampling_rate_hz, step_samples: See `DeviceClient`.
 
     Raises:
-        DataError: The device id or the session is not valid.
+        DataError: The device id, the session or the sampling is not valid.
         ConfigError: Outbox or ring cannot be used, or nothing says whom to believe about releases.
         ContractError: The bundle given is damaged, or fails its self-test on this machine.
     """
@@ -125,9 +128,13 @@ class EdgeClient:
         session: str | None = None,
         clock: Callable[[], float] = time.time,
         on_delivery: Callable[[DeliveryReport], None] | None = None,
+        sampling_rate_hz: float | None = None,
+        step_samples: int | None = None,
     ) -> None:
         self.device = check_device(device)
         self.session = own_session(session)
+        self._sampling = Sampling(sampling_rate_hz, step_samples)
+        self._session_hz: float | None = None
         self._settings = settings
         self._rule = uploads or UploadRule()
         self._clock = clock
@@ -191,24 +198,28 @@ class EdgeClient:
             traceparent: W3C trace context to send along.
 
         Raises:
-            DataError: Windows or times are wrong, or of another shape than the bundle's; nothing was stored.
+            DataError: Windows or times are wrong, or of another shape or sampling rate than the bundle's; or the rate
+                is another one than earlier in this session. Nothing was stored.
         """
         check_traceparent(traceparent)
         array = as_windows(windows)
         times: Any = event_times_ms if event_times_ms is not None else self._now_ms()
         times = as_times(times, len(array))
         with self.outbox.publishing:
-            batch = FeatureBatch(self.device, self.session, self._seq, times, array)
+            rate_hz, step = self._sampling.rate_of(times), self._sampling.step_samples
+            check_session_rate(rate_hz, self._session_hz)
+            batch = FeatureBatch(self.device, self.session, self._seq, times, array, rate_hz, step)
             in_force = self._in_force
             if in_force is None:
-                self._seq += len(array)
+                self._use_up(batch)
                 self._store.keep_unanswered(batch)
                 return Published(batch.event_ids(), None, False)
             served = in_force.served(self.device)
+            check_model_rate(rate_hz, served.sampling_rate_hz)
             outputs = served.engine.run(array)
             predictions = self._predictions(batch, served, outputs, traceparent)
             chosen = self._choose(batch, outputs)
-            self._seq += len(array)  # used up, whatever happens from here on
+            self._use_up(batch)  # whatever happens from here on
             stored = self._store.store(batch, outputs.magnitude, predictions, chosen)
             self._answered_in_epoch += len(array)
         return Published(batch.event_ids(), _answers(served, outputs), stored)
@@ -265,6 +276,11 @@ class EdgeClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close(10.0 if kind is None else 0.0)
+
+    def _use_up(self, batch: FeatureBatch) -> None:
+        """Count the numbers of a batch as used, and its rate as that of the session where it is the first."""
+        self._seq += len(batch.windows)
+        self._session_hz = self._session_hz or batch.sampling_rate_hz
 
     def _predictions(
         self, batch: FeatureBatch, served: Served, outputs: Outputs, traceparent: str | None
@@ -343,8 +359,9 @@ class EdgeClient:
             served = in_force.served(self.device)
             slots, batch = late
             try:
+                check_model_rate(batch.sampling_rate_hz, served.sampling_rate_hz)
                 outputs = served.engine.run(batch.windows)
-            except DataError as error:  # of another shape than the bundle's
+            except DataError as error:  # of another rate or shape than the bundle's
                 return self._store.give_up(slots, str(error))
             chosen = self._choose(batch, outputs)
             predictions = self._predictions(batch, served, outputs, None)

@@ -247,7 +247,8 @@ class EdgeStore:
         def keep() -> None:
             nonlocal put
             times, windows = batch.event_times_ms, batch.windows
-            put = self.ring.put(batch.session, batch.seq, times, windows, magnitudes, uploaded)
+            said = batch.sampling_rate_hz, batch.step_samples
+            put = self.ring.put(batch.session, batch.seq, times, windows, magnitudes, uploaded, *said)
 
         if self._on_ring(keep):
             counts = {"kept": count, "overwritten": put.windows, "unanswered_dropped": put.unanswered}

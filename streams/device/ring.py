@@ -21,6 +21,7 @@ import portalocker
 from portalocker import LockFlags
 
 from acclimate.adaptation.errors import ConfigError
+from acclimate.streams.device.sampling import six_digits
 
 __all__ = ["Kept", "Replaced", "WindowRing"]
 
@@ -35,7 +36,8 @@ _ENTRY = np.dtype(
         ("magnitude", "<f4"),
         ("flags", "<u4"),
         ("window_crc", "<u4"),
-        ("spare", "V8"),
+        ("rate_hz", "<f4"),  # 0 where the device does not say
+        ("step_samples", "<u4"),
         ("crc", "<u4"),  # of all before
     ]
 )
@@ -55,12 +57,14 @@ class Replaced(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """Consecutive windows of one session: (n, channels, length), and their event times."""
+    """Consecutive windows of one session and rate: (n, channels, length), and what was published with them."""
 
     session: str
     seq: int
     event_times_ms: Sequence[int]
     windows: Float32
+    sampling_rate_hz: float | None
+    step_samples: int | None
 
 
 class WindowRing:
@@ -112,6 +116,8 @@ class WindowRing:
         windows: Float32,
         magnitudes: Float32 | None,
         uploaded: npt.NDArray[np.bool_] | None = None,
+        sampling_rate_hz: float | None = None,
+        step_samples: int | None = None,
     ) -> Replaced:
         """Keep windows; once this returns they survive ``kill -9``, unanswered ones a power cut as well.
 
@@ -122,6 +128,8 @@ class WindowRing:
             windows: (n, channels, length).
             magnitudes: The shift magnitudes, (n,); None where nobody has answered them.
             uploaded: Which of them were uploaded, (n,).
+            sampling_rate_hz: Their rate, six digits of which are kept.
+            step_samples: Samples from window to window.
 
         Raises:
             OSError: The disk is full or fails.
@@ -135,6 +143,7 @@ class WindowRing:
         added["number"] = np.arange(self._number + 1, self._number + 1 + count)
         added["session"], added["seq"] = session.encode(), np.arange(seq, seq + count)
         added["time_ms"] = event_times_ms
+        added["rate_hz"], added["step_samples"] = sampling_rate_hz or 0, step_samples or 0
         added["magnitude"] = np.nan if magnitudes is None else magnitudes
         added["flags"] = _UNANSWERED if magnitudes is None else 0
         if uploaded is not None:
@@ -186,10 +195,16 @@ class WindowRing:
         return slots[:run]
 
     def read(self, slots: Sequence[int]) -> Kept | None:
-        """Return the consecutive windows in some slots, up to the first damaged one; None where that is the first."""
+        """Return the consecutive windows in some slots; None where the first one is damaged.
+
+        They end before the first damaged one, or the first of which the device said another rate or step.
+        """
         entries = self._entries[list(slots)]
+        said = entries[["rate_hz", "step_samples"]]
         found = []
-        for entry, slot in zip(entries, slots, strict=True):
+        for entry, each, slot in zip(entries, said, slots, strict=True):
+            if each != said[0]:
+                break
             raw = os.pread(self._file, self._window_bytes, self._window_at(slot))
             if len(raw) != self._window_bytes or zlib.crc32(raw) != entry["window_crc"]:
                 break
@@ -198,7 +213,9 @@ class WindowRing:
             return None
         times: list[int] = entries["time_ms"][: len(found)].tolist()
         windows = np.stack(found).astype(np.float32, copy=False)
-        return Kept(entries[0]["session"].decode(), int(entries[0]["seq"]), times, windows)
+        rate_hz, step = float(entries[0]["rate_hz"]), int(entries[0]["step_samples"])
+        session, seq = entries[0]["session"].decode(), int(entries[0]["seq"])
+        return Kept(session, seq, times, windows, six_digits(rate_hz) if rate_hz else None, step or None)
 
     def mark_answered(self, slots: Sequence[int], magnitudes: Float32 | None) -> None:
         """Remember the magnitudes of windows that were answered late; None for such as never can be."""

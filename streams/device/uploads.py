@@ -5,7 +5,7 @@ what is estimated on it is unbiased.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Literal, NamedTuple
 
@@ -133,4 +133,4 @@ def _runs(rule: UploadRule, batch: FeatureBatch, magnitudes: npt.NDArray[np.floa
 
 def _part(batch: FeatureBatch, run: slice) -> FeatureBatch:
     times = batch.event_times_ms[run]
-    return FeatureBatch(batch.device, batch.session, batch.seq + run.start, times, batch.windows[run])
+    return replace(batch, seq=batch.seq + run.start, event_times_ms=times, windows=batch.windows[run])

@@ -110,6 +110,48 @@ def test_many_windows_are_split_by_the_limits_of_a_record(tmp_path: Path) -> Non
     assert sum(sizes) == 600
 
 
+def test_each_record_says_the_rate_given_or_the_one_that_event_times_tell(tmp_path: Path) -> None:
+    def spaced(*times: int) -> tuple[np.ndarray, list[int]]:
+        return np.zeros((len(times), 2, 3)), list(times)
+
+    def said(name: str, **sampling: Any) -> list[tuple[object, object]]:
+        settings = Settings(bootstrap=NOWHERE, fleet="works", outbox=tmp_path / name / "outbox", record_bytes_max=1700)
+        with DeviceClient("pump-7", settings, session=SESSION, **sampling) as client:
+            client.publish(*spaced(0, 500, 1000, 1500, 2000))
+            client.publish(*spaced(2500))
+            client.close(0)
+        values = stored_values(tmp_path / name / "outbox")
+        return [(value.get("sampling_rate_hz"), value.get("step_samples")) for value in values]
+
+    assert set(said("rate", sampling_rate_hz=104)) == {(104.0, None)}
+    worked_out = said("step", step_samples=52)
+    assert len(worked_out) > 2  # the first call makes several records, each with the rate of the call
+    assert worked_out == [(104.0, 52)] * (len(worked_out) - 1) + [(None, 52)]
+    assert set(said("nothing")) == {(None, None)}
+    with pytest.raises(DataError, match="sampling_rate_hz: expected above 0"):
+        DeviceClient("pump-7", Settings(bootstrap=NOWHERE, outbox=tmp_path / "wrong"), sampling_rate_hz=-1)
+
+
+def test_a_second_rate_in_a_session_is_refused_before_anything_is_stored(tmp_path: Path) -> None:
+    settings = Settings(bootstrap=NOWHERE, fleet="works")
+    outbox = Outbox(tmp_path / "outbox", settings)
+    client, other = (DeviceClient(name, settings, outbox=outbox, step_samples=52) for name in ("a", "b"))
+
+    def windows_every(spacing_ms: int, client: DeviceClient) -> Publication:
+        return Publication(client, np.zeros((5, 2, 3)), [spacing_ms * i for i in range(5)])
+
+    with pytest.raises(DataError, match="at 104 Hz, earlier ones of this session at 52 Hz") as caught:
+        publish_together([windows_every(1000, client), windows_every(500, client)])
+    assert caught.value.reason == "wrong_rate"
+    assert (client.next_seq, outbox.stats().waiting_records) == (0, 0)
+    publish_together([windows_every(500, client), windows_every(1000, other)])  # the refused call left nothing behind
+    with pytest.raises(DataError, match="at 52 Hz, earlier ones of this session at 104 Hz"):
+        client.publish(*windows_every(1000, client)[1:3])
+    client.publish(*windows_every(508, client)[1:3])  # 102.4 Hz
+    assert (client.next_seq, other.next_seq, outbox.stats().waiting_records) == (10, 5, 3)
+    outbox.close(0)
+
+
 def test_a_full_buffer_takes_no_number(tmp_path: Path) -> None:
     def action(client: DeviceClient) -> None:
         client.publish(np.zeros((12, 1, 50_000)))

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from acclimate.streams.device.edge import EdgeClient, UploadRule
 from acclimate.streams.device.outbox import record_bytes
 from acclimate.streams.device.ring import WindowRing
 from acclimate.streams.device.window_requests import RequestReader, partition_of, request_windows
+from acclimate.streams.serving.served import InForce, serve
 from acclimate.streams.wire.codec import decode_features
 from acclimate.streams.wire.messages import DeviceStatus
 from acclimate.streams.wire.reading import read_topic
@@ -31,6 +33,7 @@ from tests.support.delivery import wait_for
 from tests.support.fleet_topics import NOWHERE, new_fleet
 from tests.support.models import core, outputs, windows
 from tests.support.releases import Fleet, Signed, made
+from tests.support.signed import trust
 
 ROOT = Path(__file__).parents[3]
 SESSION = "00ff00ff00ff00ff"
@@ -54,6 +57,10 @@ def folder(tmp_path: Path, bundle_folder: Path) -> Path:
     (tmp_path / "bundle").symlink_to(bundle_folder)
     (tmp_path / "device").mkdir()
     return tmp_path / "device"
+
+
+def spaced(spacing_ms: int, count: int) -> list[int]:
+    return [1_750_000_000_000 + spacing_ms * i for i in range(count)]
 
 
 def waiting(path: Path) -> list[Stored]:
@@ -117,6 +124,59 @@ def test_windows_of_another_shape_are_refused_and_use_no_number(folder: Path) ->
         assert client.next_seq == 0
         assert client.status().counts.published == 0
         client.close(0)
+
+
+def test_windows_of_another_rate_are_refused_and_use_no_number(folder: Path, rated_folder: Path, rated: Bundle) -> None:
+    settings = Settings(bootstrap=NOWHERE, fleet="works", bundle=rated_folder)
+    with edge(folder, settings, step_samples=52) as client:
+        with pytest.raises(DataError, match="sampled at 104 Hz, the model takes 52 Hz") as caught:
+            client.publish(windows(4), spaced(500, 4))
+        assert caught.value.reason == "wrong_rate"
+        assert (client.next_seq, client.status().counts.published) == (0, 0)
+        client.publish(windows(4), spaced(1000, 4))  # a refused rate is not that of the session
+        unrated = replace(serve(rated, "always", 3), sampling_rate_hz=None)
+        client._swap(InForce(unrated))  # as when a release brings a model that names no rate
+        with pytest.raises(DataError, match="sampled at 104 Hz, earlier ones of this session at 52 Hz"):
+            client.publish(windows(4), spaced(500, 4))
+        client._swap(InForce(replace(unrated, sampling_rate_hz=104.0)))
+        with pytest.raises(DataError, match="sampled at 52 Hz, the model takes 104 Hz"):
+            client.publish(windows(4), spaced(1000, 4))
+        assert client.status().counts.answered == 4
+        client.close(0)
+
+
+def test_a_device_flags_what_a_worker_flags(folder: Path, rated_folder: Path, rated: Bundle) -> None:
+    settings = Settings(bootstrap=NOWHERE, fleet="works", bundle=rated_folder, record_bytes_max=20_000)
+    calls = [(windows(30), spaced(500, 30)), (windows(30), spaced(1000, 30)), (windows(1), spaced(500, 1))]
+    plain = DeviceClient("pump-7", settings.model_copy(update={"outbox": folder / "plain"}), session=SESSION)
+    client = edge(folder, settings, session=SESSION)
+    for call in calls:
+        plain.publish(*call)
+        client.publish(*call)
+    plain.close(0)
+    client.close(0)
+    found = waiting_predictions(folder)
+    assert found == worker_answers(rated, [value for _, _, value in waiting(folder / "plain")])
+    flags = [entry["flags"] for value in found for entry in json.loads(value)["windows"]]
+    assert flags == [["sampling_rate_implausible"]] * 30 + [[]] * 31
+
+
+def test_windows_that_waited_for_a_bundle_are_given_up_where_it_takes_another_rate(folder: Path, rated: Bundle) -> None:
+    (folder / "trust.json").write_text(trust(fleet="works").model_dump_json())
+    settings = Settings(bootstrap=NOWHERE, fleet="works", trust=folder / "trust.json", state=folder / "state")
+    everything = UploadRule(share=1.0)
+    with edge(folder, settings, sampling_rate_hz=104.0, session=SESSION) as client:
+        assert client.publish(windows(3)).answers is None
+        client.close(0)
+    with edge(folder, settings, sampling_rate_hz=52.0, session="ab" * 8, uploads=everything) as client:
+        assert client.publish(windows(5)).answers is None
+        client._swap(InForce(serve(rated, "always")))
+        wait_for(lambda: client.status().unanswered == 0, 20, "late answers")
+        counts = client.status().counts
+        client.close(0)
+    assert (counts.unanswered_dropped, counts.answered_late) == (3, 5)
+    uploaded = [json.loads(value) for topic, _, value in waiting(folder / "outbox-pump-7") if topic == "works.windows"]
+    assert [(value["session"], value["sampling_rate_hz"]) for value in uploaded] == [("ab" * 8, 52.0)]
 
 
 def test_a_full_outbox_still_answers_and_counts_what_it_drops(folder: Path) -> None:

@@ -159,6 +159,24 @@ def test_unanswered_windows_come_oldest_first_by_session_and_are_remembered_as_a
     ring.close()
 
 
+def test_windows_of_different_rates_or_steps_are_never_read_as_one(tmp_path: Path):
+    ring = WindowRing(tmp_path / "ring", "works/pump-7", ROOM_FOR_10)
+    said = [(None, None), (12345.7, None), (12345.7, None), (12345.7, 2**31), (0.00012345, 7)]
+    for seq, each in enumerate(said):
+        ring.put(SESSION, seq, [1000 + seq], numbered(seq, 1), None, None, *each)
+    ring.close()
+    ring = WindowRing(tmp_path / "ring", "works/pump-7", ROOM_FOR_10)
+    runs = []
+    while ring.unanswered:
+        slots = ring.oldest_unanswered(10)
+        kept = ring.read(slots)
+        assert kept is not None
+        runs.append((kept.seq, len(kept.windows), kept.sampling_rate_hz, kept.step_samples))
+        ring.mark_answered(slots[: len(kept.windows)], None)
+    assert runs == [(0, 1, None, None), (1, 2, 12345.7, None), (3, 1, 12345.7, 2**31), (4, 1, 0.00012345, 7)]
+    ring.close()
+
+
 def test_overwritten_windows_that_nobody_answered_are_counted_apart(tmp_path: Path):
     ring = WindowRing(tmp_path / "ring", "works/pump-7", ROOM_FOR_10)
     put(ring, 0, 6, answered=False)
