@@ -74,7 +74,8 @@ def command(
 
     Each group of the target becomes a device; all are live at once, and each publishes its windows in their order.
     Nothing is lost when Kafka is away for a while or when this program is killed: the next start sends what is in the
-    outbox. Without --data, the command plays the target devices of a simulated fleet.
+    outbox. Each record names the sampling rate where the recording does. Without --data, the command plays the target
+    devices of a simulated fleet.
     """
     settings = load_settings(bootstrap=bootstrap, fleet=fleet, outbox=outbox)
     dataset = selected_dataset(seed, **selection)
@@ -92,6 +93,7 @@ def command(
             dataset.target,
             settings,
             group_key=dataset.group_key,
+            sampling_rate_hz=dataset.sampling_rate_hz,
             ledger=ledger,
             outbox_path=settings.outbox or Path(".acclimate") / f"outbox-{settings.fleet}.sqlite",
             rate_windows_per_s=rate,

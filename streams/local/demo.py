@@ -239,6 +239,7 @@ class _Fleet:
             self._target,
             self._settings,
             group_key=self._dataset.group_key,
+            sampling_rate_hz=self._dataset.sampling_rate_hz,
             ledger=ledger,
             outbox_path=self._scratch / "outbox.sqlite",
             rate_windows_per_s=rate,

@@ -90,6 +90,7 @@ def play(
     group_key: str,
     ledger: Path,
     outbox_path: Path,
+    sampling_rate_hz: float | None = None,
     rate_windows_per_s: float | None = None,
     windows_per_record: int = 16,
     limit: int | None = None,
@@ -109,6 +110,7 @@ def play(
         ledger: File that gets one JSON line per record once the record is safe on disk; continued if it is about the
             same fleet and data.
         outbox_path: File of the buffer that all devices share.
+        sampling_rate_hz: Rate of the samples, sent with each record; None says nothing.
         rate_windows_per_s: Windows per second of the whole fleet; None is as fast as possible.
         windows_per_record: Windows in one Kafka record, 1 to 256. More cost less per window and wait longer.
         limit: Stop after so many windows.
@@ -135,7 +137,13 @@ def play(
     outbox = Outbox(outbox_path, settings)
     try:
         clients = {
-            group: DeviceClient(f"{group_key}-{group}", settings, outbox=outbox, session=session())
+            group: DeviceClient(
+                f"{group_key}-{group}",
+                settings,
+                outbox=outbox,
+                session=session(),
+                sampling_rate_hz=sampling_rate_hz,
+            )
             for group in dict.fromkeys(group for group, _ in plan)
         }
         started = monotonic()

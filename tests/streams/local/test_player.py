@@ -116,6 +116,7 @@ def test_the_ledger_names_the_row_of_every_window_in_kafka(kafka: str, tmp_path:
         group_key="device",
         ledger=tmp_path / "made" / "ledger.jsonl",
         outbox_path=tmp_path / "outbox",
+        sampling_rate_hz=52.0,
         windows_per_record=4,
         about={"data": "test"},
         flush_timeout_s=30,
@@ -129,6 +130,7 @@ def test_the_ledger_names_the_row_of_every_window_in_kafka(kafka: str, tmp_path:
     seen = []
     for record in read_topic(settings):
         batch = decode_features(record.key, record.value, channels=2, length=3, bytes_max=10**6)
+        assert batch.sampling_rate_hz == 52.0
         rows = row_of[batch.device, batch.session, batch.seq]
         assert batch.windows[:, 0, 0].tolist() == [1000 - row for row in rows]
         seen += rows
@@ -163,4 +165,6 @@ def test_the_command_plays_a_simulated_fleet_and_prints_json(
     lines = ledger_lines(tmp_path / printed["ledger"])
     assert sum(len(line["rows"]) for line in lines[1:]) == 200
     assert all(re.fullmatch(r"device-[a-z0-9-]+", line["device"]) for line in lines[1:])
-    assert sum(len(json.loads(record.value)["event_times_ms"]) for record in read_topic(settings)) == 200
+    values = [json.loads(record.value) for record in read_topic(settings)]
+    assert sum(len(value["event_times_ms"]) for value in values) == 200
+    assert {value["sampling_rate_hz"] for value in values} == {1600.0}  # of the simulation
