@@ -176,10 +176,17 @@ class Controller:
 
     def _is_seen(self, epoch: int) -> bool:
         """Wait until the history shows an epoch; say whether it does."""
+
+        def shows(history: History) -> bool:
+            return history.newest is not None and history.newest.release.epoch >= epoch
+
+        return self._comes(shows)
+
+    def _comes(self, shows: Callable[[History], bool]) -> bool:
+        """Wait until the history shows something; say whether it does."""
         deadline = time.monotonic() + _SEEN_S
         while time.monotonic() < deadline:
-            newest = self._history.read(self._trust).newest
-            if newest is not None and newest.release.epoch >= epoch:
+            if shows(self._history.read(self._trust)):
                 return True
             time.sleep(0.01)
         return False
@@ -371,6 +378,7 @@ class Controller:
             message=text[:2000],
         )
         self._log.note(sign_remark(remark, self._key))
+        self._comes(lambda history: any(each.remark == remark for each in history.remarks))  # else it is said again
         log.warning("event=%s kind=%s version=%s %s", about, kind, version, text)
 
     def _remark_stale(self, history: History) -> None:
