@@ -194,6 +194,7 @@ class Plant:
             stable={"source": stable.member},
             candidate={"source": candidate.member} if candidate else {},
             share=share,
+            code_contract_version=max(each.member.code_contract_version for each in used),
             artifacts={sha: self.places[sha] for each in used for sha in each.files},
         )
         envelope = sign_release(release, self._key("release"))

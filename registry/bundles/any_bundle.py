@@ -87,6 +87,7 @@ def member_of(name: str, version: int, bundle: AnyBundle, files: Mapping[str, by
         files={file: hashlib.sha256(content).hexdigest() for file, content in sorted(files.items())},
         network_sha256=network,
         source_sha256=source,
+        code_contract_version=bundle.manifest.code_contract_version,
     )
 
 

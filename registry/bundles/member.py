@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from acclimate.registry.bundles.manifest import MANIFEST_FILE
-from acclimate.registry.canonical import Digest, Extensible, Name
+from acclimate.registry.canonical import Digest, Extensible, Name, added
 
 __all__ = ["KINDS", "BundleSet", "FileName", "Kind", "Member", "known_kind"]
 
@@ -28,6 +28,7 @@ class Member(Extensible):
         files: The SHA-256 of every file; that of the manifest is the bundle's digest.
         network_sha256: The digest of the network's description; None where the weights fit any network.
         source_sha256: The digest of the source bundle that it was made for; None for a source.
+        code_contract_version: The code contract version that the bundle needs, from its manifest.
     """
 
     name: Name
@@ -35,6 +36,7 @@ class Member(Extensible):
     files: Annotated[dict[FileName, Digest], Field(min_length=2, max_length=16)]
     network_sha256: Digest | None
     source_sha256: Digest | None
+    code_contract_version: Annotated[int, Field(ge=1)] = added(1)
 
     @property
     def digest(self) -> str:

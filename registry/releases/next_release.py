@@ -157,6 +157,8 @@ def _next(
             "issued_ms": now_ms,
             "expires_ms": now_ms + lifetime_ms,
             "previous": newest.digest if newest is not None else None,
+            # Not that of the code at hand: receivers that are updated later must take what they can run.
+            "code_contract_version": max((member.code_contract_version for member in named), default=1),
             "artifacts": {sha: known[sha] for member in named for sha in member.files.values()},
             "approvals": approvals,
         }

@@ -12,7 +12,6 @@ from typing import Annotated, Literal
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import Field, model_validator
 
-from acclimate.adaptation.engine.engine import CODE_CONTRACT_VERSION
 from acclimate.registry.bundles.member import BundleSet, Member
 from acclimate.registry.canonical import (
     Digest,
@@ -66,6 +65,7 @@ class Release(Signed):
         stable, candidate: The two sets, a bundle per kind; the candidate set is empty between roll-outs.
         salt: The text that draws which devices come first in this roll-out.
         share: The share of devices on the candidate set, 0 to 1.
+        code_contract_version: The highest one that a bundle of either set needs.
         artifacts: The place of each file, by SHA-256.
         approvals: The signed approvals, by digest of the bundle.
     """
@@ -84,7 +84,7 @@ class Release(Signed):
     candidate: BundleSet = Field(default_factory=dict)
     salt: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] = "0" * 16
     share: Annotated[float, Field(ge=0, le=1)] = 0.0
-    code_contract_version: Annotated[int, Field(ge=1)] = CODE_CONTRACT_VERSION
+    code_contract_version: Annotated[int, Field(ge=1)]
     artifacts: Annotated[dict[Digest, Place], Field(max_length=256)]
     approvals: dict[Digest, tuple[Envelope, ...]] = Field(default_factory=dict)
 

@@ -53,6 +53,7 @@ class Fleet:
             "previous": None,
             "step": "complete",
             "asked_by": "a test",
+            "code_contract_version": 1,
             "stable": {"source": stable[0]},
             "candidate": {"source": candidate[0]} if candidate else {},
             "artifacts": {sha: self.places[sha] for member in used for sha in member.files.values()},

@@ -73,6 +73,7 @@ def release(epoch: int = 1, **changes: Any) -> Release:
         "previous": None,
         "step": "complete",
         "asked_by": "a test",
+        "code_contract_version": 1,
         "stable": stable,
         "candidate": candidate,
         "artifacts": {sha: Place(size_bytes=100, offsets=(i,)) for i, sha in enumerate(sorted(files))},

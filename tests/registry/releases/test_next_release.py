@@ -1,5 +1,7 @@
 """The next release says what changes and nothing else does; a generator goes only with its source."""
 
+from dataclasses import replace
+
 import pytest
 
 from acclimate.adaptation.errors import ContractError
@@ -69,3 +71,14 @@ def test_a_new_source_takes_away_what_was_made_for_the_old_one():
 def test_a_generator_without_its_source_is_refused_and_told_what_to_do(stable: dict[str, object]):
     with pytest.raises(ContractError, match="promote that source first"):
         set_with(stable, "mgg", GENERATOR)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("old", "new", "expected"), [(1, 1, 1), (2, 1, 2), (1, 3, 3)])
+def test_a_release_asks_for_the_highest_contract_that_its_bundles_need_whatever_the_code_has(
+    old: int, new: int, expected: int
+):
+    before = history(release(1, stable={"source": OLD.model_copy(update={"code_contract_version": old})}))
+    wanted = replace(request(), member=NEW.model_copy(update={"code_contract_version": new}))
+    start = begun(FLEET, before, wanted, PLACES, POLICY, SALT, NOW_MS)
+    assert start.code_contract_version == expected
+    assert renewed(before, "half of its life", POLICY, NOW_MS).code_contract_version == old
