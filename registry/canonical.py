@@ -57,7 +57,16 @@ class Signed(Extensible):
 
 
 class NotUnderstood(ContractError):
-    """A statement whose signer requires an understanding of fields that this version does not know."""
+    """A statement whose signer requires an understanding of fields that this version does not know.
+
+    Args:
+        message: The text about what was expected and what came.
+        statement: What this version understands of it.
+    """
+
+    def __init__(self, message: str, statement: Signed) -> None:
+        super().__init__(message)
+        self.statement = statement
 
 
 def added(default: Any) -> Any:
@@ -105,10 +114,10 @@ def read_canonical(kind: type[_Model], raw: bytes, what: str) -> tuple[_Model, d
         is_canonical = False
     if not is_canonical:
         raise ContractError(f"{what}: expected canonical JSON as written by acclimate, found another form of it")
-    unknown = sorted(set(model.must_understand) - set(kind.model_fields)) if isinstance(model, Signed) else []
-    if unknown:
+    if isinstance(model, Signed) and (unknown := sorted(set(model.must_understand) - set(kind.model_fields))):
+        names = ", ".join(unknown)[:200]
         raise NotUnderstood(
-            f"{what}: made for versions that understand {', '.join(unknown)[:200]}, this one does not; update acclimate"
+            f"{what}: made for versions that understand {names}, this one does not; update acclimate", model
         )
     return model, values
 

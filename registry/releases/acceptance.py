@@ -5,7 +5,7 @@ what runs goes on running. Why a release was refused is said in one word as well
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 from acclimate.adaptation.engine.engine import CODE_CONTRACT_VERSION
 from acclimate.adaptation.errors import ContractError
@@ -86,10 +86,11 @@ def consider(seen: Seen, raw: bytes, fleet: str, now_ms: int) -> Offer:
         trust = read_trust(known)
     except ContractError as error:
         raise Refused(str(error), "trust") from error
+    not_understood: NotUnderstood | None = None
     try:
         release = read_release(record.release)
-    except NotUnderstood as error:
-        raise Refused(str(error), "contract") from error
+    except NotUnderstood as error:  # refused below, with its epoch, once a believed key stands behind it
+        not_understood, release = error, cast(Release, error.statement)
     except ContractError as error:
         raise Refused(str(error), "malformed") from error
     if release.fleet != fleet or trust.fleet != fleet:
@@ -100,6 +101,8 @@ def consider(seen: Seen, raw: bytes, fleet: str, now_ms: int) -> Offer:
         raise Refused(f"release: expected epoch {seen.epoch} or later, found {release.epoch}", "rollback")
     if release.epoch == seen.epoch and digest != seen.release_sha256:
         raise Refused(f"release: there are two different ones of epoch {release.epoch}; the first one stays", "fork")
+    if not_understood is not None:
+        raise Refused(str(not_understood), "contract", release.epoch)
     if digest != seen.release_sha256:
         _check_new(release, trust, now_ms)
     return Offer(release, record.release, Seen(known, release.epoch, digest))

@@ -56,7 +56,17 @@ def test_an_approval_that_may_be_a_word_against_its_bundle_is_no_word_for_it():
 
 def test_fields_that_only_a_newer_controller_knows_are_passed_over_unless_it_says_that_they_must_be_understood():
     assert take(unchecked({"mood": "calm"})).release == release(3)
-    assert reason(unchecked({"mood": "calm", "must_understand": ["mood"]})) == "contract"
+    with pytest.raises(Refused) as refused:
+        take(unchecked({"mood": "calm", "must_understand": ["mood"]}))
+    assert (refused.value.reason, refused.value.epoch) == ("contract", 3)
+
+
+def test_what_must_be_understood_is_told_with_its_epoch_only_where_a_believed_key_stands_behind_it():
+    must = {"mood": "calm", "must_understand": ["mood"]}
+    with pytest.raises(Refused) as refused:
+        take(unchecked(must, by="stranger"))
+    assert (refused.value.reason, refused.value.epoch) == ("key", 0)
+    assert reason(unchecked(must), take(record(release(4))).seen) == "rollback"
 
 
 class TestSignatures:
