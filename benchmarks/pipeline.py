@@ -159,6 +159,7 @@ def _pipeline(settings: Settings, bundle: Path, records: int) -> float:
         "--fleet",
         settings.fleet,
     ]
+    command += ["--mode", "always"]
     with tempfile.TemporaryFile() as log:
         worker = subprocess.Popen([*command, "--bootstrap", settings.bootstrap], stdout=log, stderr=log)
         try:

@@ -43,7 +43,9 @@ class Settings(BaseSettings):
     sasl_password: SecretStr | None = Field(None, description="of the SASL user, never printed")
 
     mode: Literal["observe", "always"] = Field(
-        "always", description="who answers: the source, or LeanTTA from its threshold on"
+        "observe",
+        description="who answers under `ACCLIMATE_BUNDLE`: the source, or LeanTTA from its threshold on; without it "
+        "the release says the mode",
     )
     bundle: Path | None = Field(None, description="folder of the bundle that a worker serves")
     mlflow: str = Field(

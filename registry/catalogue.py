@@ -173,6 +173,15 @@ class Catalogue:
             ]
         return sorted(versions, key=lambda each: -each.version)
 
+    def tags(self, kind: Kind, version: int) -> Mapping[str, str]:
+        """Return the tags of a version.
+
+        Raises:
+            NoSuchVersion: MLflow has no such version.
+        """
+        with self._mlflow():
+            return dict(self._version(model_name(self.fleet, kind), version).tags)
+
     def aliased(self, alias: Alias) -> dict[Kind, int]:
         """Return the version that an alias names, per kind that has one."""
         with self._mlflow():
@@ -199,7 +208,7 @@ class Catalogue:
         """
         name = model_name(self.fleet, kind)
         with self._mlflow(), tempfile.TemporaryDirectory() as scratch:
-            source = self._source(name, version)
+            source = str(self._version(name, version).source)
             match = _SOURCE.fullmatch(source)
             if match is None:
                 raise ContractError(
@@ -221,11 +230,11 @@ class Catalogue:
             bundle = read_any_bundle(folder, kind)
             return Stored({file: read_file(folder, file, _MAX_FILE_BYTES) for file in names}, bundle)
 
-    def _source(self, name: str, version: int) -> str:
+    def _version(self, name: str, version: int) -> Any:
         from mlflow.exceptions import MlflowException
 
         try:
-            return str(self._client.get_model_version(name, str(version)).source)
+            return self._client.get_model_version(name, str(version))
         except MlflowException as error:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 raise NoSuchVersion(

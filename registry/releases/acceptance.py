@@ -11,6 +11,7 @@ from acclimate.adaptation.engine.engine import CODE_CONTRACT_VERSION
 from acclimate.adaptation.errors import ContractError
 from acclimate.registry.canonical import NotUnderstood
 from acclimate.registry.releases.approval import approvers
+from acclimate.registry.releases.mode import served_mode
 from acclimate.registry.releases.release import RELEASE_TYPE, Release, parse_record, read_release, release_digest
 from acclimate.registry.trust.envelope import Envelope, signers
 from acclimate.registry.trust.trust import Trust, newer_trust, read_trust
@@ -27,6 +28,7 @@ Reason = Literal[
     "fork",
     "expired",
     "contract",
+    "mode",
     "unapproved",
     "artifact",
 ]
@@ -143,14 +145,20 @@ def _check_new(release: Release, trust: Trust, now_ms: int) -> None:
             "contract",
             release.epoch,
         )
-    for digest in sorted(release.digests()) if trust.approvals else ():
+    for name, mode in (("stable", release.stable_mode), ("candidate", release.candidate_mode)):
         try:
-            found = approvers(release.approvals.get(digest, ()), digest, trust)
+            served_mode(mode, f"release: {name} set")
+        except ContractError as error:
+            raise Refused(str(error), "mode", release.epoch) from error
+    for digest, mode in sorted({each.key for each in release.in_modes()}) if trust.approvals else ():
+        try:
+            found = approvers(release.approvals.get(digest, ()), digest, trust, mode)
         except ContractError as error:
             raise Refused(str(error), "unapproved", release.epoch) from error
         if len(found) < trust.approvals:
+            what = f"bundle {digest[:12]}" + (f" in mode {mode}" if mode != "observe" else "")
             raise Refused(
-                f"release: expected the approval of bundle {digest[:12]} by {trust.approvals}, found {len(found)}",
+                f"release: expected the approval of {what} by {trust.approvals}, found {len(found)}",
                 "unapproved",
                 release.epoch,
             )

@@ -8,9 +8,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from acclimate.adaptation.errors import ContractError
-from acclimate.registry.bundles.member import Kind, Member
+from acclimate.registry.bundles.member import Kind
+from acclimate.registry.canonical import Name
 from acclimate.registry.releases.approval import APPROVAL_TYPE, Approval, read_approval
-from acclimate.registry.releases.release import RELEASE_TYPE, Release, read_release, release_digest
+from acclimate.registry.releases.mode import Mode
+from acclimate.registry.releases.release import RELEASE_TYPE, InMode, Release, read_release, release_digest
 from acclimate.registry.releases.remark import REMARK_TYPE, Remark, read_remark
 from acclimate.registry.releases.verdict import VERDICT_TYPE, Verdict, read_verdict
 from acclimate.registry.trust.envelope import Envelope, signers
@@ -86,6 +88,11 @@ class History:
         """The release in force."""
         return self.releases[-1] if self.releases else None
 
+    @property
+    def mode(self) -> Mode | Name:
+        """The mode in force, of the stable set; ``observe`` where nothing is in force."""
+        return self.releases[-1].release.stable_mode if self.releases else "observe"
+
     def at(self, time_ms: int) -> Released | None:
         """Return the release that was in force at a time."""
         return next((each for each in reversed(self.releases) if each.at_ms <= time_ms), None)
@@ -96,26 +103,28 @@ class History:
         return found[-1] if found else None
 
     def approvals_of(self, digest: str) -> tuple[Envelope, ...]:
-        """Return all approvals of a bundle that this version understands, each approver's newest."""
-        newest: dict[str, Envelope] = {}
+        """Return all approvals of a bundle that this version understands, each approver's newest for each mode."""
+        newest: dict[tuple[str, ...], Envelope] = {}
         for each in self.approvals:
             if each.approval.digest == digest and each.approval.asked_kind is not None:
-                newest["".join(sorted(s.keyid for s in each.envelope.signatures))] = each.envelope
+                newest[each.approval.mode, *sorted(s.keyid for s in each.envelope.signatures)] = each.envelope
         return tuple(newest.values())
 
     def open_approvals(self) -> tuple[Approved, ...]:
         """Return the approvals that no later release has carried out, oldest first."""
-        done = {digest: each.offset for each in self.releases for digest in each.release.approvals}
-        return tuple(each for each in self.approvals if each.offset > done.get(each.approval.digest, -1))
+        done = {used.key: each.offset for each in self.releases for used in each.release.in_modes()}
+        return tuple(
+            each for each in self.approvals if each.offset > done.get((each.approval.digest, each.approval.mode), -1)
+        )
 
-    def was_stable(self, kind: Kind) -> list[Member]:
-        """Return the bundles of a kind that all devices ever had, the newest of each last, without repetition."""
-        found: dict[str, Member] = {}
+    def was_stable(self, kind: Kind) -> list[InMode]:
+        """Return the bundles of a kind that all devices ever had, each in each of its modes, the newest last."""
+        found: dict[tuple[str, str], InMode] = {}
         for each in self.releases:
-            member = each.release.stable.get(kind)
-            if member is not None:
-                found.pop(member.digest, None)
-                found[member.digest] = member
+            used = each.release.stable_of(kind)
+            if used is not None:
+                found.pop(used.key, None)
+                found[used.key] = used
         return list(found.values())
 
     def rollout_began(self) -> Released | None:
@@ -126,12 +135,12 @@ class History:
         """Return the release that began the wave in progress; what only renewed it is passed over."""
         return next((each for each in reversed(self._in_progress()) if each.release.step != "renew"), None)
 
-    def aborted(self, kind: Kind) -> Member | None:
+    def aborted(self, kind: Kind) -> InMode | None:
         """Return the candidate whose roll-out ended last by an abort, if nothing came after it."""
         rollouts = [each.release for each in self.releases if each.release.step != "renew"]
         if len(rollouts) < 2 or rollouts[-1].step != "abort":
             return None
-        return rollouts[-2].candidate.get(kind)
+        return rollouts[-2].candidate_of(kind)
 
     def _in_progress(self) -> tuple[Released, ...]:
         return self.releases if self.releases and self.releases[-1].release.candidate else ()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from acclimate.adaptation.errors import ContractError
 from acclimate.registry.bundles.member import BundleSet, Kind, Member
 from acclimate.registry.releases.history import History
+from acclimate.registry.releases.mode import Mode
 from acclimate.registry.releases.release import Place, Release
 from acclimate.registry.releases.rollout import RolloutPolicy
 from acclimate.registry.trust.envelope import Envelope
@@ -13,6 +14,7 @@ from acclimate.registry.trust.envelope import Envelope
 __all__ = ["Request", "aborted", "begun", "finished", "renewed", "set_with", "widened"]
 
 _DAY_MS = 24 * 3600 * 1000
+_NO_CANDIDATE: Mapping[str, object] = {"candidate": {}, "candidate_mode": "observe", "share": 0.0}
 
 
 @dataclass(frozen=True)
@@ -21,12 +23,14 @@ class Request:
 
     Attributes:
         kind, member: The bundle.
-        back: Whether it was in force before; then all devices get it at once.
+        mode: The mode in which a source is to answer; another kind joins the set in the mode in force.
+        back: Whether all devices had it in this mode before; then they get it at once.
         asked_by, approved_by, reason: The people and the reason, for the history.
     """
 
     kind: Kind
     member: Member
+    mode: Mode
     back: bool
     asked_by: str
     approved_by: tuple[str, ...] = ()
@@ -79,15 +83,17 @@ def begun(
     before = history.newest.release if history.newest else None
     stable = before.stable if before else {}
     wanted = set_with(stable, request.kind, request.member)
+    mode = request.mode if request.kind == "source" else history.mode
     asked = {"asked_by": request.asked_by, "approved_by": request.approved_by, "reason": request.reason[:2000]}
     if not stable or request.back:
         step = "rollback" if request.back else "complete"
-        changes = {"step": step, "stable": wanted, "candidate": {}, "share": 0.0, **asked}
+        changes = {"step": step, "stable": wanted, "stable_mode": mode, **_NO_CANDIDATE, **asked}
     else:
         changes = {
             "step": "start",
             "stable": stable,
             "candidate": wanted,
+            "candidate_mode": mode,
             "salt": salt,
             "share": policy.waves[0],
             **asked,
@@ -102,15 +108,14 @@ def widened(history: History, share: float, reason: str, policy: RolloutPolicy, 
 
 def finished(history: History, reason: str, policy: RolloutPolicy, now_ms: int) -> Release:
     """Return the end of a roll-out that went well: the candidate is the stable set."""
-    candidate = _newest(history).candidate
-    changes = {"step": "complete", "stable": candidate, "candidate": {}, "share": 0.0, "reason": reason[:2000]}
-    return _after(history, policy, now_ms, changes)
+    newest = _newest(history)
+    stable = {"stable": newest.candidate, "stable_mode": newest.candidate_mode}
+    return _after(history, policy, now_ms, {"step": "complete", **stable, **_NO_CANDIDATE, "reason": reason[:2000]})
 
 
 def aborted(history: History, reason: str, policy: RolloutPolicy, now_ms: int) -> Release:
     """Return the end of a roll-out that went wrong: all devices are on the stable set again."""
-    changes = {"step": "abort", "candidate": {}, "share": 0.0, "reason": reason[:2000]}
-    return _after(history, policy, now_ms, changes)
+    return _after(history, policy, now_ms, {"step": "abort", **_NO_CANDIDATE, "reason": reason[:2000]})
 
 
 def renewed(history: History, reason: str, policy: RolloutPolicy, now_ms: int) -> Release:
@@ -139,8 +144,9 @@ def _next(
     newest = history.newest
     values: dict[str, object] = {"fleet": fleet, "epoch": 0, "candidate": {}, "stable": {}, "artifacts": {}}
     if newest is not None:
-        fields = ("fleet", "epoch", "asked_by", "approved_by", "stable", "candidate", "salt", "share", "artifacts")
-        values = {name: getattr(newest.release, name) for name in fields}
+        fields = ("fleet", "epoch", "asked_by", "approved_by", "salt", "share", "artifacts")
+        sets = ("stable", "stable_mode", "candidate", "candidate_mode")
+        values = {name: getattr(newest.release, name) for name in (*fields, *sets)}
     values |= changes
     named = _members(values["stable"]) + _members(values["candidate"])
     known = {**newest.release.artifacts, **places} if newest is not None else dict(places)

@@ -2,11 +2,12 @@
 
 Each release has the next epoch; a return to older bundles is a new epoch too. A device is on the candidate set where a
 hash of its name lies below the share of the wave, else on the stable set. Both sets name every file by its digest, and
-where its parts lie in ``.artifacts``.
+where its parts lie in ``.artifacts``; each set has a mode, which says who answers.
 """
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -19,15 +20,18 @@ from acclimate.registry.canonical import (
     Name,
     Signed,
     Strict,
+    added,
     canonical_bytes,
     parse_canonical,
     refusing,
 )
+from acclimate.registry.releases.mode import Mode
 from acclimate.registry.trust.envelope import Envelope, sign
 from acclimate.registry.trust.trust import FleetName, Milliseconds
 
 __all__ = [
     "RELEASE_TYPE",
+    "InMode",
     "Place",
     "Release",
     "ReleaseRecord",
@@ -52,6 +56,19 @@ class Place(Extensible):
     offsets: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1, max_length=512)]
 
 
+@dataclass(frozen=True)
+class InMode:
+    """A bundle of a set, and the mode of the set; it concerns sources alone, all other kinds say ``observe``."""
+
+    member: Member
+    mode: Mode | Name = "observe"
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Digest and mode: two sets with equal ones do the same with this bundle."""
+        return self.member.digest, self.mode
+
+
 class Release(Signed):
     """The bundles in force in a fleet.
 
@@ -63,6 +80,8 @@ class Release(Signed):
         step: The step that made it; one that only newer versions know is shown.
         asked_by, approved_by, reason: The people and the reason behind this step.
         stable, candidate: The two sets, a bundle per kind; the candidate set is empty between roll-outs.
+        stable_mode, candidate_mode: Who answers the devices of each set; a mode that only newer versions know is read
+            and shown, and not served.
         salt: The text that draws which devices come first in this roll-out.
         share: The share of devices on the candidate set, 0 to 1.
         code_contract_version: The highest one that a bundle of either set needs.
@@ -82,6 +101,8 @@ class Release(Signed):
     reason: Annotated[str, Field(max_length=2000)] = ""
     stable: BundleSet
     candidate: BundleSet = Field(default_factory=dict)
+    stable_mode: Mode | Name = added("observe")
+    candidate_mode: Mode | Name = added("observe")
     salt: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] = "0" * 16
     share: Annotated[float, Field(ge=0, le=1)] = 0.0
     code_contract_version: Annotated[int, Field(ge=1)]
@@ -92,6 +113,8 @@ class Release(Signed):
     def _sets_fit(self) -> "Release":
         if not self.candidate and self.share:
             raise ValueError("a share of devices on no candidate set")
+        if not self.candidate and self.candidate_mode != "observe":
+            raise ValueError(f"candidate_mode: expected observe without a candidate set, found {self.candidate_mode!r}")
         for what, bundles in (("stable", self.stable), ("candidate", self.candidate)):
             _check_set(what, bundles)
             missing = [
@@ -103,11 +126,33 @@ class Release(Signed):
 
     def chosen(self, device: str) -> BundleSet:
         """Return the set of a device."""
-        return self.candidate if self.candidate and unit_hash(self.salt, device) < self.share else self.stable
+        return self.candidate if self._on_candidate(device) else self.stable
+
+    def chosen_mode(self, device: str) -> Mode | Name:
+        """Return the mode of the set of a device."""
+        return self.candidate_mode if self._on_candidate(device) else self.stable_mode
+
+    def stable_of(self, kind: str) -> InMode | None:
+        """Return the bundle of a kind in the stable set, in its mode; None where there is none."""
+        return _in_mode(self.stable, self.stable_mode, kind)
+
+    def candidate_of(self, kind: str) -> InMode | None:
+        """Return the bundle of a kind in the candidate set, in its mode; None where there is none."""
+        return _in_mode(self.candidate, self.candidate_mode, kind)
+
+    def in_modes(self) -> tuple[InMode, ...]:
+        """Return all bundles of both sets, each in its mode."""
+        sets = ((self.stable, self.stable_mode), (self.candidate, self.candidate_mode))
+        return tuple(
+            each for bundles, mode in sets for kind in bundles if (each := _in_mode(bundles, mode, kind)) is not None
+        )
 
     def digests(self) -> frozenset[str]:
         """Return the digests of all bundles of both sets."""
         return frozenset(member.digest for bundles in (self.stable, self.candidate) for member in bundles.values())
+
+    def _on_candidate(self, device: str) -> bool:
+        return bool(self.candidate) and unit_hash(self.salt, device) < self.share
 
 
 class ReleaseRecord(Strict):
@@ -165,6 +210,13 @@ def parse_record(raw: bytes) -> ReleaseRecord:
     """
     with refusing("release record"):
         return ReleaseRecord.model_validate_json(raw)
+
+
+def _in_mode(bundles: BundleSet, mode: Mode | Name, kind: str) -> InMode | None:
+    member = bundles.get(kind)
+    if member is None:
+        return None
+    return InMode(member, mode) if kind == "source" else InMode(member)
 
 
 def _check_set(what: str, bundles: Mapping[str, Member]) -> None:

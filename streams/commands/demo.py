@@ -36,7 +36,8 @@ __all__ = ["command"]
 @click.option(
     "--mode",
     type=click.Choice(["observe", "always"]),
-    help="observe: the source answers; always: LeanTTA answers shifted windows. Default ACCLIMATE_MODE or always.",
+    help="observe: the source answers; always: LeanTTA answers shifted windows. Default ACCLIMATE_MODE or always: the "
+    "demo shows what adaptation does on shifted sensors; a fleet starts with observe.",
 )
 @click.option(
     "--windows-per-record",
@@ -68,8 +69,11 @@ def command(
     """
     settings = load_settings(bootstrap=bootstrap, fleet=fleet, mode=mode)
     local = "bootstrap" not in settings.model_fields_set
-    if "fleet" not in settings.model_fields_set:
-        settings = load_settings(bootstrap=bootstrap, mode=mode, fleet=f"demo-{secrets.token_hex(4)}")
+    own = {"fleet": f"demo-{secrets.token_hex(4)}", "mode": "always"}
+    given = settings.model_fields_set
+    settings = settings.model_copy(update={name: value for name, value in own.items() if name not in given})
+    if settings.mode == "always":
+        say("mode always: the demo shows what adaptation does on shifted sensors; a fleet starts with observe")
     signal.signal(signal.SIGTERM, _stop)  # so that everything that was started is stopped
     say("preparing the data")
     dataset = selected_dataset(seed, **selection)

@@ -35,7 +35,7 @@ def command(
     fleet: str | None,
     as_json: bool,
 ) -> int:
-    """Ask for the return of KIND to what all devices had before.
+    """Ask for the return of KIND to what all devices had before, in the mode in which they had it.
 
     No gate judges it again, and all devices get it at once. A rollback during a roll-out ends that roll-out.
     `acclimate promote --help` says who may ask.
@@ -49,10 +49,14 @@ def command(
     history = read_history(settings, trust)
     chosen = to_kind(kind)
     if version is None:
-        version = before(history, chosen).version
-    elif version not in [each.version for each in history.was_stable(chosen)]:
-        had = sorted({each.version for each in history.was_stable(chosen)})
-        raise ContractError(f"rollback: {kind} version {version} was never on all devices, which had {had}; promote it")
+        back = before(history, chosen)
+    else:
+        had = {each.member.version: each for each in history.was_stable(chosen)}
+        if version not in had:
+            text = f"rollback: {kind} version {version} was never on all devices, which had {sorted(had)}; promote it"
+            raise ContractError(text)
+        back = had[version]
     catalogue = Catalogue(settings.mlflow, settings.fleet)
-    asked = ask(settings, catalogue, trust, "rollback", chosen, version, reason, approver_key(settings), this_user())
+    key_given, who, wanted = approver_key(settings), this_user(), back.member.version
+    asked = ask(settings, catalogue, trust, "rollback", chosen, wanted, reason, key_given, who, back.mode)
     return report(settings, trust, asked, wait, timeout, as_json)

@@ -23,7 +23,8 @@ __all__ = ["command"]
 @click.option(
     "--mode",
     type=click.Choice(["observe", "always"]),
-    help="observe: the source answers; always: LeanTTA answers shifted windows. Default ACCLIMATE_MODE or always.",
+    help="With a bundle: observe: the source answers; always: LeanTTA answers shifted windows. Default ACCLIMATE_MODE "
+    "or observe.",
 )
 @click.option(
     "--partitions",
@@ -41,10 +42,15 @@ def command(
     Start as many workers as you like, up to the number of partitions; they share the work. In mode `observe` the source
     model answers, and the worker only computes and records what LeanTTA would answer; in mode `always` LeanTTA answers
     where the measured shift of a window reaches the bundle's threshold. Without a bundle, the worker follows the
-    fleet's signed releases: it needs ACCLIMATE_TRUST, and keeps what it has received under ACCLIMATE_STATE, one folder
-    per worker. With --json, it prints its settings as one line on standard output.
+    fleet's signed releases, which also say the mode: it needs ACCLIMATE_TRUST, and keeps what it has received under
+    ACCLIMATE_STATE, one folder per worker. With --json, it prints its settings as one line on standard output.
     """
     settings = load_settings(bootstrap=bootstrap, fleet=fleet, bundle=bundle, mode=mode)
+    if mode is not None and settings.bundle is None:
+        raise click.UsageError(
+            "--mode goes with --bundle DIR; without a bundle the fleet's release says the mode, and `acclimate promote "
+            "source VERSION --mode MODE` asks for another one"
+        )
     text = json.dumps({"settings": settings.masked()})
     click.echo(text, err=not as_json)
 
@@ -63,7 +69,7 @@ def command(
     if settings.bundle is not None:
         in_force = InForce(serve(read_bundle(settings.bundle), settings.mode))
     else:
-        receiver = Receiver(settings, ("source",), lambda loaded: in_force_of(loaded, settings.mode))
+        receiver = Receiver(settings, ("source",), in_force_of)
         in_force = receiver.resume()
     create_topics(settings, partitions=partitions)
     for line in differing_topics(settings):

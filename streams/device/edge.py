@@ -100,8 +100,8 @@ class EdgeClient:
 
     Args:
         device: Device id, 1 to 64 of the characters `A-Za-z0-9._-`.
-        settings: Broker, fleet, limits, mode, and where releases are believed and kept (`trust`, `state`); with a
-            `bundle` it serves that and follows no releases. The outbox is `settings.outbox`, or
+        settings: Broker, fleet, limits, and where releases are believed and kept (`trust`, `state`); with a `bundle`
+            it serves that in `mode` and follows no releases. The outbox is `settings.outbox`, or
             `.acclimate/outbox-FLEET-DEVICE.sqlite`.
         uploads: Which windows are uploaded.
         ring: File of the last windows; `.acclimate/ring-FLEET-DEVICE.bin` when not given.
@@ -152,9 +152,7 @@ class EdgeClient:
         if settings.bundle is not None:
             self._in_force = InForce(serve(read_bundle(settings.bundle), settings.mode))
         else:
-            self._receiver = Receiver(
-                settings, ("source",), lambda loaded: in_force_of(loaded, settings.mode), now_ms=self._now_ms
-            )
+            self._receiver = Receiver(settings, ("source",), in_force_of, now_ms=self._now_ms)
             self._in_force = self._receiver.resume()
         self._store = EdgeStore(
             device,

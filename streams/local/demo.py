@@ -296,7 +296,8 @@ def _story(dataset: Dataset, target: Split, report: DemoReport, notes: Mapping[s
     last = {
         "observe": "The answer was always that of the model as trained; the corrected one was only recorded (mode "
         "observe). The true labels were joined only afterwards, to write this report.",
-        "always": f"{_who_answered(lean['threshold'])} (mode always). "
+        "always": f"{_who_answered(lean['threshold'])} (mode always, to show what adaptation does; a fleet starts with "
+        "observe). "
         "The true labels were joined only afterwards, to write this report.",
     }
     steps = (

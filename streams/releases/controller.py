@@ -14,6 +14,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from kafka.errors import KafkaError
@@ -21,11 +22,19 @@ from kafka.errors import KafkaError
 from acclimate.adaptation.errors import ConfigError, ContractError
 from acclimate.infra.errors import CatalogueError
 from acclimate.infra.settings import Settings
-from acclimate.registry.bundles.member import Kind, Member
+from acclimate.registry.bundles.member import Kind
 from acclimate.registry.releases.acceptance import Refused, Seen, consider
 from acclimate.registry.releases.history import History
 from acclimate.registry.releases.next_release import Request, aborted, begun, finished, renewed, widened
-from acclimate.registry.releases.release import Place, Release, parse_record, read_release, record_bytes, sign_release
+from acclimate.registry.releases.release import (
+    InMode,
+    Place,
+    Release,
+    parse_record,
+    read_release,
+    record_bytes,
+    sign_release,
+)
 from acclimate.registry.releases.remark import Remark, Topic, sign_remark
 from acclimate.registry.releases.requests import Held, judge
 from acclimate.registry.releases.rollout import RolloutPolicy, assess
@@ -33,7 +42,7 @@ from acclimate.registry.trust.envelope import Envelope, key_id, public_hex
 from acclimate.registry.trust.key_folder import read_trust_file
 from acclimate.registry.trust.trust import Trust, newer_trust
 from acclimate.streams.releases.history import HistoryReader
-from acclimate.streams.releases.offers import Offer, Offers
+from acclimate.streams.releases.offers import Offer, Offers, Wish
 from acclimate.streams.releases.release_log import Fenced, ReleaseLog
 from acclimate.streams.releases.running import behind
 from acclimate.streams.releases.wave_evidence import WaveEvidence
@@ -273,19 +282,23 @@ class Controller:
         """Carry out the oldest approval that can be; without a rule for approvals, the alias is the request."""
         if self._trust.approvals == 0:
             return None
-        in_force = history.newest.release.digests() if history.newest else frozenset()
+        in_force = {each.key for each in history.newest.release.in_modes()} if history.newest else set()
         for each in history.open_approvals():
             approval, kind = each.approval, each.approval.asked_kind
             if kind is None:
                 continue  # `acclimate history` shows it
             asked_by = ", ".join(self._owners(each.envelope))
-            if approval.digest in in_force:  # a further signature for what is on its way, or a word against it
+            if (
+                approval.digest,
+                approval.mode,
+            ) in in_force:  # a further signature for what is on its way, or a word against it
                 if approval.action == "rollback" and history.wave_began() is not None:
                     reason = f"{asked_by}: {approval.reason}"
                     return self._append(history, aborted(history, reason, self._policy, self._now_ms()))
                 reason = f"approved by {asked_by}"
                 return self._append(history, renewed(history, reason, self._policy, self._now_ms()))
-            done = self._request(history, kind, approval.version, approval.digest, asked_by, approval.reason)
+            wish = Wish(asked_by, approval.reason, approval.mode)
+            done = self._request(history, kind, approval.version, approval.digest, wish)
             if done is not None:
                 return done
         return None
@@ -294,33 +307,42 @@ class Controller:
         """Look at the alias ``champion``: a request, or something to report."""
         release = history.newest.release if history.newest else None
         for kind, version in self._offers.champions().items():
-            stable = release.stable.get(kind) if release else None
-            candidate = release.candidate.get(kind) if release else None
-            if candidate and candidate.version == version:
+            stable = release.stable_of(kind) if release else None
+            candidate = release.candidate_of(kind) if release else None
+            if self._trust.approvals:
+                if all(each is None or each.member.version != version for each in (stable, candidate)):
+                    self._differs(history, kind, version, stable)
                 continue
-            if stable and stable.version == version:
-                if candidate and candidate.digest != stable.digest and not self._trust.approvals:
-                    reason = f"{kind}: the alias champion was moved back to version {version}"
+            wish = self._wish(history, kind, version)
+            wanted = (version, wish.mode)
+            if candidate and (candidate.member.version, candidate.mode) == wanted:
+                continue
+            if stable and (stable.member.version, stable.mode) == wanted:
+                if candidate and candidate.key != stable.key:
+                    reason = f"{kind}: the alias champion was moved back to version {version}{_of_mode(stable)}"
                     return self._append(history, aborted(history, reason, self._policy, self._now_ms()))
                 continue
-            if self._trust.approvals:
-                self._differs(history, kind, version, stable)
-                continue
             gone = history.aborted(kind)
-            if stable is not None and gone is not None and gone.version == version and not _was_reset(history, gone):
-                self._offers.reset(kind, stable.version)
-                text = f"{kind} version {version}: its roll-out was aborted; the alias names {stable.version} again"
-                self._remark(history, "alias_reset", kind, version, gone.digest, text)
+            was_aborted = gone is not None and (gone.member.version, gone.mode) == wanted
+            if stable and gone and was_aborted and not _was_reset(history, gone):
+                self._offers.withdraw(kind, version, stable.member.version)
+                text = (
+                    f"{kind} version {version}{_of_mode(gone)}: its roll-out was aborted; the alias names version "
+                    f"{stable.member.version}{_of_mode(stable)} again"
+                )
+                self._remark(history, "alias_reset", kind, version, gone.member.digest, text)
                 continue
-            asked_by, reason = self._offers.said_by(kind, version)
-            done = self._request(history, kind, version, None, asked_by, reason)
+            done = self._request(history, kind, version, None, wish)
             if done is not None:
                 return done
         return None
 
-    def _request(
-        self, history: History, kind: Kind, version: int, digest: str | None, asked_by: str, reason: str
-    ) -> str | None:
+    def _wish(self, history: History, kind: Kind, version: int) -> Wish:
+        """Return what the alias asks for, with the mode that is meant: sources alone have one."""
+        wish = self._offers.wish(kind, version)
+        return replace(wish, mode=(wish.mode or history.mode) if kind == "source" else "observe")
+
+    def _request(self, history: History, kind: Kind, version: int, digest: str | None, wish: Wish) -> str | None:
         try:
             offer = self._offers.fetch(kind, version, self._trust)
         except ContractError as error:
@@ -331,7 +353,8 @@ class Controller:
             text = f"{kind} version {version}: approved was bundle {digest[:12]}, MLflow has {found[:12]}"
             self._remark(history, "refused", kind, version, digest, text)
             return None
-        answer = judge(history, self._trust, kind, offer.member, asked_by, reason)
+        wanted = InMode(offer.member, wish.mode)
+        answer = judge(history, self._trust, kind, wanted, wish.asked_by, wish.reason)
         if isinstance(answer, Held):
             self._remark(history, answer.about, kind, version, found, answer.message)
             return None
@@ -345,12 +368,12 @@ class Controller:
         self._offers.forget(request.kind, request.member.version)
         return done
 
-    def _differs(self, history: History, kind: Kind, version: int, stable: Member | None) -> None:
+    def _differs(self, history: History, kind: Kind, version: int, stable: InMode | None) -> None:
         before = history.releases[-2].release.stable.get(kind) if len(history.releases) > 1 else None
-        if stable is not None and before is not None and before.version == version and before.digest != stable.digest:
+        if stable and before and before.version == version and before.digest != stable.member.digest:
             self._aliases_due = True  # of our own: we were killed before we had moved it
             return
-        holds = f"version {stable.version}" if stable else "none"
+        holds = f"version {stable.member.version}" if stable else "none"
         text = (
             f"{kind}: the alias champion names version {version}, in force is {holds}; releases of this fleet need "
             f"{self._trust.approvals} signed approvals: `acclimate promote {kind} {version}`"
@@ -411,10 +434,14 @@ class Controller:
                 stop.wait(2.0)
 
 
-def _was_reset(history: History, member: Member) -> bool:
+def _of_mode(used: InMode) -> str:
+    return f" in mode {used.mode}" if used.mode != "observe" else ""
+
+
+def _was_reset(history: History, gone: InMode) -> bool:
     """Say whether the alias of an aborted version was moved back already: naming it again is a new wish."""
     since = history.newest.at_ms if history.newest else 0
     return any(
-        each.remark.about == "alias_reset" and each.remark.digest == member.digest and each.at_ms >= since
+        each.remark.about == "alias_reset" and each.remark.digest == gone.member.digest and each.at_ms >= since
         for each in history.remarks
     )

@@ -13,7 +13,7 @@ from acclimate.registry.catalogue import Catalogue, model_name
 from acclimate.registry.releases.history import History
 from acclimate.registry.trust.trust import Trust
 
-__all__ = ["Offer", "Offers"]
+__all__ = ["Offer", "Offers", "Wish"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,20 @@ class Offer:
 
     member: Member
     files: Mapping[str, bytes]
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What MLflow says of a request by alias; nobody has signed it.
+
+    Attributes:
+        asked_by, reason: The person and the reason, as far as it is said.
+        mode: The mode that a source is to have; empty for that in force.
+    """
+
+    asked_by: str
+    reason: str
+    mode: str
 
 
 class Offers:
@@ -57,30 +71,37 @@ class Offers:
         """Keep a version no longer."""
         self._known.pop((kind, version), None)
 
-    def said_by(self, kind: Kind, version: int) -> tuple[str, str]:
-        """Return who moved the alias to a version and why, as far as MLflow says; nobody has signed it."""
-        found = next((each for each in self._connected().versions(kind) if each.version == version), None)
-        tags = found.tags if found else {}
+    def wish(self, kind: Kind, version: int) -> Wish:
+        """Return what is asked for by moving the alias to a version."""
+        try:
+            tags = self._connected().tags(kind, version)
+        except NoSuchVersion:
+            tags = {}  # `fetch` says so
         who = tags.get("asked_by", "")
-        return (f"{who} (as MLflow says)" if who else "alias in MLflow")[:200], tags.get("reason", "") if who else ""
+        asked_by = (f"{who} (as MLflow says)" if who else "alias in MLflow")[:200]
+        return Wish(asked_by, tags.get("reason", "") if who else "", tags.get("mode", "")[:200])
 
-    def reset(self, kind: Kind, version: int) -> None:
-        """Let the alias ``champion`` name a version."""
-        self._connected().set_alias(kind, "champion", version)
+    def withdraw(self, kind: Kind, version: int, stable: int) -> None:
+        """Take back the request for a version: no mode is asked for, and ``champion`` names the stable version."""
+        self._connected().set_tag(kind, version, "mode", "")
+        self._connected().set_alias(kind, "champion", stable)
 
     def show(self, history: History, champion: bool) -> None:
         """Let the aliases name what was in force before and, if wanted, what is."""
+        catalogue = self._connected()
         stable = history.newest.release.stable if history.newest else {}
         for name, member in stable.items():
             kind = known_kind(name)
             if kind is None:
                 continue
             if champion:
-                self.reset(kind, member.version)
-            self._connected().set_tag(kind, member.version, "asked_by", "")  # said once, for this release
-            before = [each for each in history.was_stable(kind) if each.digest != member.digest]
+                catalogue.set_alias(kind, "champion", member.version)
+            if self.wish(kind, member.version).mode in ("", history.mode):  # else another mode is asked for
+                for said in ("asked_by", "mode"):  # once, for this release
+                    catalogue.set_tag(kind, member.version, said, "")
+            before = [each.member for each in history.was_stable(kind) if each.member.digest != member.digest]
             if before:
-                self._connected().set_alias(kind, "previous", before[-1].version)
+                catalogue.set_alias(kind, "previous", before[-1].version)
 
     def _connected(self) -> Catalogue:
         if self._catalogue is None:

@@ -12,10 +12,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from acclimate.adaptation.errors import ConfigError, ContractError
 from acclimate.infra.settings import Settings
-from acclimate.registry.bundles.member import Kind, Member
+from acclimate.registry.bundles.member import Kind
 from acclimate.registry.catalogue import Catalogue, model_name
 from acclimate.registry.releases.approval import Action, Approval, sign_approval
 from acclimate.registry.releases.history import History
+from acclimate.registry.releases.release import InMode
 from acclimate.registry.trust.envelope import key_id, public_hex
 from acclimate.registry.trust.trust import Trust
 from acclimate.streams.releases.history import HistoryReader, read_history, send_statement
@@ -25,13 +26,19 @@ __all__ = ["Asked", "Progress", "ask", "before", "digest_of", "watch"]
 
 @dataclass(frozen=True)
 class Asked:
-    """What was asked for, and how: ``approval`` or ``alias``."""
+    """What was asked for, and how: ``approval`` or ``alias``; the mode of a kind that has none is ``observe``."""
 
     action: Action
     kind: Kind
     version: int
     digest: str
     by: str
+    mode: str
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Digest and mode, as `InMode.key`."""
+        return self.digest, self.mode
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,7 @@ def ask(
     reason: str,
     key: Ed25519PrivateKey | None,
     who: str,
+    mode: str | None = None,
     now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
 ) -> Asked:
     """Ask for a version.
@@ -69,6 +77,7 @@ def ask(
         reason: For the history.
         key: An approver's; needed where the fleet asks for approvals.
         who: Asks, where nobody signs; a name for the history that nothing proves.
+        mode: The mode in which a source is to answer; None for that in force. Other kinds have none.
         now_ms: Present time.
 
     Raises:
@@ -77,6 +86,10 @@ def ask(
         KafkaError: The broker does not answer.
     """
     digest = digest_of(catalogue, kind, version)
+    if kind != "source":
+        mode = "observe"
+    elif mode is None:  # so that what is signed is what happens
+        mode = read_history(settings, trust).mode
     if key is None and trust.approvals:
         raise ConfigError(
             f"releases of fleet {trust.fleet} need {trust.approvals} signed approvals: give --key FILE or set "
@@ -92,31 +105,36 @@ def ask(
             version=version,
             digest=digest,
             reason=reason,
+            mode=mode,
         )
         _check_approver(key, trust, approval.at_ms)
         send_statement(settings, sign_approval(approval, key))
     if trust.approvals == 0:
         catalogue.set_tag(kind, version, "asked_by", who)
         catalogue.set_tag(kind, version, "reason", reason)
+        if kind == "source":
+            catalogue.set_tag(kind, version, "mode", mode)
         catalogue.set_alias(kind, "champion", version)
-    return Asked(action, kind, version, digest, "alias" if key is None else "approval")
+    return Asked(action, kind, version, digest, "alias" if key is None else "approval", mode)
 
 
-def before(history: History, kind: Kind) -> Member:
-    """Return the bundle of a kind to return to: what all devices had before, or during a roll-out what they have.
+def before(history: History, kind: Kind) -> InMode:
+    """Return the bundle of a kind to return to, in its mode: what all had before, or in a roll-out what they have.
 
     Raises:
         ContractError: There is none.
     """
     newest = history.newest
-    stable = newest.release.stable.get(kind) if newest else None
+    stable = newest.release.stable_of(kind) if newest else None
     if newest is None or stable is None:
         raise ContractError(f"rollback: no {kind} is in force")
-    if kind in newest.release.candidate and newest.release.candidate[kind].digest != stable.digest:
+    candidate = newest.release.candidate_of(kind)
+    if candidate is not None and candidate.key != stable.key:
         return stable
-    older = [each for each in history.was_stable(kind) if each.digest != stable.digest]
+    older = [each for each in history.was_stable(kind) if each.key != stable.key]
     if not older:
-        raise ContractError(f"rollback: {kind} version {stable.version} is the first one; there is nothing before it")
+        version = stable.member.version
+        raise ContractError(f"rollback: {kind} version {version} is the first one; there is nothing before it")
     return older[-1]
 
 
@@ -151,13 +169,13 @@ def _progress(history: History, asked: Asked, since_ms: int) -> Progress | None:
     ]
     if newest is not None:
         release = newest.release
-        stable, candidate = release.stable.get(asked.kind), release.candidate.get(asked.kind)
-        if candidate is not None and candidate.digest == asked.digest:
+        stable, candidate = release.stable_of(asked.kind), release.candidate_of(asked.kind)
+        if candidate is not None and candidate.key == asked.key:
             return Progress(release.epoch, release.step, release.share, release.reason)
-        if stable is not None and stable.digest == asked.digest:
+        if stable is not None and stable.key == asked.key:
             return Progress(release.epoch, release.step, 1.0, release.reason, ended=True, good=True)
         gone = history.aborted(asked.kind)
-        if gone is not None and gone.digest == asked.digest and newest.at_ms > since_ms:
+        if gone is not None and gone.key == asked.key and newest.at_ms > since_ms:
             return Progress(release.epoch, release.step, 0.0, release.reason, ended=True)
     epoch = newest.release.epoch if newest else 0
     if said:

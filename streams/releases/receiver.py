@@ -101,6 +101,8 @@ class Receiver(Generic[T]):
         self._retry_at = 0.0
         self._consumer: KafkaConsumer | None = None
         self._artifacts = ArtifactReader(settings)
+        if "mode" in settings.model_fields_set:
+            log.warning("event=mode_ignored mode=%s without a bundle, the release says the mode", settings.mode)
 
     @property
     def report(self) -> ReceiverReport:

@@ -1,6 +1,7 @@
 """What was seen of a fleet's devices since a roll-out began: from predictions, dead letters and status, read on and on.
 
-Only records count, never what somebody says of them: a device is in a wave when it has answered real events with it.
+Only records count, never what somebody says of them: a device is in a wave when it has answered real events with it,
+by the bundle and in the mode of its set.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 from acclimate.infra.settings import Settings
 from acclimate.registry.releases.history import Released
 from acclimate.registry.releases.rollout import DeviceEvidence
+from acclimate.streams.wire.messages import Receipt
 from acclimate.streams.wire.predictions import answered_output, parse_prediction
 from acclimate.streams.wire.reading import committed_reader, partitions_of, read_to_end, seek_to_time
 from acclimate.streams.wire.statuses import Running, parse_status
@@ -115,20 +117,25 @@ class WaveEvidence:
         record = parse_prediction(message.value)
         if record is None:
             return  # whoever may write the topic may write noise; `acclimate collect` counts it
-        sums = self._sums(device, message.timestamp, record.receipt.epoch)
+        sums = self._sums(device, message.timestamp, record.receipt)
         if sums is not None:
             sums.records += 1
             sums.windows += len(record.windows)
             sums.confidence += sum(max(answered_output(window).probabilities) for window in record.windows)
 
-    def _sums(self, device: str, at_ms: int, epoch: int | None) -> _Sums | None:
-        """Return where a record counts; None where it belongs to neither time."""
-        in_wave = at_ms >= self._wave.at_ms and (epoch is None or epoch >= self._wave.release.epoch)
+    def _sums(self, device: str, at_ms: int, receipt: Receipt | None) -> _Sums | None:
+        """Return where a record counts; None where it belongs to neither time, or was not answered by its set."""
+        in_wave = at_ms >= self._wave.at_ms and (receipt is None or self._is_of_its_set(device, receipt))
         before = self._before_ms <= at_ms < self._rollout.at_ms
         if not in_wave and not before:
             return None
         known = self._devices.setdefault(device, _Device())
         return known.during if in_wave else known.before
+
+    def _is_of_its_set(self, device: str, receipt: Receipt) -> bool:
+        release = self._wave.release
+        wanted = (release.chosen(device)["source"].digest, release.chosen_mode(device))
+        return receipt.epoch >= release.epoch and (receipt.bundle, receipt.mode) == wanted
 
     def _take_status(self, message: Any) -> None:
         said = parse_status(message.key, message.value)

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,9 @@ from acclimate.adaptation.errors import ContractError
 from acclimate.adaptation.lean.lean_settings import LeanSettings
 from acclimate.adaptation.model.spec import NetworkSpec
 from acclimate.registry.bundles.any_bundle import AnyBundle
+from acclimate.registry.bundles.member import BundleSet
 from acclimate.registry.bundles.source_bundle import Bundle
+from acclimate.registry.releases.mode import served_mode
 from acclimate.registry.releases.release import Release, unit_hash
 from acclimate.streams.wire.messages import Receipt
 
@@ -50,7 +52,7 @@ class Served:
 
         The source answers the others, and every window in mode ``observe`` or where LeanTTA does not apply.
         """
-        if not self.spec.adaptable or self.receipt.mode == "observe":
+        if not self.spec.adaptable or self.receipt.mode != "always":
             return np.zeros(magnitude.shape, dtype=np.bool_)
         # In float64, like the threshold: as float32 it could lie on the other side of a magnitude.
         return magnitude.astype(np.float64) >= self.engine.settings.threshold
@@ -85,8 +87,10 @@ def serve(bundle: Bundle, mode: str, epoch: int = 0) -> Served:
         epoch: The epoch of the release that it belongs to; 0 where it was given by hand.
 
     Raises:
-        ContractError: The graphs do not load, do not fit the manifest or miss the canary's expected outputs.
+        ContractError: The graphs do not load, do not fit the manifest or miss the canary's expected outputs, or this
+            version does not serve the mode.
     """
+    served_mode(mode, f"bundle {bundle.digest[:12]}")
     engine = bundle.engine()
     manifest = bundle.manifest
     receipt = make_receipt(bundle.digest, engine, mode, epoch)
@@ -117,25 +121,33 @@ class Loaded:
     bundles: Mapping[str, AnyBundle]
 
 
-def in_force_of(loaded: Loaded, mode: str) -> InForce:
-    """Return who answers which device under a release.
+def in_force_of(loaded: Loaded) -> InForce:
+    """Return who answers which device under a release, each set in its mode.
 
     Raises:
-        ContractError: A bundle fails its self-test on this machine.
+        ContractError: A bundle fails its self-test on this machine, or this version does not serve a mode.
     """
     release = loaded.release
-    ready: dict[str, Served] = {}
-    for bundles in (release.stable, release.candidate):
-        for member in (bundles[kind] for kind in bundles if kind == "source"):
-            bundle = loaded.bundles[member.digest]
-            if isinstance(bundle, Bundle) and member.digest not in ready:
-                ready[member.digest] = serve(bundle, mode, release.epoch)
     if not release.stable:
         raise ContractError(f"release: epoch {release.epoch} has no stable set")
-    stable = ready[release.stable["source"].digest]
+    bundle = _source(loaded, release.stable)
+    stable = serve(bundle, release.stable_mode, release.epoch)
     if not release.candidate:
         return InForce(stable)
-    return InForce(stable, ready[release.candidate["source"].digest], release.salt, release.share)
+    other = _source(loaded, release.candidate)
+    if other.digest == bundle.digest:  # the sets differ in mode: one engine serves both
+        mode = served_mode(release.candidate_mode, f"bundle {bundle.digest[:12]}")
+        candidate = replace(stable, receipt=make_receipt(bundle.digest, stable.engine, mode, release.epoch))
+    else:
+        candidate = serve(other, release.candidate_mode, release.epoch)
+    return InForce(stable, candidate, release.salt, release.share)
+
+
+def _source(loaded: Loaded, bundles: BundleSet) -> Bundle:
+    bundle = loaded.bundles[bundles["source"].digest]
+    if not isinstance(bundle, Bundle):
+        raise ContractError(f"bundle {bundle.digest[:12]}: expected a source, found {bundle.manifest.kind}")
+    return bundle
 
 
 def canonical(value: object) -> bytes:

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from acclimate.registry.releases.mode import Mode
+
 __all__ = [
     "DEVICE_PATTERN",
     "RATE_HZ_MAX",
@@ -136,7 +138,7 @@ class Receipt(Message):
     bundle: Digest
     adapter: Digest | None
     epoch: int
-    mode: Literal["observe", "always"]
+    mode: Mode
     config: Digest
     code_contract_version: int
     engine: str

@@ -54,6 +54,12 @@ def test_the_list_of_commands_imports_no_command():
     assert not [name for name in loaded.split() if name.startswith("acclimate.streams.commands")]
 
 
+def test_a_worker_that_follows_releases_takes_no_mode_and_says_where_it_comes_from(capsys, monkeypatch):
+    monkeypatch.delenv("ACCLIMATE_BUNDLE", raising=False)
+    assert cli._run(["worker", "--mode", "always"]) == 2
+    assert "`acclimate promote source VERSION --mode MODE`" in capsys.readouterr().err
+
+
 def test_an_unknown_command_or_option_ends_with_2(capsys):
     assert cli._run(["frobnicate"]) == 2
     assert cli._run(["worker", "--frobnicate"]) == 2

@@ -4,6 +4,7 @@ import hashlib
 import json
 from typing import Any
 
+from acclimate.registry.releases.mode import Mode
 from acclimate.streams.audit.join import Answer, Arrival, Joined, Published, join
 from acclimate.streams.wire.messages import Receipt
 
@@ -30,13 +31,13 @@ def window(source: int, adapted: int | None, answered: int, magnitude: float) ->
     }
 
 
-def receipt(bundle: str, epoch: int = 0) -> Receipt:
+def receipt(bundle: str, epoch: int = 0, mode: Mode = "always") -> Receipt:
     """Return what a worker with this bundle and release says."""
     return Receipt(
         bundle=bundle,
         adapter=None,
         epoch=epoch,
-        mode="always",
+        mode=mode,
         config="c" * 64,
         code_contract_version=1,
         engine="onnxruntime 1",

@@ -13,6 +13,7 @@ from acclimate.registry.bundles.member import Member
 from acclimate.registry.catalogue import Catalogue, model_name
 from acclimate.registry.releases.approval import Approval, sign_approval
 from acclimate.registry.releases.history import History
+from acclimate.registry.releases.mode import Mode
 from acclimate.registry.releases.rollout import RolloutPolicy
 from acclimate.registry.releases.verdict import Finding, Verdict, sign_verdict
 from acclimate.registry.trust.key_folder import read_trust_file
@@ -106,8 +107,9 @@ class Plant:
         }
         send_statement(self.settings, sign_approval(Approval(**values | changes), private(by)))
 
-    def champion(self, member: Member) -> None:
-        """Move the alias, as anyone may in MLflow's page."""
+    def champion(self, member: Member, mode: str = "") -> None:
+        """Move the alias and say a mode, as anyone may in MLflow's page."""
+        self.catalogue.set_tag("source", member.version, "mode", mode)
         self.catalogue.set_alias("source", "champion", member.version)
 
     def made(self, name: str) -> Member:
@@ -116,7 +118,15 @@ class Plant:
         self.judge(member)
         return member
 
-    def answer(self, device: str, epoch: int, bundle: str, confidence: float = 0.9, windows: int = 25) -> None:
+    def answer(
+        self,
+        device: str,
+        epoch: int,
+        bundle: str,
+        confidence: float = 0.9,
+        windows: int = 25,
+        mode: Mode = "observe",
+    ) -> None:
         """Answer a record of a device as a worker would."""
         source = Output(label=0, probabilities=[confidence, 1 - confidence])
         entry = WindowPrediction.model_validate({**window(0, None, 0, 0.0), "event_id": "unread", "source": source})
@@ -127,7 +137,7 @@ class Plant:
             session=SESSION,
             seq=0,
             windows=[entry] * windows,
-            receipt=receipt(bundle, epoch),
+            receipt=receipt(bundle, epoch, mode),
         )
         self.send("predictions", device, record.model_dump_json().encode())
 

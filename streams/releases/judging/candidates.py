@@ -73,7 +73,8 @@ def _candidate(
     gates = _outcome(verdict)
     failed = tuple(each.gate for each in verdict.findings if each.outcome == "failed") if verdict else ()
     judged_ms = newest.at_ms if newest else None
-    todo = _next(kind, version, gates, fits, where, any(each.digest == digest for each in history.was_stable(kind)))
+    was_stable = any(each.member.digest == digest for each in history.was_stable(kind))
+    todo = _next(kind, version, gates, fits, where, was_stable)
     return Candidate(kind, version, aliases, created_ms, digest, gates, judged_ms, fits, where, failed, todo)
 
 

@@ -69,6 +69,70 @@ def test_what_must_be_understood_is_told_with_its_epoch_only_where_a_believed_ke
     assert reason(unchecked(must), take(record(release(4))).seen) == "rollback"
 
 
+SETS = {"stable": {"source": member("source", 1)}, "candidate": {"source": member("source", 2)}, "share": 0.5}
+
+
+class TestModes:
+    @pytest.mark.parametrize("field", ["stable_mode", "candidate_mode"])
+    @pytest.mark.parametrize("mode", ["gated", "by the moon"])
+    def test_one_that_this_version_does_not_serve_is_refused_with_the_epoch_of_its_release(self, field: str, mode: str):
+        with pytest.raises(
+            Refused, match=f"expected mode observe or always, found '{mode}'; update acclimate"
+        ) as refused:
+            take(record(release(3, **SETS, **{field: mode})))
+        assert (refused.value.reason, refused.value.epoch) == ("mode", 3)
+
+    def test_each_set_has_its_own_and_a_device_gets_both_bundle_and_mode_of_one_set(self):
+        offer = take(record(release(3, **SETS, candidate_mode="always", salt="ab" * 8)))
+        modes = {
+            (offer.release.chosen(device)["source"].version, offer.release.chosen_mode(device))
+            for device in (f"pump-{number}" for number in range(50))
+        }
+        assert modes == {(1, "observe"), (2, "always")}
+
+    def test_one_of_a_candidate_set_that_is_not_there_is_a_contradiction(self):
+        assert reason(unchecked({"candidate_mode": "always"})) == "malformed"
+
+    def test_a_release_that_uses_none_says_nothing_of_modes(self):
+        assert b"mode" not in canonical_bytes(release(3, **SETS))
+
+    def test_a_stolen_release_key_alone_turns_no_adaptation_on(self):
+        source = member("source")
+        observed, adapted = approval(source.digest), approval(source.digest, mode="always")
+        for mode, words, expected in (
+            ("observe", (observed,), "taken"), ("observe", (adapted,), "taken"), ("always", (adapted,), "taken"),
+            ("always", (observed,), "unapproved"), ("always", (), "unapproved"),
+            ("observe", (approval(source.digest, mode="by the moon"),), "unapproved"),
+            ("observe", (approval(source.digest, mode="gated"),), "unapproved"),
+            ("always", (adapted, approval(source.digest, mode="by the moon")), "taken"),
+        ):  # fmt: skip
+            offered = release(3, stable={"source": source}, stable_mode=mode, approvals={source.digest: words})
+            raw, seen = record(offered, trust(approvals=1)), Seen(trust(approvals=1))
+            if expected == "taken":
+                assert take(raw, seen).release.stable_mode == mode
+            else:
+                assert reason(raw, seen) == expected
+
+    def test_the_candidate_set_needs_the_word_for_its_mode_though_the_bundle_is_that_of_the_stable_set(self):
+        source = {"source": member("source")}
+        word, believed = approval(source["source"].digest), trust(approvals=1)
+        offered = release(
+            3, stable=source, candidate=source, candidate_mode="always", share=0.5,
+            approvals={source["source"].digest: (word,)},
+        )  # fmt: skip
+        assert reason(record(offered, believed), Seen(believed)) == "unapproved"
+
+    def test_a_generator_in_a_set_that_adapts_needs_the_approval_of_its_bundle_alone(self):
+        source = member("source")
+        generator, believed = member("mgg", source=source.digest), trust(approvals=1)
+        words = {
+            source.digest: (approval(source.digest, mode="always"),),
+            generator.digest: (approval(generator.digest, kind="mgg"),),
+        }
+        offered = release(3, stable={"source": source, "mgg": generator}, stable_mode="always", approvals=words)
+        assert take(record(offered, believed), Seen(believed)).release.epoch == 3
+
+
 class TestSignatures:
     """S3."""
 
@@ -246,7 +310,7 @@ class TestSets:
             believed,
         )  # fmt: skip
         assert reason(raw, Seen(believed)) == "unapproved"
-        assert len(approvers((approval(new.digest),), new.digest, read_trust(believed))) == 1
+        assert len(approvers((approval(new.digest),), new.digest, read_trust(believed), "observe")) == 1
 
 
 class TestShares:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from acclimate.registry.releases.history import Entry, History, read_entries
-from acclimate.registry.releases.release import Release, release_digest, sign_release
+from acclimate.registry.releases.release import InMode, Release, release_digest, sign_release
 from acclimate.registry.releases.remark import Remark, sign_remark
 from acclimate.registry.trust.envelope import Envelope
 from acclimate.registry.trust.trust import read_trust
@@ -79,6 +79,21 @@ def test_an_approval_is_open_until_a_release_has_carried_it_out_and_a_replay_ope
     assert len(read(word, carried, later).open_approvals()) == 1
 
 
+def test_an_approval_of_another_mode_stays_open_while_its_bundle_is_released_in_this_one():
+    wanted = member("source", 1)
+    word = approval(wanted.digest, mode="always")
+    renewed = signed(release(1, stable={"source": wanted}, approvals={wanted.digest: (word,)}))
+    assert len(read(word, renewed).open_approvals()) == 1
+    assert read(word, signed(release(1, stable={"source": wanted}, stable_mode="always"))).open_approvals() == ()
+
+
+def test_of_one_approver_the_newest_word_for_each_mode_goes_into_a_release():
+    wanted = member("source", 1).digest
+    words = [approval(wanted, mode=mode, reason=reason) for mode in ("observe", "always") for reason in ("old", "new")]
+    assert set(read(*words).approvals_of(wanted)) == {words[1], words[3]}
+    assert read(approval(wanted, mode="gated")).approvals_of(wanted) == ()
+
+
 def test_of_one_approver_only_the_newest_approval_goes_into_a_release():
     wanted = member("source", 1).digest
     keys = (key("release"), key("approver", "ann"), key("approver", "bob"))
@@ -94,7 +109,23 @@ def test_of_one_approver_only_the_newest_approval_goes_into_a_release():
 def test_what_all_devices_had_is_listed_without_repetition_the_newest_last():
     one, two = member("source", 1), member("source", 2)
     sets = [{"stable": {"source": each}} for each in (one, two, one)]
-    assert read(*chain(*sets)).was_stable("source") == [two, one]
+    assert read(*chain(*sets)).was_stable("source") == [InMode(two), InMode(one)]
+
+
+def test_a_bundle_that_all_devices_had_in_two_modes_is_listed_in_both():
+    source = {"source": member("source", 1)}
+    modes = [{"stable": source, "stable_mode": mode} for mode in ("observe", "always", "observe")]
+    history = read(*chain(*modes))
+    assert [each.mode for each in history.was_stable("source")] == ["always", "observe"]
+    assert history.mode == "observe"
+    assert read(*chain(modes[1])).mode == "always"
+
+
+def test_an_aborted_change_of_mode_is_known_by_its_mode():
+    source = {"source": member("source", 1)}
+    start = {"step": "start", "stable": source, "candidate": source, "candidate_mode": "always", "share": 0.5}
+    history = read(*chain({"stable": source}, start, {"step": "abort", "stable": source}))
+    assert history.aborted("source") == InMode(source["source"], "always")
 
 
 def test_a_wave_began_with_its_first_release_not_with_its_renewal():
@@ -114,7 +145,7 @@ def test_the_candidate_of_an_aborted_roll_out_is_known_until_something_else_is_b
     one, two = {"source": member("source", 1)}, {"source": member("source", 2)}
     start = {"step": "start", "stable": one, "candidate": two, "share": 0.5}
     abort = {"step": "abort", "stable": one}
-    assert read(*chain({"stable": one}, start, abort)).aborted("source") == two["source"]
+    assert read(*chain({"stable": one}, start, abort)).aborted("source") == InMode(two["source"])
     assert read(*chain({"stable": one}, start, abort, {"step": "renew", "stable": one})).aborted("source") is not None
     assert read(*chain({"stable": one}, start, abort, {"stable": two})).aborted("source") is None
 

@@ -6,6 +6,7 @@ import pytest
 
 from acclimate.adaptation.errors import ContractError
 from acclimate.registry.releases.history import Entry, History, read_entries
+from acclimate.registry.releases.mode import Mode
 from acclimate.registry.releases.next_release import Request, aborted, begun, finished, renewed, set_with, widened
 from acclimate.registry.releases.release import Place, Release, sign_release
 from acclimate.registry.releases.rollout import RolloutPolicy
@@ -25,8 +26,9 @@ def history(*releases: Release, **believed: int) -> History:
     return read_entries(entries, read_trust(trust(**believed)))
 
 
-def request(of: str = "source", back: bool = False) -> Request:
-    return Request("mgg" if of == "mgg" else "source", GENERATOR if of == "mgg" else NEW, back, "ann", ("bob",), "why")
+def request(of: str = "source", back: bool = False, mode: Mode = "observe") -> Request:
+    kind, wanted = ("mgg", GENERATOR) if of == "mgg" else ("source", NEW)
+    return Request(kind, wanted, mode, back, "ann", ("bob",), "why")
 
 
 def test_the_first_release_of_a_fleet_and_a_return_reach_all_devices_at_once():
@@ -71,6 +73,42 @@ def test_a_new_source_takes_away_what_was_made_for_the_old_one():
 def test_a_generator_without_its_source_is_refused_and_told_what_to_do(stable: dict[str, object]):
     with pytest.raises(ContractError, match="promote that source first"):
         set_with(stable, "mgg", GENERATOR)  # type: ignore[arg-type]
+
+
+def test_a_mode_goes_with_its_set_from_the_start_to_the_end():
+    before = history(release(1, stable={"source": OLD}))
+    start = begun(FLEET, before, request(mode="always"), PLACES, POLICY, SALT, NOW_MS)
+    assert (start.stable_mode, start.candidate_mode) == ("observe", "always")
+    running = history(release(1, stable={"source": OLD}), start)
+    for same in (
+        widened(running, 1.0, "all well", POLICY, NOW_MS + 5),
+        renewed(running, "half of its life", POLICY, NOW_MS + 5),
+    ):
+        assert (same.stable_mode, same.candidate_mode) == ("observe", "always")
+    done = finished(running, "all well", POLICY, NOW_MS + 5)
+    gone = aborted(running, "two of twenty", POLICY, NOW_MS + 5)
+    assert (done.stable_mode, done.candidate_mode) == ("always", "observe")
+    assert (gone.stable_mode, gone.candidate_mode) == ("observe", "observe")
+
+
+def test_another_mode_of_the_version_in_force_takes_the_same_bundles_along():
+    generator = member("mgg", 1, source=NEW.digest)
+    both = {"source": NEW, "mgg": generator}
+    before = history(release(1, stable=both))
+    start = begun(FLEET, before, request(mode="always"), PLACES, POLICY, SALT, NOW_MS)
+    assert (start.step, start.stable, start.candidate) == ("start", both, both)
+
+
+def test_a_generator_joins_the_set_in_the_mode_in_force():
+    before = history(release(1, stable={"source": OLD}, stable_mode="always"))
+    start = begun(FLEET, before, request("mgg"), PLACES, POLICY, SALT, NOW_MS)
+    assert (start.stable_mode, start.candidate_mode) == ("always", "always")
+
+
+def test_a_return_sets_the_mode_of_all_devices_at_once():
+    before = history(release(1, stable={"source": NEW}, stable_mode="always"))
+    back = begun(FLEET, before, request(back=True), PLACES, POLICY, SALT, NOW_MS)
+    assert (back.step, back.stable, back.stable_mode) == ("rollback", {"source": NEW}, "observe")
 
 
 @pytest.mark.parametrize(("old", "new", "expected"), [(1, 1, 1), (2, 1, 2), (1, 3, 3)])

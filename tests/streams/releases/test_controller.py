@@ -10,10 +10,16 @@ import pytest
 from acclimate.adaptation.errors import ConfigError, ContractError
 from acclimate.registry.releases.release import Release, unit_hash
 from acclimate.registry.releases.rollout import RolloutPolicy
+from acclimate.streams.agents.adapt import AdaptCore
 from acclimate.streams.releases.controller import Controller
 from acclimate.streams.releases.receiver import Receiver
 from acclimate.streams.releases.release_log import Fenced
+from acclimate.streams.serving.served import InForce, in_force_of
+from acclimate.streams.wire.predictions import parse_prediction
 from acclimate.streams.wire.reading import read_topic
+from acclimate.streams.wire.records import Incoming
+from tests.support.delivery import feature_record
+from tests.support.models import outputs, windows
 from tests.support.plant import AT_ONCE, SALT, Plant
 from tests.support.signed import key, private, trust
 
@@ -291,6 +297,115 @@ def test_two_bad_devices_of_twenty_stop_a_roll_out_before_its_second_wave(plant:
             print(
                 f"200 devices, {len(inside)} in wave 1, {bad} bad: aborted before wave 2, 200 of 200 on the stable set"
             )
+    finally:
+        controller.close()
+
+
+def answer_as_a_worker(
+    plant: Plant, receiver: Receiver[InForce], devices: list[str]
+) -> dict[str, tuple[int, str, str]]:
+    """Answer a record of each device by what is in force; return epoch, bundle and mode that the receipts name."""
+    new = receiver.catch_up()
+    while new is None:
+        new = receiver.poll()
+    core, found = AdaptCore(plant.settings.fleet, new, 1_000_000), {}
+    for device in devices:
+        record = Incoming("features", 0, 0, 0, device.encode(), feature_record(device, 0, windows(2)), ())
+        [output] = outputs(core, [record])
+        said = parse_prediction(output.value)
+        assert said is not None
+        found[device] = (said.receipt.epoch, said.receipt.bundle, said.receipt.mode)
+        plant.send("predictions", device, output.value)
+    plant.flush()
+    return found
+
+
+def test_a_change_of_mode_goes_through_waves_is_aborted_finished_and_taken_back(plant: Plant):
+    devices = [f"pump-{number}" for number in range(12)]
+    inside = [device for device in devices if unit_hash(SALT, device) < 0.5]
+    assert 0 < len(inside) < len(devices)
+    controller = plant.controller(RolloutPolicy(waves=(0.5, 1.0), observe_s=0.0))
+    receiver = Receiver(plant.settings, ("source",), in_force_of)
+    try:
+        member = plant.made("first")
+        plant.champion(member)
+        assert settle(controller) == ["complete"]
+        source = member.digest
+        assert answer_as_a_worker(plant, receiver, devices) == dict.fromkeys(devices, (1, source, "observe"))
+        time.sleep(0.01)  # the broker's clock counts milliseconds
+
+        plant.champion(member, mode="always")
+        assert controller.turn() == "epoch 2: start"
+        assert in_force(plant).stable == in_force(plant).candidate
+        for device in inside:  # by the bundle of its set, but not in its mode
+            plant.answer(device, 2, source, mode="observe")
+        plant.flush()
+        assert controller.turn() is None
+        expected = {device: (2, source, "always" if device in inside else "observe") for device in devices}
+        assert answer_as_a_worker(plant, receiver, devices) == expected
+        plant.refuse(f"device/{inside[0]}", epoch=2, running=1)
+        plant.flush()
+        assert controller.turn() == "epoch 3: abort"
+        assert settle(controller) == []
+        assert (in_force(plant).stable_mode, remarks(plant)) == ("observe", [("alias_reset", 1)])
+        assert answer_as_a_worker(plant, receiver, devices) == dict.fromkeys(devices, (3, source, "observe"))
+
+        plant.champion(member, mode="always")
+        assert controller.turn() == "epoch 4: start"
+        answer_as_a_worker(plant, receiver, devices)
+        assert controller.turn() == "epoch 5: wave"
+        answer_as_a_worker(plant, receiver, devices)
+        assert settle(controller) == ["complete"]
+        assert answer_as_a_worker(plant, receiver, devices) == dict.fromkeys(devices, (6, source, "always"))
+        assert plant.catalogue.tags("source", 1)["mode"] == ""
+
+        plant.champion(member, mode="observe")
+        assert settle(controller) == ["rollback"]
+        assert (in_force(plant).stable["source"], in_force(plant).stable_mode) == (member, "observe")
+    finally:
+        receiver.close()
+        controller.close()
+
+
+def test_the_alias_of_a_new_version_keeps_the_mode_in_force_and_an_unknown_one_is_refused(
+    plant: Plant, controller: Controller
+):
+    first, second = plant.made("first"), plant.register("second")
+    plant.champion(first, mode="always")
+    assert settle(controller) == ["complete"]
+    plant.judge(second)
+    plant.champion(second)
+    assert settle(controller) == ["start", "complete"]
+    assert in_force(plant).stable_mode == "always"
+    plant.champion(second, mode="by the moon")
+    assert settle(controller) == []
+    assert remarks(plant) == [("refused", 2)]
+
+
+def test_where_approvals_are_asked_for_a_mode_needs_its_own_and_a_return_ends_its_roll_out(strict: Plant):
+    slow = strict.controller(RolloutPolicy(waves=(0.5, 1.0), observe_s=3600.0))
+    try:
+        first = strict.made("first")
+        strict.approve(first)
+        assert settle(slow) == ["complete"]
+        strict.champion(first, mode="always")
+        strict.approve(first, mode="gated")
+        assert settle(slow) == []
+        strict.approve(first, mode="always")
+        assert settle(slow) == ["start"]
+        strict.approve(first, action="rollback", reason="too many alarms")
+        assert settle(slow) == ["abort"]
+        assert (in_force(strict).stable_mode, in_force(strict).candidate) == ("observe", {})
+    finally:
+        slow.close()
+    controller = strict.controller()
+    try:
+        strict.approve(first, mode="always", reason="again")
+        assert settle(controller) == ["start", "complete"]
+        assert in_force(strict).stable_mode == "always"
+        strict.approve(first, action="rollback", reason="too many alarms, again")
+        assert settle(controller) == ["rollback"]
+        assert in_force(strict).stable_mode == "observe"
     finally:
         controller.close()
 
