@@ -24,7 +24,7 @@ __all__ = ["command"]
 @connection_options
 @json_option
 def command(since: float, behind: bool, bootstrap: str | None, fleet: str | None, as_json: bool) -> int:
-    """Show what workers and devices say that they run, and which bundle answered each device.
+    """Show what workers and devices say that they run, and which bundle answered each device in which mode.
 
     A device counts for a roll-out only by its answers: real events that name the epoch. The exit code is 1 where
     --behind finds any.
@@ -51,7 +51,8 @@ def command(since: float, behind: bool, bootstrap: str | None, fleet: str | None
 
     console = Console(highlight=False)
     console.print(f"in force: epoch {epoch}" + (f", {newest.release.step}" if newest else ""))
-    table = Table("receiver", "epoch", "bundle", "last word (UTC)", "refused", box=None, header_style="bold")
+    columns = ("receiver", "epoch", "bundle", "mode", "last word (UTC)", "refused")
+    table = Table(*columns, box=None, header_style="bold")
     for row in receivers:
         refused = f"{row.refusals}: {(row.last_refusal or '')[:60]}" if row.refusals else ""
         refused = "[red]stale[/] " + escape(refused) if row.stale else escape(refused)
@@ -59,14 +60,21 @@ def command(since: float, behind: bool, bootstrap: str | None, fleet: str | None
             escape(row.name),
             _epoch(row.epoch, epoch),
             (row.bundle or "none")[:12],
+            row.mode or "",
             shown_time(row.at_ms),
             refused,
         )
     console.print(table if receivers else "no receiver has said anything")
-    table = Table("device", "epoch", "bundle", "last answer (UTC)", "windows", box=None, header_style="bold")
+    columns = ("device", "epoch", "bundle", "mode", "last answer (UTC)", "windows")
+    table = Table(*columns, box=None, header_style="bold")
     for each in devices:
         table.add_row(
-            escape(each.device), _epoch(each.epoch, epoch), each.bundle[:12], shown_time(each.at_ms), str(each.windows)
+            escape(each.device),
+            _epoch(each.epoch, epoch),
+            each.bundle[:12],
+            each.mode,
+            shown_time(each.at_ms),
+            str(each.windows),
         )
     console.print(table if devices else f"no device was answered in the last {since:g} hours")
     return code

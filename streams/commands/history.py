@@ -72,7 +72,8 @@ def _show_at(history: "History", at_ms: int, device: str | None, as_json: bool) 
         return 0
     about = _released(found) | {"at": shown_time(at_ms)}
     if device is not None:
-        about |= {"device": device, "had": _versions(found.release.chosen(device))}
+        had = {"had": _versions(found.release.chosen(device)), "mode": found.release.chosen_mode(device)}
+        about |= {"device": device, **had}
     if as_json:
         click.echo(json.dumps(about))
         return 0
@@ -81,11 +82,11 @@ def _show_at(history: "History", at_ms: int, device: str | None, as_json: bool) 
     click.echo(f"at {shown_time(at_ms)}: epoch {release.epoch} ({release.step}), since {shown_time(found.at_ms)}")
     click.echo(f"  asked by {release.asked_by}{approved}")
     click.echo(f"  reason   {release.reason or '-'}")
-    click.echo(f"  stable   {_set_text(release.stable)}")
+    click.echo(f"  stable   {_set_text(release.stable, release.stable_mode)}")
     if release.candidate:
-        click.echo(f"  {release.share:4.0%}     {_set_text(release.candidate)}")
+        click.echo(f"  {release.share:4.0%}     {_set_text(release.candidate, release.candidate_mode)}")
     if device is not None:
-        click.echo(f"  {device} had {_set_text(release.chosen(device))}")
+        click.echo(f"  {device} had {_set_text(release.chosen(device), release.chosen_mode(device))}")
     return 0
 
 
@@ -95,16 +96,18 @@ def _entries(history: "History", trust: "Trust") -> list[dict[str, Any]]:
         release = each.release
         approved = f", approved by {', '.join(release.approved_by)}" if release.approved_by else ""
         share = f" to {release.share:.0%} of the devices" if release.candidate else ""
-        text = f"epoch {release.epoch}{share}: {_set_text(release.candidate or release.stable)}; asked by "
+        changed = (release.candidate, release.candidate_mode) if share else (release.stable, release.stable_mode)
+        text = f"epoch {release.epoch}{share}: {_set_text(*changed)}; asked by "
         text += f"{release.asked_by}{approved}" + (f"; {release.reason}" if release.reason else "")
         found.append((each.at_ms, {"what": release.step, "text": text, "release": _released(each)}))
     for approved_entry in history.approvals:
         approval = approved_entry.approval
         owners = sorted(trust.owner(signature.keyid) for signature in approved_entry.envelope.signatures)
-        text = f"{approval.action} {approval.kind} version {approval.version} ({approval.digest[:12]}) by "
+        mode = f" in mode {approval.mode}" if approval.kind == "source" else ""
+        text = f"{approval.action} {approval.kind} version {approval.version} ({approval.digest[:12]}){mode} by "
         text += f"{', '.join(owners)}" + (f"; {approval.reason}" if approval.reason else "")
         text += "" if approval.asked_kind else "; this version does not understand it and passes over it"
-        about = approval.model_dump(mode="json") | {"by": owners}
+        about = approval.model_dump(mode="json") | {"mode": approval.mode, "by": owners}
         found.append((approved_entry.at_ms, {"what": "approved", "text": text, "approval": about}))
     for judged in history.verdicts:
         verdict = judged.verdict
@@ -131,7 +134,9 @@ def _released(each: "Released") -> dict[str, Any]:
         "approved_by": list(release.approved_by),
         "reason": release.reason,
         "stable": _versions(release.stable),
+        "stable_mode": release.stable_mode,
         "candidate": _versions(release.candidate),
+        "candidate_mode": release.candidate_mode if release.candidate else None,
         "share": release.share,
         "release": each.digest,
     }
@@ -141,5 +146,6 @@ def _versions(bundles: "BundleSet") -> dict[str, dict[str, Any]]:
     return {kind: {"version": member.version, "bundle": member.digest} for kind, member in bundles.items()}
 
 
-def _set_text(bundles: "BundleSet") -> str:
-    return ", ".join(f"{kind} {member.version} ({member.digest[:12]})" for kind, member in bundles.items()) or "none"
+def _set_text(bundles: "BundleSet", mode: str) -> str:
+    named = [f"{kind} {member.version} ({member.digest[:12]})" for kind, member in bundles.items()]
+    return f"{', '.join(named)}, mode {mode}" if named else "none"

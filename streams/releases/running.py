@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from acclimate.infra.settings import Settings
+from acclimate.registry.releases.mode import Mode
 from acclimate.streams.wire.predictions import parse_prediction
 from acclimate.streams.wire.reading import read_topic
 from acclimate.streams.wire.statuses import Running, parse_status
@@ -18,7 +19,7 @@ class ReceiverRow:
     Attributes:
         name: ``worker/NAME`` or ``device/NAME``.
         at_ms: When the broker took it, milliseconds since 1970.
-        epoch, bundle: The epoch and digest of the stable bundle that it runs; 0 and None for none.
+        epoch, bundle, mode: Epoch, digest and mode of the stable bundle that it runs; 0 and None for none.
         refusals: Releases that it has not taken, since its start.
         last_refusal: What was wrong last.
         stale: The release that it runs has expired, and no newer one has reached it.
@@ -28,6 +29,7 @@ class ReceiverRow:
     at_ms: int
     epoch: int
     bundle: str | None
+    mode: Mode | None
     refusals: int
     last_refusal: str | None
     stale: bool
@@ -40,7 +42,7 @@ class DeviceRow:
     Attributes:
         device: Its id.
         at_ms: When the broker took the answer, milliseconds since 1970.
-        epoch, bundle: That the answer names.
+        epoch, bundle, mode: That the answer names.
         windows: Answered in the time that was looked at.
     """
 
@@ -48,6 +50,7 @@ class DeviceRow:
     at_ms: int
     epoch: int
     bundle: str
+    mode: Mode
     windows: int
 
 
@@ -90,7 +93,8 @@ def device_rows(settings: Settings, since_ms: int) -> Mapping[str, DeviceRow]:
         if record is not None:
             before = rows[record.device].windows if record.device in rows else 0
             receipt, windows = record.receipt, before + len(record.windows)
-            rows[record.device] = DeviceRow(record.device, message.timestamp, receipt.epoch, receipt.bundle, windows)
+            said = (receipt.epoch, receipt.bundle, receipt.mode)
+            rows[record.device] = DeviceRow(record.device, message.timestamp, *said, windows)
     return rows
 
 
@@ -104,6 +108,7 @@ def _receiver_row(said: Running, at_ms: int) -> ReceiverRow | None:
         at_ms,
         receipt.epoch if receipt else 0,
         receipt.bundle if receipt else None,
+        receipt.mode if receipt else None,
         sum(status.refusals.values()),
         status.last_refusal,
         status.stale,

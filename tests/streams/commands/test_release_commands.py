@@ -228,6 +228,49 @@ def test_devices_lists_who_is_behind(site: Site):
     rows = json.loads(found.stdout)
     assert [row["device"] for row in rows["devices"]] == ["pump-8"]
     assert [row["name"] for row in rows["receivers"]] == ["worker/w1"]
+    assert [row["mode"] for row in (*everything["receivers"], *everything["devices"])] == [
+        "always",
+        "observe",
+        "observe",
+    ]
+
+
+def test_a_mode_is_asked_for_kept_by_the_next_version_shown_and_taken_back(strict: Site):
+    strict.plant.made("one")
+    key = ("--key", strict.key_file("ann"))
+    controller = strict.plant.controller()
+
+    def carry_out() -> None:
+        while controller.turn() is not None:
+            pass
+
+    try:
+        assert strict.json("promote", "source", "1", *key)["mode"] == "observe"
+        carry_out()
+        found = strict.run("promote", "source", "1", "--mode", "always", *key, "--wait", "--timeout", "1")
+        assert (found.returncode, "not ended" in found.stderr) == (1, True)  # the version is in force, the mode is not
+        carry_out()
+        strict.plant.made("two")
+        assert strict.json("promote", "source", "2", *key)["mode"] == "always"
+        carry_out()
+        back = strict.json("rollback", "source", *key)
+        assert (back["version"], back["mode"]) == (1, "always")
+        carry_out()
+    finally:
+        controller.close()
+    now = strict.json("history", "--at", moment(), "--device", "pump-7")
+    assert (now["stable_mode"], now["candidate_mode"], now["mode"]) == ("always", None, "always")
+    entries = strict.json("history", "--last", "99")["entries"]
+    assert [each["approval"]["mode"] for each in entries if "approval" in each] == ["observe", *["always"] * 3]
+    assert sum("mode always" in each["text"] for each in entries if each["what"] == "start") == 2
+    strict.plant.register("three")
+    assert strict.json("diff", "1", "3")["values"]["mode"] == ["always", None]
+    assert "mode" not in strict.json("diff", "1", "2")["values"]
+
+
+def test_a_mode_is_for_sources_alone(site: Site):
+    found = site.run("promote", "mgg", "1", "--mode", "always")
+    assert (found.returncode, "mgg has none" in found.stderr) == (2, True)
 
 
 def test_history_shows_an_approval_that_only_a_newer_version_can_carry_out(strict: Site):
