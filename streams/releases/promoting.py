@@ -172,7 +172,8 @@ def _progress(history: History, asked: Asked, since_ms: int) -> Progress | None:
         stable, candidate = release.stable_of(asked.kind), release.candidate_of(asked.kind)
         if candidate is not None and candidate.key == asked.key:
             return Progress(release.epoch, release.step, release.share, release.reason)
-        if stable is not None and stable.key == asked.key:
+        is_against_rollout = asked.action == "rollback" and candidate is not None
+        if stable is not None and stable.key == asked.key and not is_against_rollout:
             return Progress(release.epoch, release.step, 1.0, release.reason, ended=True, good=True)
         gone = history.aborted(asked.kind)
         if gone is not None and gone.key == asked.key and newest.at_ms > since_ms:
