@@ -77,7 +77,8 @@ class DeviceClient:
         on_delivery: See `Outbox`; with a shared outbox it belongs there.
         sampling_rate_hz: Samples per second, sent with each record so that a model of another rate refuses it.
         step_samples: Samples from the start of one window to the start of the next. Without a rate the client works the
-            rate of a call out from this and its event times, where they tell it (`acclimate.streams.device.sampling.Sampling`).
+            rate of a call out from this and its event times, where they tell it; see
+            `acclimate.streams.device.sampling.Sampling`.
 
     Raises:
         DataError: The device id, the session or the sampling is not valid.

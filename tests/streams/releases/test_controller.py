@@ -362,24 +362,13 @@ def test_a_change_of_mode_goes_through_waves_is_aborted_finished_and_taken_back(
         plant.champion(member, mode="observe")
         assert settle(controller) == ["rollback"]
         assert (in_force(plant).stable["source"], in_force(plant).stable_mode) == (member, "observe")
+
+        plant.champion(member, mode="by the moon")
+        assert settle(controller) == []
+        assert remarks(plant) == [("alias_reset", 1), ("refused", 1)]
     finally:
         receiver.close()
         controller.close()
-
-
-def test_the_alias_of_a_new_version_keeps_the_mode_in_force_and_an_unknown_one_is_refused(
-    plant: Plant, controller: Controller
-):
-    first, second = plant.made("first"), plant.register("second")
-    plant.champion(first, mode="always")
-    assert settle(controller) == ["complete"]
-    plant.judge(second)
-    plant.champion(second)
-    assert settle(controller) == ["start", "complete"]
-    assert in_force(plant).stable_mode == "always"
-    plant.champion(second, mode="by the moon")
-    assert settle(controller) == []
-    assert remarks(plant) == [("refused", 2)]
 
 
 def test_where_approvals_are_asked_for_a_mode_needs_its_own_and_a_return_ends_its_roll_out(strict: Plant):

@@ -175,7 +175,7 @@ def test_both_sets_of_a_wave_are_held(plant: Fleet, bundles: list[Signed]):
 
 
 def test_a_mode_that_this_version_does_not_serve_is_refused_with_its_epoch_and_the_last_good_one_answers(
-    plant: Fleet, bundles: list[Signed]
+    plant: Fleet, bundles: list[Signed], caplog: pytest.LogCaptureFixture
 ):
     plant.release(bundles[0], stable_mode="always")
     looking: Receiver[InForce] = receiver(plant, in_force_of)
@@ -191,24 +191,17 @@ def test_a_mode_that_this_version_does_not_serve_is_refused_with_its_epoch_and_t
         assert (report.refusals, report.refused_epoch, report.epoch) == ({"mode": count}, count + 1, 1)
         assert "update acclimate" in (report.last_refusal or "")
     looking.close()
+    assert "event=mode_ignored" not in caplog.text
+    plant.settings = plant.settings.model_copy(update={"mode": "always"})  # the release says another one
     again: Receiver[InForce] = receiver(plant, in_force_of)
-    assert again.resume() is not None
+    assert caplog.text.count("event=mode_ignored") == 1
+    resumed = again.resume()
+    assert resumed is not None
+    assert resumed.stable.receipt.mode == "always"
     plant.release(bundles[0], bundles[0], share=0.5, salt="ab" * 8, candidate_mode="always")
     new = again.catch_up() or again.poll()
     assert new is not None
     assert {new.served(f"pump-{i}").receipt.mode for i in range(50)} == {"observe", "always"}
-
-
-def test_a_mode_in_the_environment_is_told_once_to_count_for_nothing_beside_releases(
-    plant: Fleet, bundles: list[Signed], caplog: pytest.LogCaptureFixture
-):
-    plant.release(bundles[0])
-    plant.settings = plant.settings.model_copy(update={"mode": "always"})
-    looking: Receiver[InForce] = receiver(plant, in_force_of)
-    in_force = looking.catch_up() or looking.poll()
-    assert in_force is not None
-    assert in_force.stable.receipt.mode == "observe"
-    assert caplog.text.count("event=mode_ignored") == 1
 
 
 def test_without_a_list_of_keys_nothing_is_believed(plant: Fleet, tmp_path: Path):
