@@ -27,6 +27,8 @@ import numpy as np
 from acclimate.infra.broker import LocalKafka
 from acclimate.infra.settings import Settings
 from acclimate.registry.bundles.source_bundle import read_bundle
+from acclimate.streams.wire.messages import event_id
+from acclimate.streams.wire.predictions import parse_prediction
 from acclimate.streams.wire.reading import read_topic
 from acclimate.streams.wire.topics import create_topics
 from benchmarks.edge_device import Plan
@@ -145,9 +147,11 @@ def _compared(plant: Settings, before: int, expected: set[str]) -> dict[str, int
     for place, message in enumerate(read_topic(plant, "predictions")):
         if place < before:
             continue
-        for entry in json.loads(message.value)["windows"]:
-            event = entry["event_id"]
-            session, seq = event.split("/")[1], int(event.split("/")[2])
+        record = parse_prediction(message.value)
+        assert record is not None
+        session = record.session
+        for seq in range(record.seq, record.seq + len(record.labels)):
+            event = event_id(record.device, session, seq)
             twice += event in found
             disorder += event not in found and seq < newest.get(session, -1)
             found.add(event)

@@ -29,8 +29,9 @@ __all__ = [
     "parameter_shapes",
 ]
 
-# Raise whenever a change of code changes the bytes of an output; part of every output id.
-CODE_CONTRACT_VERSION = 1
+# Raise whenever a change of code changes the bytes of an output; part of every output id. Version 2: a prediction has a
+# column per figure instead of an object per window (docs/decisions/0019-predictions-are-columns.md).
+CODE_CONTRACT_VERSION = 2
 
 # Names and axes of the graphs' outputs.
 SOURCE_OUTPUTS: dict[str, tuple[str, ...]] = {

@@ -95,7 +95,7 @@ class AdaptCore:
         self, record: Incoming, batch: FeatureBatch, served: Served, outputs: Outputs, start: int
     ) -> Outgoing:
         identity, value = prediction(batch, served, outputs, start)
-        headers = list(cloud_event("predictions.v1", f"/{self.fleet}/worker", identity))
+        headers = list(cloud_event("predictions.v2", f"/{self.fleet}/worker", identity))
         trace = header(record.headers, "traceparent")
         if trace is not None and len(trace) <= 256:
             headers.append(("traceparent", trace))

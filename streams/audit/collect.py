@@ -138,7 +138,7 @@ class _Reading:
             return
         self.answers.append(answer)
         device, session, seq = answer.first
-        self._waiting.difference_update((device, session, seq + i) for i in range(len(answer.record.windows)))
+        self._waiting.difference_update((device, session, seq + i) for i in range(len(answer.record.labels)))
 
 
 def _event(identity: bytes | None) -> Event | None:

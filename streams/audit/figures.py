@@ -46,7 +46,7 @@ _FIXED = {
     _SERIES["adapted"]: "#d55e00",
     _SERIES["answered"]: "#0072b2",
 }
-_NAMES = {"source": "as trained", "adapted": "LeanTTA everywhere", "answered": "answered"}
+_NAMES = {"source": "as trained", "adapted": "adapted everywhere", "answered": "answered"}
 _MARKERS = {"source": "o", "adapted": "D", "answered": "o"}
 _LINES = {"source": "--", "adapted": ":", "answered": "-"}
 _STYLE = plot_style(_INK, _MUTED, _GRID)

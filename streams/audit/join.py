@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from acclimate.adaptation.errors import ConfigError, DataError
 from acclimate.streams.wire.dead_letters import DeadLetter
-from acclimate.streams.wire.messages import PredictionRecord, Receipt, WindowPrediction, event_id
+from acclimate.streams.wire.messages import PredictionRecord, Receipt, event_id
 from acclimate.streams.wire.predictions import parse_prediction
 
 __all__ = ["Answer", "Arrival", "Event", "Joined", "Published", "dead_windows", "join", "origins", "read_ledger"]
@@ -80,12 +80,14 @@ class Joined:
         device: (n,) text.
         row: (n,) int64, row of the data.
         label: (n,) int64, the truth.
-        source_label, adapted_label, answered_label: (n,) int64; where LeanTTA does not apply, adapted is the source's.
-        by_leantta: (n,) whether the adapted output answered.
+        source_label, adapted_label, answered_label: (n,) int64; where nothing adapted, adapted is the source's.
+        answered_by: (n,) text, the rung that answered.
+        adapted_by: (n,) text, the rung that computed the adapted output; ``source`` where nothing adapted.
         magnitude: (n,) float32, calibrated shift.
         arrived_ms, answered_ms: (n,) int64, the broker's times of input and output; -1 where the input is gone.
-        source_probabilities, adapted_probabilities: (n, classes) float32.
-        adaptable: Whether LeanTTA applies to these windows.
+        source_probabilities, adapted_probabilities: (n, classes) float32; NaN for a window whose record has another
+            number of classes than most.
+        adaptable: Whether every window has an adapted output.
         windows: Windows in the ledger: answered + lost + those of dead letters.
         lost: Event ids without an answer and without a dead letter.
         dead_letters: Dead letters of the ledger's records, by reason.
@@ -105,7 +107,8 @@ class Joined:
     source_label: npt.NDArray[np.int64]
     adapted_label: npt.NDArray[np.int64]
     answered_label: npt.NDArray[np.int64]
-    by_leantta: npt.NDArray[np.bool_]
+    answered_by: npt.NDArray[np.str_]
+    adapted_by: npt.NDArray[np.str_]
     magnitude: npt.NDArray[np.float32]
     arrived_ms: npt.NDArray[np.int64]
     answered_ms: npt.NDArray[np.int64]
@@ -248,7 +251,7 @@ def join(
     for arrival in sorted(arrivals, key=lambda a: (a.offset, a.partition)):
         arrived.setdefault(arrival.first, arrival.time_ms)
 
-    entries: dict[Event, tuple[Answer, WindowPrediction]] = {}
+    entries: dict[Event, tuple[Answer, int]] = {}  # and the window's place in the columns
     digests: dict[str, str] = {}
     unknown = duplicates = conflicts = reanswered = 0
     for answer in sorted(answers, key=lambda a: (a.offset, a.partition)):
@@ -258,36 +261,37 @@ def join(
             conflicts += digests[record.output_id] != answer.digest
             continue
         digests[record.output_id] = answer.digest
-        for i, window in enumerate(record.windows):
+        for i in range(len(record.labels)):
             event = (record.device, record.session, record.seq + i)
             if event not in origin:
                 unknown += 1
             elif event in entries:
                 reanswered += 1
             else:
-                entries[event] = (answer, window)
+                entries[event] = (answer, i)
 
     dead, reasons, foreign = dead_windows(origin, arrivals, letters)
     dead -= entries.keys()
     counted = [event for event in origin if event in entries]
-    pairs = [entries[event] for event in counted]
-    windows = [window for _, window in pairs]
-    outputs = [(window.source, window.adapted or window.source) for window in windows]
+    answered = [entries[event] for event in counted]
+    places = [(answer.record, i) for answer, i in answered]
+    outputs = [(record.source, record.adapted or record.source, i) for record, i in places]
     rows = [origin[event][0] for event in counted]
     return Joined(
         device=np.array([event[0] for event in counted], dtype=np.str_),
         row=np.array(rows, dtype=np.int64),
         label=np.array([labels[row] for row in rows], dtype=np.int64),
-        source_label=np.array([source.label for source, _ in outputs], dtype=np.int64),
-        adapted_label=np.array([adapted.label for _, adapted in outputs], dtype=np.int64),
-        answered_label=np.array([window.label for window in windows], dtype=np.int64),
-        by_leantta=np.array([window.answered_by == "leantta" for window in windows], dtype=np.bool_),
-        magnitude=np.array([window.shift.magnitude for window in windows], dtype=np.float32),
-        arrived_ms=np.array([arrived.get(answer.first, -1) for answer, _ in pairs], dtype=np.int64),
-        answered_ms=np.array([answer.time_ms for answer, _ in pairs], dtype=np.int64),
-        source_probabilities=np.array([source.probabilities for source, _ in outputs], dtype=np.float32),
-        adapted_probabilities=np.array([adapted.probabilities for _, adapted in outputs], dtype=np.float32),
-        adaptable=all(window.adapted is not None for window in windows),
+        source_label=np.array([source.labels[i] for source, _, i in outputs], dtype=np.int64),
+        adapted_label=np.array([adapted.labels[i] for _, adapted, i in outputs], dtype=np.int64),
+        answered_label=np.array([record.labels[i] for record, i in places], dtype=np.int64),
+        answered_by=np.array([record.answered_by[i] for record, i in places], dtype=np.str_),
+        adapted_by=np.array([record.adapted_by or "source" for record, _ in places], dtype=np.str_),
+        magnitude=np.array([record.shift.magnitude[i] for record, i in places], dtype=np.float32),
+        arrived_ms=np.array([arrived.get(answer.first, -1) for answer, _ in answered], dtype=np.int64),
+        answered_ms=np.array([answer.time_ms for answer, _ in answered], dtype=np.int64),
+        source_probabilities=_probabilities([source.probabilities[i] for source, _, i in outputs]),
+        adapted_probabilities=_probabilities([adapted.probabilities[i] for _, adapted, i in outputs]),
+        adaptable=all(record.adapted is not None for record, _ in places),
         windows=len(origin),
         lost=tuple(event_id(*event) for event in origin if event not in entries and event not in dead),
         dead_letters=reasons,
@@ -298,5 +302,13 @@ def join(
         duplicates=duplicates,
         conflicts=conflicts,
         reanswered=reanswered,
-        receipts=tuple(Counter(answer.record.receipt for answer, _ in pairs).most_common()),
+        receipts=tuple(Counter(record.receipt for record, _ in places).most_common()),
     )
+
+
+def _probabilities(rows: Sequence[Sequence[float]]) -> npt.NDArray[np.float32]:
+    """Return (n, classes), the usual number of them: bundles may differ in it, and anybody may write a record."""
+    classes = Counter(map(len, rows)).most_common(1)[0][0] if rows else 0
+    unusual = [np.nan] * classes
+    found = [row if len(row) == classes else unusual for row in rows]
+    return np.array(found, dtype=np.float32).reshape(len(rows), classes)

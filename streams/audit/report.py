@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from acclimate.streams.audit import figures
 from acclimate.streams.audit.join import Joined
-from acclimate.streams.audit.summary import HARM, AnsweredBy, ByOutput, DeviceShift, Report
+from acclimate.streams.audit.summary import HARM, ByOutput, ByRung, DeviceShift, Report
 
 __all__ = ["Story", "render_html", "verdicts", "write_report"]
 
@@ -130,12 +130,14 @@ def _accuracy_verdicts(report: Report) -> list[tuple[str, str]]:
     accuracy = _known(report["accuracy"])
     if accuracy is None:
         return []
+    found = [("plain", f"Answered by: {_shares(report['answered_by'])}.")]
     if not report["adaptable"]:
         text = (
-            "LeanTTA does not apply: a row without a time axis has no statistics of its own. The source model answers."
+            "Some windows, or all, have no adapted output, as a row without a time axis has no statistics of its own. "
+            "The source model answers these."
         )
-        return [("plain", text)]
-    found = [_compared("What was answered", accuracy["source"], accuracy["answered"])]
+        return [*found, ("plain", text)]
+    found.append(_compared("What was answered", accuracy["source"], accuracy["answered"]))
     harmed = report["harmed_devices"]["answered"]
     if harmed:
         found.append(("bad", f"Harmed by adaptation, by {100 * HARM:.0f} points or more: {_named(report, harmed)}."))
@@ -144,7 +146,8 @@ def _accuracy_verdicts(report: Report) -> list[tuple[str, str]]:
     helped = report["helped_devices"]["answered"]
     if helped:
         found.append(("good", f"Helped, by {100 * HARM:.0f} points or more: {_named(report, helped)}."))
-    found.append(_compared("LeanTTA everywhere, without regard to the shift,", accuracy["source"], accuracy["adapted"]))
+    everywhere = f"Adapted everywhere ({', '.join(report['adapted_by'])}), without regard to the shift, the model"
+    found.append(_compared(everywhere, accuracy["source"], accuracy["adapted"]))
     worst = next(device for device in report["per_device"] if device["device"] == report["worst_device"])
     answered, source = _percent(worst["accuracy"]["answered"]), _percent(worst["accuracy"]["source"])
     text = f"Worst device: {worst['device']}, {answered} correct as answered, {source} as trained."
@@ -180,13 +183,11 @@ def _named(report: Report, names: Sequence[str]) -> str:
 
 def _cards(report: Report) -> list[dict[str, str]]:
     accuracy, latency = report["accuracy"], report.get("latency_ms")
-    known, by = _known(accuracy), report["answered_by"]
+    known = _known(accuracy)
     change = "" if known is None else _signed(100 * (known["answered"] - known["source"])) + " points"
-    share = by["leantta"] / max(1, by["source"] + by["leantta"])
     cards = [{"label": "Correct as trained", "value": _percent(accuracy["source"]), "note": "source model alone"}]
     if report["adaptable"]:
-        note = f"{change}; LeanTTA answered {100 * share:.0f} %"
-        cards.append({"label": "Correct as answered", "value": _percent(accuracy["answered"]), "note": note})
+        cards.append({"label": "Correct as answered", "value": _percent(accuracy["answered"]), "note": change})
     cards.append(
         {"label": "Windows lost", "value": f"{report['lost']:,}", "note": f"of {report['windows']:,} published"}
     )
@@ -218,16 +219,15 @@ def _rows(report: Report, notes: Mapping[str, str]) -> list[dict[str, str | bool
 
 
 def _row(
-    name: str, note: str, accuracy: ByOutput[float], by: AnsweredBy, shift: DeviceShift | None
+    name: str, note: str, accuracy: ByOutput[float], by: ByRung, shift: DeviceShift | None
 ) -> dict[str, str | bool]:
     """Return the texts of one row; the row of all devices has no shift."""
-    windows = by["source"] + by["leantta"]
     points = 100 * (accuracy["answered"] - accuracy["source"])
     tone = "up" if points >= 100 * HARM else "down" if points <= -100 * HARM else ""
     return {
         "device": name,
         "note": note,
-        "windows": f"{windows:,}",
+        "windows": f"{sum(by.values()):,}",
         "source": _percent(accuracy["source"]),
         "answered": _percent(accuracy["answered"]),
         "adapted": _percent(accuracy["adapted"]),
@@ -236,7 +236,7 @@ def _row(
         "median": "" if shift is None else f"{shift['median']:.2f}",
         "p95": "" if shift is None else f"{shift['p95']:.2f}",
         "above": "" if shift is None else _percent(shift["share_above_1"]),
-        "by_leantta": _percent(by["leantta"] / max(1, windows)),
+        "answered_by": _shares(by),
         "total": shift is None,
     }
 
@@ -271,6 +271,15 @@ def _facts(report: Report, story: Story) -> list[dict[str, str | bool]]:
             {"name": "code contract version", "value": str(receipt["code_contract_version"]), "code": False},
         ]
     return facts
+
+
+def _shares(by: ByRung) -> str:
+    """Say which share of the windows each rung answered, whatever its name.
+
+    >>> _shares({"source": 3, "leantta": 1})
+    'source 75 %, leantta 25 %'
+    """
+    return ", ".join(f"{name} {100 * windows / sum(by.values()):.0f} %" for name, windows in by.items())
 
 
 def _percent(share: float | None) -> str:

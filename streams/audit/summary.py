@@ -1,5 +1,7 @@
 """Figures of a report, from joined windows: what was answered, how well, how fast, and what went wrong."""
 
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any, Generic, Literal, NotRequired, TypedDict, TypeVar
 
 import numpy as np
@@ -9,8 +11,8 @@ from acclimate.streams.audit.join import Joined
 
 __all__ = [
     "HARM",
-    "AnsweredBy",
     "ByOutput",
+    "ByRung",
     "Changed",
     "DeviceFigures",
     "DeviceShift",
@@ -27,10 +29,11 @@ HARM = 0.03
 
 BoolArray = npt.NDArray[np.bool_]
 Value = TypeVar("Value")
+ByRung = Mapping[str, int]  # windows by the name of a rung, most first; names are open
 
 
 class ByOutput(TypedDict, Generic[Value]):
-    """A figure of each output: the model as trained, LeanTTA everywhere, what the workers answered under their mode."""
+    """A figure of each output: the model as trained, adapted for every window, what was answered under the mode."""
 
     source: Value
     adapted: Value
@@ -42,13 +45,6 @@ class Changed(TypedDict):
 
     adapted: list[str]
     answered: list[str]
-
-
-class AnsweredBy(TypedDict):
-    """The number of windows that each of the two answered."""
-
-    source: int
-    leantta: int
 
 
 class DeviceShift(TypedDict):
@@ -66,7 +62,7 @@ class DeviceFigures(TypedDict):
     windows: int
     accuracy: ByOutput[float]
     shift: DeviceShift
-    answered_by: AnsweredBy
+    answered_by: ByRung
 
 
 class Latency(TypedDict):
@@ -111,7 +107,8 @@ class Report(TypedDict):
     unreadable: int
     adaptable: bool
     accuracy: ByOutput[float | None]
-    answered_by: AnsweredBy
+    answered_by: ByRung
+    adapted_by: ByRung
     worst_device: str | None
     harmed_devices: Changed
     helped_devices: Changed
@@ -144,7 +141,8 @@ def summarise(joined: Joined) -> Report:
         "accuracy": {**_accuracy(joined, np.ones(len(joined), dtype=np.bool_))}
         if len(joined)
         else {"source": None, "adapted": None, "answered": None},
-        "answered_by": _answered_by(joined.by_leantta),
+        "answered_by": _by_rung(joined.answered_by),
+        "adapted_by": _by_rung(joined.adapted_by),
         "worst_device": by_answered[0]["device"] if by_answered else None,
         "harmed_devices": {
             "adapted": [device["device"] for device in devices if _change(device, "adapted") <= -HARM],
@@ -203,7 +201,7 @@ def _device(joined: Joined, name: str) -> DeviceFigures:
             "p95": round(float(np.quantile(magnitude, 0.95)), 3),
             "share_above_1": round(float((magnitude > 1.0).mean()), 4),
         },
-        "answered_by": _answered_by(joined.by_leantta[mine]),
+        "answered_by": _by_rung(joined.answered_by[mine]),
     }
 
 
@@ -218,8 +216,8 @@ def _accuracy(joined: Joined, mine: BoolArray) -> ByOutput[float]:
     }
 
 
-def _answered_by(by_leantta: BoolArray) -> AnsweredBy:
-    return {"source": int((~by_leantta).sum()), "leantta": int(by_leantta.sum())}
+def _by_rung(rungs: npt.NDArray[np.str_]) -> ByRung:
+    return dict(Counter(rungs.tolist()).most_common())
 
 
 def _change(device: DeviceFigures, output: Literal["adapted", "answered"]) -> float:

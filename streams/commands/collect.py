@@ -119,4 +119,6 @@ def _offline(folder: Path, target: Any, joined: Any) -> "OfflineFigures":
             f"{', '.join(sorted(modes))}; one bundle in one mode can be compared"
         )
     mode = next(iter(modes), "observe")
+    if mode not in ("observe", "always"):
+        raise ConfigError(f"the answers name mode {mode!r}; only those of observe and always can be computed again")
     return offline_figures(compare_offline(serve(bundle, mode), target, joined))

@@ -66,7 +66,7 @@ class Answers:
     Attributes:
         labels: Index of the class, (n,).
         probabilities: The probabilities of whoever answered, (n, classes).
-        answered_by: ``source`` or ``leantta``, n of them.
+        answered_by: The rung that answered, ``source`` or ``leantta`` today, n of them.
         magnitude: Shift, (n,); above 1 lies one in a hundred windows of the source.
         class_names: One per class.
         receipt: Who answered, as the predictions name it.
@@ -290,7 +290,7 @@ class EdgeClient:
         # As a record of .features would be cut, so that a worker's answer to it has the same id and bytes.
         for part in feature_batches(batch, self._settings.record_bytes_max):
             identity, value = prediction(part, served, outputs, part.seq - batch.seq)
-            headers = (*cloud_event("predictions.v1", source, identity), *trace)
+            headers = (*cloud_event("predictions.v2", source, identity), *trace)
             records.append(OutboxRecord(self.device.encode(), value, headers, topic))
         return records
 
@@ -399,7 +399,7 @@ def _answers(served: Served, outputs: Outputs) -> Answers:
     return Answers(
         labels=probabilities.argmax(axis=1),
         probabilities=probabilities,
-        answered_by=["leantta" if adapted else "source" for adapted in served.adapts(outputs.magnitude)],
+        answered_by=served.answered_by(outputs.magnitude),
         magnitude=outputs.magnitude,
         class_names=served.class_names,
         receipt=served.receipt,

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from acclimate.infra.settings import Settings
-from acclimate.registry.releases.mode import Mode
 from acclimate.streams.wire.predictions import parse_prediction
 from acclimate.streams.wire.reading import read_topic
 from acclimate.streams.wire.statuses import Running, parse_status
@@ -29,7 +28,7 @@ class ReceiverRow:
     at_ms: int
     epoch: int
     bundle: str | None
-    mode: Mode | None
+    mode: str | None
     refusals: int
     last_refusal: str | None
     stale: bool
@@ -50,7 +49,7 @@ class DeviceRow:
     at_ms: int
     epoch: int
     bundle: str
-    mode: Mode
+    mode: str
     windows: int
 
 
@@ -92,7 +91,7 @@ def device_rows(settings: Settings, since_ms: int) -> Mapping[str, DeviceRow]:
         record = parse_prediction(message.value)
         if record is not None:
             before = rows[record.device].windows if record.device in rows else 0
-            receipt, windows = record.receipt, before + len(record.windows)
+            receipt, windows = record.receipt, before + len(record.labels)
             said = (receipt.epoch, receipt.bundle, receipt.mode)
             rows[record.device] = DeviceRow(record.device, message.timestamp, *said, windows)
     return rows

@@ -12,7 +12,7 @@ from acclimate.infra.settings import Settings
 from acclimate.registry.releases.history import Released
 from acclimate.registry.releases.rollout import DeviceEvidence
 from acclimate.streams.wire.messages import Receipt
-from acclimate.streams.wire.predictions import answered_output, parse_prediction
+from acclimate.streams.wire.predictions import answered_probabilities, parse_prediction
 from acclimate.streams.wire.reading import committed_reader, partitions_of, read_to_end, seek_to_time
 from acclimate.streams.wire.statuses import Running, parse_status
 from acclimate.streams.wire.topics import topic_name
@@ -120,8 +120,8 @@ class WaveEvidence:
         sums = self._sums(device, message.timestamp, record.receipt)
         if sums is not None:
             sums.records += 1
-            sums.windows += len(record.windows)
-            sums.confidence += sum(max(answered_output(window).probabilities) for window in record.windows)
+            sums.windows += len(record.labels)
+            sums.confidence += sum(map(max, answered_probabilities(record)))
 
     def _sums(self, device: str, at_ms: int, receipt: Receipt | None) -> _Sums | None:
         """Return where a record counts; None where it belongs to neither time, or was not answered by its set."""

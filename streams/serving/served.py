@@ -50,12 +50,16 @@ class Served:
     def adapts(self, magnitude: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
         """Return (n,) which windows LeanTTA answers: those whose shift magnitude (n,) reaches the threshold.
 
-        The source answers the others, and every window in mode ``observe`` or where LeanTTA does not apply.
+        The source answers the others, and every window in another mode than ``always`` or where LeanTTA does not apply.
         """
         if not self.spec.adaptable or self.receipt.mode != "always":
             return np.zeros(magnitude.shape, dtype=np.bool_)
         # In float64, like the threshold: as float32 it could lie on the other side of a magnitude.
         return magnitude.astype(np.float64) >= self.engine.settings.threshold
+
+    def answered_by(self, magnitude: npt.NDArray[np.float32]) -> list[str]:
+        """Return the name of the rung that answers each window: `adapts` as the records say it."""
+        return ["leantta" if adapted else "source" for adapted in self.adapts(magnitude)]
 
     def probabilities(self, outputs: Outputs) -> npt.NDArray[np.float32]:
         """Return the probabilities (n, classes) that answer the windows."""

@@ -4,11 +4,12 @@ Evolution rules: new fields have defaults, a type never changes, a name is never
 not know. ``schema_version`` rises only when an old reader would misread a new record.
 """
 
-from typing import Annotated, Literal
+from collections.abc import Sized
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from acclimate.registry.releases.mode import Mode
+from acclimate.registry.canonical import added
 
 __all__ = [
     "DEVICE_PATTERN",
@@ -25,7 +26,6 @@ __all__ = [
     "PredictionRecord",
     "Receipt",
     "Shift",
-    "WindowPrediction",
     "WindowRequest",
     "Windows",
     "WorkerStatus",
@@ -44,6 +44,10 @@ SessionId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 Sequence = Annotated[int, Field(ge=0, lt=2**53)]
 EventTime = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+# Open: a reader shows a name that it does not know, so no list of names is part of the contract.
+Name = Annotated[str, Field(min_length=1, max_length=64)]
+_FLOAT32_MAX = 3.4028234663852886e38
+Float32 = Annotated[float, Field(ge=-_FLOAT32_MAX, le=_FLOAT32_MAX, allow_inf_nan=False)]
 
 
 def event_id(device: str, session: str, seq: int) -> str:
@@ -90,73 +94,123 @@ class FeatureRecord(Message):
 
 
 class Output(Message):
-    """What one model says about one window; ``probabilities`` in class order, ``label`` the index of the largest."""
+    """What one model says about n windows; ``labels`` are indices of the largest of ``probabilities`` (n, classes)."""
 
-    label: int
-    probabilities: list[float]
+    labels: list[int]
+    probabilities: list[list[Float32]]
 
 
 class Shift(Message):
-    """How far a window lies from the source: uncapped; each part is divided by its 0.99
-    quantile on held-out source windows.
+    """How far n windows lie from the source: uncapped; each part is divided by its 0.99 quantile on held-out source
+    windows.
 
-    ``magnitude`` is the larger of ``mean`` and ``variance``; the lists hold the two parts of every BatchNorm layer.
+    ``magnitude`` is the larger of ``mean`` and ``variance``, all (n,); the others hold the two parts of every BatchNorm
+    layer, (n, layers).
     """
 
-    magnitude: float
-    mean: float
-    variance: float
-    layers_mean: list[float]
-    layers_variance: list[float]
-
-
-class WindowPrediction(Message):
-    """One window's entry: a pure function of the event's record and of what the receipt names.
-
-    ``distance`` and ``gain`` are LeanTTA's d and a for every BatchNorm layer. ``adapted`` and both are None where the
-    method does not apply (rows without a time axis). ``sampling_rate_implausible`` is in ``flags`` of all windows of a
-    record that names no rate, where its event times contradict the model's.
-    """
-
-    event_id: str
-    event_time_ms: int
-    input_digest: Digest
-    answered_by: Literal["source", "leantta"]
-    label: int
-    class_name: str
-    source: Output
-    adapted: Output | None
-    shift: Shift
-    distance: list[float] | None
-    gain: list[float] | None
-    flags: list[Literal["event_time_implausible", "sampling_rate_implausible"]]
+    magnitude: list[Float32]
+    mean: list[Float32]
+    variance: list[Float32]
+    layers_mean: list[list[Float32]]
+    layers_variance: list[list[Float32]]
 
 
 class Receipt(Message):
-    """All that an output depends on besides the event itself."""
+    """All that an output depends on besides the event itself.
+
+    Names are open: a reader shows a mode, gate, precision or placement that it does not know. The fields that came
+    after version 1 of ``.predictions`` are left out of the bytes while they are None.
+
+    Attributes:
+        bundle, adapter: Digests; no adapter is the source itself.
+        epoch: The release's; 0 for a bundle that was given by hand.
+        mode: Who answers, such as ``observe`` or ``always``.
+        config: Digest of the settings.
+        code_contract_version: Raised whenever code changes an output's bytes.
+        engine, instruction_set: What computed.
+        adapter_counter: How many adapters the device had before this one.
+        gate: The gate that let the adapted output answer.
+        precision: Of the numbers that were computed with, such as ``fp32`` or ``int8``.
+        placement: Where it was computed, ``worker`` or ``device``; None where that changes no byte.
+    """
 
     bundle: Digest
     adapter: Digest | None
     epoch: int
-    mode: Mode
+    mode: Name
     config: Digest
     code_contract_version: int
     engine: str
     instruction_set: str
+    adapter_counter: Annotated[int, Field(ge=0)] | None = added(None)
+    gate: Name | None = added(None)
+    precision: Name | None = added(None)
+    placement: Name | None = added(None)
 
 
 class PredictionRecord(Message):
     """Topic ``.predictions``: the answer to one record of ``.features``, or of a device that answers itself; equal
     ``output_id`` means equal bytes.
+
+    Every column has one entry per window, n of them; window i is the event ``event_id(device, session, seq + i)``. The
+    answer is ``source`` where ``answered_by`` says ``source``, and ``adapted`` for any other name.
+
+    Attributes:
+        answered_by: The rung that answered, such as ``source`` or ``leantta``; names are open.
+        labels: Index in ``class_names``, which is the order of all columns of probabilities.
+        adapted: What the rung ``adapted_by`` computed for every window, whoever answered; both are None where no rung
+            applies (rows without a time axis).
+        distance, gain: LeanTTA's d and a, (n, layers); None where it does not apply.
+        flags: By name, the places of the windows that it marks; names are open.
+        doubt: (n,) 0 to 1; left out while nothing computes it.
     """
 
-    schema_version: Literal[1]
+    schema_version: Literal[2]
     output_id: Digest
     device: DeviceId
     session: SessionId
     seq: Sequence
-    windows: list[WindowPrediction]
+    event_times_ms: Annotated[list[EventTime], Field(min_length=1, max_length=WINDOWS_PER_RECORD_MAX)]
+    input_digests: list[Digest]
+    answered_by: list[Name]
+    labels: list[int]
+    class_names: Annotated[list[str], Field(min_length=1)]
+    source: Output
+    adapted: Output | None
+    adapted_by: Name | None
+    shift: Shift
+    distance: list[list[Float32]] | None
+    gain: list[list[Float32]] | None
+    flags: dict[Name, list[int]]
     receipt: Receipt
+    doubt: list[Annotated[Float32, Field(ge=0, le=1)]] | None = added(None)
+
+    @model_validator(mode="after")
+    def _columns_fit(self) -> Self:
+        """Refuse what a reader would index out of range."""
+        shift, outputs = self.shift, [output for output in (self.source, self.adapted) if output is not None]
+        n, classes = len(self.event_times_ms), len(self.class_names)
+        layers = len(shift.layers_mean[0]) if shift.layers_mean else 0
+        of_labels = [self.labels, *(output.labels for output in outputs)]
+        of_classes = [output.probabilities for output in outputs]
+        matrices = (shift.layers_mean, shift.layers_variance, self.distance, self.gain)
+        of_layers = [matrix for matrix in matrices if matrix is not None]
+        numbers = [column for column in (shift.magnitude, shift.mean, shift.variance, self.doubt) if column is not None]
+        columns: list[Sized] = [self.input_digests, self.answered_by, *numbers, *of_labels, *of_classes, *of_layers]
+        if any(len(column) != n for column in columns):
+            raise ValueError(f"expected {n} entries in every column, one per event time")
+        for those, width in ((of_classes, classes), (of_layers, layers)):
+            if any(len(row) != width for matrix in those for row in matrix):
+                raise ValueError(f"expected rows of {width} numbers, one per class or layer")
+        if any(min(labels) < 0 or max(labels) >= classes for labels in of_labels):
+            raise ValueError(f"expected labels from 0 to {classes - 1}, one of class_names")
+        if any(not 0 <= place < n for places in self.flags.values() for place in places):
+            raise ValueError(f"expected flags at places from 0 to {n - 1}")
+        if (self.adapted is None) != (self.adapted_by is None):
+            raise ValueError("expected adapted and adapted_by together")
+        if self.adapted is None and any(rung != "source" for rung in self.answered_by):
+            raise ValueError("expected an adapted output, since a rung other than the source answered")
+        return self
 
 
 class WorkerStatus(Message):

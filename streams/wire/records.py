@@ -40,7 +40,7 @@ def cloud_event(kind: str, source: str, identity: str) -> Headers:
     """Return CloudEvents 1.0 attributes in the Kafka binary mode.
 
     Args:
-        kind: ``ce_type`` without the leading ``acclimate.``, e.g. ``predictions.v1``.
+        kind: ``ce_type`` without the leading ``acclimate.``, e.g. ``predictions.v2``.
         source: ``ce_source``, who made the event.
         identity: ``ce_id``, unique within the source.
     """

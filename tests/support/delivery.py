@@ -15,6 +15,7 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from acclimate.streams.wire.codec import FeatureBatch, encode_features
 from acclimate.streams.wire.messages import event_id
+from tests.support.answers import by_window
 
 ROOT = Path(__file__).parents[2]
 SESSION = "00ff00ff00ff00ff"
@@ -93,8 +94,7 @@ def verify(bootstrap: str, fleet: str, expected: set[str]) -> Verdict:
         message = json.loads(record.value)
         known = values.setdefault(message["output_id"], record.value)
         different += known != record.value
-        for entry in message["windows"]:
-            name = entry["event_id"]
+        for name, entry in by_window(message).items():
             if name in entries:
                 duplicates += 1
             else:

@@ -1,5 +1,6 @@
 """A fleet with a catalogue and a controller, on real Kafka and MLflow, with keys that are the same in every run."""
 
+import json
 import tempfile
 import time
 from pathlib import Path
@@ -20,9 +21,9 @@ from acclimate.registry.trust.key_folder import read_trust_file
 from acclimate.streams.releases.controller import Controller
 from acclimate.streams.releases.history import read_history, send_statement
 from acclimate.streams.wire.connect import kafka_python_options
-from acclimate.streams.wire.messages import DeviceStatus, Output, PredictionRecord, WindowPrediction, WorkerStatus
+from acclimate.streams.wire.messages import DeviceStatus, WorkerStatus
 from acclimate.streams.wire.topics import create_topics, topic_name
-from tests.support.answers import SESSION, receipt, window
+from tests.support.answers import SESSION, receipt, record, window
 from tests.support.mlflow_store import store_in
 from tests.support.models import tiny_bundle
 from tests.support.signed import key, private, sign_bundle, trust
@@ -128,18 +129,9 @@ class Plant:
         mode: Mode = "observe",
     ) -> None:
         """Answer a record of a device as a worker would."""
-        source = Output(label=0, probabilities=[confidence, 1 - confidence])
-        entry = WindowPrediction.model_validate({**window(0, None, 0, 0.0), "event_id": "unread", "source": source})
-        record = PredictionRecord(
-            schema_version=1,
-            output_id="0" * 64,
-            device=device,
-            session=SESSION,
-            seq=0,
-            windows=[entry] * windows,
-            receipt=receipt(bundle, epoch, mode),
-        )
-        self.send("predictions", device, record.model_dump_json().encode())
+        entry = {**window(0, None, 0, 0.0), "source": {"label": 0, "probabilities": [confidence, 1 - confidence]}}
+        value = record(device, 0, [entry] * windows, receipt(bundle, epoch, mode))
+        self.send("predictions", device, json.dumps(value).encode())
 
     def refuse(self, who: str, epoch: int, running: int, why: str = "the canary misses its outputs") -> None:
         told = {"receipt": receipt("0" * 64, running), "refused_epoch": epoch, "last_refusal": why}

@@ -26,7 +26,7 @@ def print_report(report: "Report", verdicts: list[tuple[str, str]], notes: Mappi
     table.add_column("device", overflow="fold")
     if notes:
         table.add_column("what it got", no_wrap=True)
-    for column in ("windows", "source", "answered", "LeanTTA", "shift", "p95"):
+    for column in ("windows", "source", "answered", "adapted", "shift", "p95"):
         table.add_column(column, justify="right", no_wrap=True)
     for device in report["per_device"]:
         accuracy, shift = device["accuracy"], device["shift"]
@@ -48,7 +48,7 @@ def print_report(report: "Report", verdicts: list[tuple[str, str]], notes: Mappi
     console = Console(highlight=False)
     console.print(table)
     console.print(
-        "[dim]correct answers of the source model, as answered, of LeanTTA alone; median shift magnitude[/]\n"
+        "[dim]correct answers of the source model, as answered, adapted everywhere; median shift magnitude[/]\n"
     )
     marks = {"good": "[green]+[/]", "bad": "[bold red]![/]", "plain": " "}
     for tone, text in verdicts:

@@ -3,18 +3,22 @@
 import hashlib
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from jsonschema import Draft202012Validator
 
 from acclimate.streams.agents.adapt import AdaptCore
 from acclimate.streams.serving.served import InForce, config_digest, serve
 from acclimate.streams.wire.codec import FeatureBatch, encode_features
-from acclimate.streams.wire.messages import PredictionRecord
 from acclimate.streams.wire.records import Incoming, header
+from tests.support.answers import by_window
 from tests.support.delivery import SESSION, feature_record
 from tests.support.models import CHANNELS, LENGTH, core, outputs, tiny_bundle, windows
 from tests.support.poison import POISON
+
+SCHEMAS = Path(__file__).parents[3] / "docs" / "schemas"
 
 
 def incoming(value, key=b"pump-7", offset=0, headers=()):
@@ -23,42 +27,72 @@ def incoming(value, key=b"pump-7", offset=0, headers=()):
 
 def entries(outputs):
     return {
-        entry["event_id"]: json.dumps(entry, sort_keys=True)
+        name: json.dumps(entry, sort_keys=True)
         for output in outputs
-        for entry in json.loads(output.value)["windows"]
+        for name, entry in by_window(json.loads(output.value)).items()
     }
 
 
-def test_a_prediction_fits_its_published_schema(bundle):
-    output = outputs(core(bundle), [incoming(feature_record("pump-7", 5, windows(3)))])[0]
-    record = PredictionRecord.model_validate_json(output.value)
+@pytest.mark.parametrize("kind", ["conv1d", "mlp"])
+def test_a_prediction_fits_its_published_schema(kind, tmp_path):
+    x = windows(3)[:, :, : LENGTH if kind == "conv1d" else 1]
+    adapt = core(tiny_bundle(tmp_path / kind, kind=kind))
+    output = outputs(adapt, [incoming(feature_record("pump-7", 5, x))])[0]
+    record = json.loads(output.value)
+    schema = json.loads((SCHEMAS / "predictions.v2.json").read_text())
+    Draft202012Validator(schema | {"additionalProperties": False}).validate(record)
     assert output.topic == "plant.predictions"
     assert output.key == b"pump-7"
-    assert [w.event_id for w in record.windows] == [f"pump-7/{SESSION}/{seq}" for seq in (5, 6, 7)]
-    assert header(output.headers, "ce_id") == record.output_id.encode()
+    assert list(by_window(record)) == [f"pump-7/{SESSION}/{seq}" for seq in (5, 6, 7)]
+    assert header(output.headers, "ce_id") == record["output_id"].encode()
+    assert header(output.headers, "ce_type") == b"acclimate.predictions.v2"
+
+
+def test_nothing_is_written_of_what_no_code_computes_yet(bundle):
+    record = json.loads(outputs(core(bundle), [incoming(feature_record("pump-7", 5, windows(1)))])[0].value)
+    assert "doubt" not in record
+    assert record["flags"] == {}
+    assert record["receipt"].keys() == {
+        "bundle", "adapter", "epoch", "mode", "config", "code_contract_version", "engine", "instruction_set"
+    }  # fmt: skip
 
 
 def test_answers_equal_the_engine_on_the_same_windows(bundle):
     x = windows(40, seed=3, scale=2.0)
     expected = bundle.engine().run(x)
     record = json.loads(outputs(core(bundle), [incoming(feature_record("pump-7", 0, x))])[0].value)
-    for i, entry in enumerate(record["windows"]):
-        assert np.float32(entry["source"]["probabilities"]).tolist() == expected.source_probabilities[i].tolist()
-        assert np.float32(entry["adapted"]["probabilities"]).tolist() == expected.adapted_probabilities[i].tolist()
-        assert np.float32(entry["shift"]["magnitude"]) == expected.magnitude[i]
+    columns = {
+        "source.probabilities": expected.source_probabilities,
+        "adapted.probabilities": expected.adapted_probabilities,
+        "shift.magnitude": expected.magnitude,
+        "shift.mean": expected.mean_part,
+        "shift.variance": expected.variance_part,
+        "shift.layers_mean": expected.shift_mean,
+        "shift.layers_variance": expected.shift_variance,
+        "distance": expected.distance,
+        "gain": expected.gain,
+    }
+    assert record["class_names"] == ["normal", "imbalance", "looseness", "bearing"]
+    assert len(by_window(record)) == 40
+    for i, entry in enumerate(by_window(record).values()):
+        for name, column in columns.items():
+            assert np.float32(entry[name]).tolist() == column[i].tolist(), name
+        assert entry["source.labels"] == expected.source_probabilities[i].argmax()
+        assert entry["adapted.labels"] == expected.adapted_probabilities[i].argmax()
         adapts = expected.magnitude[i] >= bundle.settings.threshold
         assert entry["answered_by"] == ("leantta" if adapts else "source")
         answer = expected.adapted_probabilities[i] if adapts else expected.source_probabilities[i]
-        assert entry["label"] == answer.argmax()
+        assert entry["labels"] == answer.argmax()
 
 
 def test_in_observe_mode_the_source_always_answers_and_adaptation_is_still_logged(bundle):
     x = windows(8, scale=20.0)  # far beyond every threshold
     observed = json.loads(outputs(core(bundle, mode="observe"), [incoming(feature_record("p", 0, x), b"p")])[0].value)
     adapted = json.loads(outputs(core(bundle, mode="always"), [incoming(feature_record("p", 0, x), b"p")])[0].value)
-    assert {entry["answered_by"] for entry in observed["windows"]} == {"source"}
-    assert {entry["answered_by"] for entry in adapted["windows"]} == {"leantta"}
-    assert [e["adapted"] for e in observed["windows"]] == [e["adapted"] for e in adapted["windows"]]
+    assert observed["answered_by"] == ["source"] * 8
+    assert adapted["answered_by"] == ["leantta"] * 8
+    assert observed["adapted"] == adapted["adapted"]
+    assert (observed["adapted_by"], adapted["adapted_by"]) == ("leantta", "leantta")
     assert observed["output_id"] != adapted["output_id"]
 
 
@@ -80,6 +114,16 @@ def test_shuffled_batched_and_single_windows_give_byte_equal_entries(bundle):
         assert entries(outputs(adapt, shuffled)) == expected, name
 
 
+def test_a_record_has_the_same_bytes_however_many_windows_the_engine_takes_at_a_time(bundle):
+    record = incoming(feature_record("pump-7", 0, windows(70, seed=5, scale=1.5)))
+    others = [incoming(feature_record("pump-7", 1000 + i, windows(3, seed=i))) for i in range(5)]
+    adapt = core(bundle)
+    expected = outputs(adapt, [record])[0]
+    for chunk in (1, 7, 64):
+        adapt.in_force.stable.engine.chunk = chunk
+        assert outputs(adapt, [*others, record])[-1] == expected, chunk
+
+
 def test_the_same_record_delivered_twice_gives_the_same_id_and_bytes(bundle):
     value = feature_record("pump-7", 5, windows(2))
     first = outputs(core(bundle), [incoming(value, offset=10)])[0]
@@ -89,8 +133,9 @@ def test_the_same_record_delivered_twice_gives_the_same_id_and_bytes(bundle):
 
 @pytest.mark.parametrize(
     "change",
-    [{"bundle": "1" * 64}, {"adapter": "1" * 64}, {"epoch": 3}, {"config": "1" * 64}, {"code_contract_version": 2},
-     {"engine": "onnxruntime 9"}, {"instruction_set": "arm64"}, {"mode": "observe"}],
+    [{"bundle": "1" * 64}, {"adapter": "1" * 64}, {"epoch": 3}, {"config": "1" * 64}, {"code_contract_version": 9},
+     {"engine": "onnxruntime 9"}, {"instruction_set": "arm64"}, {"mode": "observe"}, {"adapter_counter": 1},
+     {"gate": "distance"}, {"precision": "int8"}, {"placement": "device"}],
     ids=lambda change: next(iter(change)),
 )  # fmt: skip
 def test_the_output_id_changes_with_everything_that_the_receipt_names(bundle, change):
@@ -120,11 +165,12 @@ def test_during_a_wave_each_device_is_answered_by_its_own_set_as_if_it_were_alon
 
 @pytest.mark.parametrize("event_time_ms", [0, 946_684_799_999, 4_102_444_800_000])
 def test_an_implausible_event_time_is_flagged_and_served(bundle, event_time_ms):
-    value = json.loads(feature_record("pump-7", 5, windows(1))) | {"event_times_ms": [event_time_ms]}
+    times = [1_700_000_000_000, event_time_ms, 1_700_000_000_001]
+    value = json.loads(feature_record("pump-7", 5, windows(3))) | {"event_times_ms": times}
     output = outputs(core(bundle), [incoming(json.dumps(value).encode())])[0]
-    entry = json.loads(output.value)["windows"][0]
-    assert entry["flags"] == ["event_time_implausible"]
-    assert entry["event_time_ms"] == event_time_ms
+    record = json.loads(output.value)
+    assert record["flags"] == {"event_time_implausible": [1]}
+    assert record["event_times_ms"][1] == event_time_ms
 
 
 def sampled(batch, **said):
@@ -180,28 +226,25 @@ def test_event_times_of_another_rate_flag_every_window_and_change_the_id(bundle,
     first, named = (json.loads(outputs(adapt, [incoming(value)])[0].value) for value in (
         sampled(fast), sampled(fast, step_samples=26),
     ))  # fmt: skip
-    assert [entry["flags"] for entry in first["windows"]] == [["sampling_rate_implausible"]] * 3
-    assert [entry["flags"] for entry in named["windows"]] == [[]] * 3
-    assert [{**entry, "flags": []} for entry in first["windows"]] == named["windows"]
+    assert first["flags"] == {"sampling_rate_implausible": [0, 1, 2]}
+    assert named["flags"] == {}
+    assert {**first, "flags": {}, "output_id": named["output_id"]} == named
     assert first["output_id"] != named["output_id"]  # equal ids would mean equal bytes
     assert named["output_id"] == json.loads(
         outputs(adapt, [incoming(sampled(fast, sampling_rate_hz=52.0))])[0].value
     )["output_id"]  # fmt: skip
-    assert PredictionRecord.model_validate(first | {"schema_version": 1}).windows[0].flags
     for value in (sampled(fast), sampled(fast, step_samples=52)):
         unrated = json.loads(outputs(core(bundle), [incoming(value)])[0].value)
-        assert [entry["flags"] for entry in unrated["windows"]] == [[]] * 3
+        assert unrated["flags"] == {}
 
 
-def test_tabular_rows_are_answered_by_the_source_and_the_entry_says_so(tmp_path):
+def test_tabular_rows_are_answered_by_the_source_and_the_record_says_so(tmp_path):
     bundle = tiny_bundle(tmp_path / "rows", kind="mlp")
     rows = windows(5, scale=30.0)[:, :, :1]
     record = json.loads(outputs(core(bundle), [incoming(feature_record("p", 0, rows), b"p")])[0].value)
-    for entry in record["windows"]:
-        assert entry["answered_by"] == "source"
-        assert entry["adapted"] is None
-        assert entry["gain"] is None
-        assert entry["shift"]["magnitude"] > 1
+    assert record["answered_by"] == ["source"] * 5
+    assert [record[name] for name in ("adapted", "adapted_by", "distance", "gain")] == [None] * 4
+    assert min(record["shift"]["magnitude"]) > 1
 
 
 @pytest.mark.parametrize("poison", POISON(CHANNELS, LENGTH), ids=lambda p: p.name)

@@ -17,6 +17,7 @@ from acclimate.infra.settings import load_settings
 from acclimate.streams.wire.codec import FeatureBatch, encode_features
 from acclimate.streams.wire.dead_letters import read_letters, redrive
 from acclimate.streams.wire.topics import create_topics
+from tests.support.answers import by_window
 from tests.support.delivery import (
     SESSION,
     Ledger,
@@ -199,8 +200,8 @@ def test_shuffled_batched_and_single_delivery_agree_across_two_workers_and_a_res
         for record in read_topic(plant.bootstrap, f"{plant.fleet}.predictions"):
             message = json.loads(record.value)
             assert ids.setdefault(message["output_id"], record.value) == record.value
-            for entry in message["windows"]:
-                seen.setdefault(entry["event_id"], set()).add(json.dumps(entry, sort_keys=True))
+            for name, entry in by_window(message).items():
+                seen.setdefault(name, set()).add(json.dumps(entry, sort_keys=True))
         assert len(seen) == 1000
         assert all(len(forms) == 1 for forms in seen.values())
 

@@ -49,7 +49,8 @@ def test_a_complete_run_is_joined_in_the_order_of_the_ledger() -> None:
     assert found.source_label.tolist() == [0, 1, 0, 2, 1]
     assert found.adapted_label.tolist() == [1, 0, 1, 2, 1]
     assert found.answered_label.tolist() == [0, 0, 1, 2, 1]
-    assert found.by_leantta.tolist() == [False, True, True, False, False]
+    assert found.answered_by.tolist() == ["source", "leantta", "leantta", "source", "source"]
+    assert set(found.adapted_by.tolist()) == {"leantta"}
     assert found.latency_ms.tolist() == [30, 30, 4, 15, 15]
     assert (found.lost, found.duplicates, found.conflicts, found.unknown) == ((), 0, 0, 0)
 
@@ -111,8 +112,15 @@ def test_a_window_whose_input_is_gone_has_no_latency() -> None:
 
 def test_rows_without_a_time_axis_count_the_source_as_adapted() -> None:
     found = join(LEDGER[1:2], ARRIVALS, [answer(1, 9, 1_009, "b", 0, [window(1, None, 1, 0.3)])], [], LABELS)
-    assert (found.adaptable, found.adapted_label.tolist()) == (False, [1])
+    assert (found.adaptable, found.adapted_label.tolist(), found.adapted_by.tolist()) == (False, [1], ["source"])
     np.testing.assert_array_equal(found.adapted_probabilities, found.source_probabilities)
+
+
+def test_a_record_with_another_number_of_classes_is_joined_and_its_probabilities_are_no_numbers() -> None:
+    odd = {**window(0, None, 0, 0.5), "source": {"label": 0, "probabilities": [0.75, 0.25]}}
+    found = joined([*complete()[:2], answer(0, 51, 1_025, "a", 2, [odd, odd])])
+    assert found.answered_label.tolist() == [0, 0, 1, 0, 0]
+    assert np.isnan(found.source_probabilities).all(axis=1).tolist() == [False, False, False, True, True]
 
 
 def test_devices_are_listed_as_people_count() -> None:

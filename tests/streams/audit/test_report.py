@@ -18,7 +18,8 @@ HOSTILE = '<script>alert("x")</script>&\'$x_1$'
 def hostile() -> Joined:
     found = two_devices()
     names = np.where(found.device == "a", HOSTILE, found.device)
-    return Joined(**{**vars(found), "device": names})
+    rungs = np.where(found.answered_by == "leantta", "<dreams>", found.answered_by)
+    return Joined(**{**vars(found), "device": names, "answered_by": rungs})
 
 
 def page(folder: Path, joined: Joined) -> str:
@@ -74,13 +75,16 @@ def test_the_picture_for_a_readme_is_small(folder: Path) -> None:
     assert (folder / "overview.svg").stat().st_size < 200_000
 
 
-def test_hostile_names_are_escaped_everywhere(tmp_path: Path) -> None:
+def test_hostile_and_unknown_names_are_shown_and_escaped_everywhere(tmp_path: Path) -> None:
     text = page(tmp_path, hostile())
     assert "<script" not in text
     assert "alert(" in text
     assert "<b>bold" not in text
     assert "<i>title" not in text
     assert "&lt;u&gt;" in text
+    # a rung that nobody knows, in 3 of 6 windows, is shown by its name
+    assert "Answered by: source 50 %, &lt;dreams&gt; 50 %." in text
+    assert '<td class="text">source 50 %, &lt;dreams&gt; 50 %</td>' in text
 
 
 def test_harm_is_said_and_named() -> None:

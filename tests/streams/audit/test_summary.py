@@ -1,8 +1,10 @@
 """Figures of a report against numbers worked out by hand."""
 
-from acclimate.streams.audit.join import Published, join
+import json
+
+from acclimate.streams.audit.join import Answer, Published, join
 from acclimate.streams.audit.summary import latency_figures, summarise
-from tests.support.answers import SESSION, two_devices
+from tests.support.answers import SESSION, receipt, record, two_devices, window
 
 
 def test_accuracy_is_counted_per_device_and_over_all_windows() -> None:
@@ -12,6 +14,16 @@ def test_accuracy_is_counted_per_device_and_over_all_windows() -> None:
     assert a["accuracy"] == {"source": 0.25, "adapted": 0.75, "answered": 0.5}
     assert b["accuracy"] == {"source": 1.0, "adapted": 0.0, "answered": 0.5}
     assert (a["answered_by"], b["answered_by"]) == ({"source": 2, "leantta": 2}, {"source": 1, "leantta": 1})
+
+
+def test_a_rung_that_nobody_knows_is_counted_by_its_name() -> None:
+    entries = [window(0, 1, 1, 3.0, rung="dreams"), window(0, 0, 0, 2.0, rung="dreams"), window(1, 1, 1, 0.5)]
+    value = json.dumps(record("a", 0, entries, receipt("a" * 64), rung="dreams")).encode()
+    answer = Answer.parse(0, 0, 0, value)
+    assert answer is not None
+    report = summarise(join([Published("a", SESSION, 0, (0, 1, 2))], [], [answer], [], {0: 1, 1: 1, 2: 1}))
+    assert report["answered_by"] == report["per_device"][0]["answered_by"] == {"dreams": 2, "source": 1}
+    assert report["adapted_by"] == {"dreams": 3}
 
 
 def test_shift_is_summarised_and_exactly_one_is_not_above_one() -> None:

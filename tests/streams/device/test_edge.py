@@ -29,6 +29,7 @@ from acclimate.streams.wire.codec import decode_features
 from acclimate.streams.wire.messages import DeviceStatus
 from acclimate.streams.wire.reading import read_topic
 from acclimate.streams.wire.records import Incoming
+from tests.support.answers import by_window
 from tests.support.delivery import wait_for
 from tests.support.fleet_topics import NOWHERE, new_fleet
 from tests.support.models import core, outputs, windows
@@ -101,17 +102,17 @@ def test_a_device_gives_the_ids_and_bytes_that_a_worker_gives(mode: str, folder:
     found = waiting_predictions(folder)
     assert len(found) > 10
     assert found == expected
-    entries = [entry for value in found for entry in json.loads(value)["windows"]]
-    assert [entry["event_id"] for entry in entries] == [name for each in published for name in each.event_ids]
+    entries = {name: entry for value in found for name, entry in by_window(json.loads(value)).items()}
+    assert list(entries) == [name for each in published for name in each.event_ids]
     answers = [each.answers for each in published if each.answers is not None and each.on_its_way]
-    assert [entry["label"] for entry in entries] == [label for each in answers for label in each.labels]
-    assert [entry["answered_by"] for entry in entries] == [who for each in answers for who in each.answered_by]
+    assert [entry["labels"] for entry in entries.values()] == [label for each in answers for label in each.labels]
+    assert [entry["answered_by"] for entry in entries.values()] == [who for each in answers for who in each.answered_by]
     assert {who for each in answers for who in each.answered_by} == (
         {"source"} if mode == "observe" else {"source", "leantta"}
     )
     np.testing.assert_array_equal(
         np.concatenate([each.magnitude for each in answers]),
-        np.array([entry["shift"]["magnitude"] for entry in entries], np.float32),
+        np.array([entry["shift.magnitude"] for entry in entries.values()], np.float32),
     )
 
 
@@ -183,18 +184,18 @@ def test_a_full_outbox_still_answers_and_counts_what_it_drops(folder: Path) -> N
     settings = Settings(bootstrap=NOWHERE, fleet="works", bundle=folder.parent / "bundle", outbox_bytes_max=2**20)
     client = edge(folder, settings, session=SESSION)
     on_its_way = []
-    for _ in range(60):
+    for _ in range(100):
         published = client.publish(windows(32))
         assert published.answers is not None
         assert len(published.answers.labels) == 32
         on_its_way.append(published.on_its_way)
     status = client.status()
     client.close(0)
-    entries = [entry for value in waiting_predictions(folder) for entry in json.loads(value)["windows"]]
+    entries = [name for value in waiting_predictions(folder) for name in by_window(json.loads(value))]
     dropped = status.counts.predictions_dropped
     assert 0 < dropped == 32 * on_its_way.count(False)
-    assert len(entries) == status.counts.answered == 60 * 32 - dropped
-    assert status.counts.kept == status.ring_windows == 60 * 32
+    assert len(entries) == status.counts.answered == 100 * 32 - dropped
+    assert status.counts.kept == status.ring_windows == 100 * 32
     reopened = edge(folder, settings)
     assert reopened.status().counts == status.counts
     reopened.close(0)
@@ -209,7 +210,7 @@ def test_uploads_give_way_before_answers_do(folder: Path) -> None:
     client.close(0)
     topics = Counter()
     for topic, _, value in waiting(folder / "outbox-pump-7"):
-        topics[topic] += len(json.loads(value).get("event_times_ms", json.loads(value).get("windows", ())))
+        topics[topic] += len(json.loads(value).get("event_times_ms", ()))
     assert topics["works.windows"] == counts.uploaded > 0
     assert topics["works.predictions"] == counts.answered == counts.published - counts.predictions_dropped
     assert counts.uploads_dropped == counts.published - counts.uploaded > counts.predictions_dropped
@@ -326,8 +327,8 @@ def test_days_offline_with_a_kill_are_delivered_in_order_and_the_budget_holds(ka
     client.close()
     sessions: dict[str, list[int]] = {}
     for message in read_topic(settings, "predictions"):
-        for entry in json.loads(message.value)["windows"]:
-            _, session, seq = entry["event_id"].split("/")
+        for name in by_window(json.loads(message.value)):
+            _, session, seq = name.split("/")
             sessions.setdefault(session, []).append(int(seq))
     assert all(seqs == list(range(len(seqs))) for seqs in sessions.values())  # in order, none missing
     answered = {f"pump-7/{session}/{seq}" for session, seqs in sessions.items() for seq in seqs}
@@ -447,7 +448,7 @@ def test_windows_that_come_before_any_bundle_are_kept_and_answered_when_one_come
         assert client.publish(windows(1)).on_its_way
         assert client.flush(30) == 0
         counts, session = client.status().counts, client.session
-    events = [entry["event_id"] for value in predictions(plant.settings) for entry in value["windows"]]
+    events = [name for value in predictions(plant.settings) for name in by_window(value)]
     late = [f"pump-7/{SESSION}/{seq}" for seq in range(40, 230)] + [f"pump-7/{session}/{seq}" for seq in range(11)]
     assert events == late
     assert (counts.published, counts.answered, counts.answered_late) == (241, 201, 200)

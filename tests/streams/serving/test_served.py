@@ -1,7 +1,10 @@
-"""Who answers which device under a release: each set by its bundle and in its mode."""
+"""Who answers which device under a release: each set by its bundle and in its mode, and by which code."""
 
+import tarfile
+from pathlib import Path
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 
 from acclimate.adaptation.errors import ContractError
@@ -11,6 +14,7 @@ from acclimate.streams.serving.served import Loaded, in_force_of, serve
 from tests.support.models import tiny_bundle, windows
 from tests.support.signed import member, release
 
+KEPT = Path(__file__).parents[2] / "kept" / "f03a09a" / "bundles.tar.xz"
 SALT = "ab" * 8
 DEVICES = [f"pump-{number}" for number in range(20)]
 
@@ -51,3 +55,28 @@ def test_a_device_is_answered_in_the_mode_of_its_set_by_one_engine_that_was_test
 def test_a_mode_that_this_version_does_not_serve_answers_nobody(bundle: Bundle, modes: tuple[str, str]):
     with pytest.raises(ContractError, match="expected mode observe or always, found"):
         in_force_of(loaded(bundle, *modes))
+
+
+def test_a_bundle_of_code_contract_version_1_is_served_and_its_receipts_name_version_2(tmp_path: Path) -> None:
+    with tarfile.open(KEPT) as archive:
+        archive.extractall(tmp_path, [m for m in archive if m.name.startswith("bundles/source")], filter="data")
+    bundle = read_bundle(tmp_path / "bundles" / "source")
+    served = serve(bundle, "always")
+    assert (bundle.manifest.code_contract_version, served.receipt.code_contract_version) == (1, 2)
+
+
+@pytest.mark.parametrize(("mode", "rungs"), [("always", {"source", "leantta"}), ("observe", {"source"})])
+def test_the_name_of_who_answers_is_the_one_whose_probabilities_answer(mode, rungs, bundle) -> None:
+    served = serve(bundle, mode)
+    outputs = served.engine.run(bundle.canary["windows"])
+    names = served.answered_by(np.array([0.5, 1.0, 2.0], np.float32))
+    assert set(names) == rungs
+    assert names == (["source", "leantta", "leantta"] if mode == "always" else ["source"] * 3)
+    for name, *found in zip(
+        served.answered_by(outputs.magnitude),
+        served.probabilities(outputs),
+        outputs.source_probabilities,
+        outputs.adapted_probabilities,
+        strict=True,
+    ):
+        assert found[0].tolist() == found[1 if name == "source" else 2].tolist()
