@@ -105,13 +105,15 @@ def verdicts(report: Report) -> list[tuple[str, str]]:
     offline = report.get("offline")
     if offline is not None:
         rows = f"{report['windows']:,} windows"
-        if offline["equal"]:
-            same = " and bit for bit the same probabilities" if offline["bit_equal"] else ""
-            text = f"The same model run on the same {rows} without Kafka gives the same labels{same}."
-            found.append(("good", text))
+        if offline["bit_equal"]:
+            same = "the same labels and bit for bit the same probabilities"
+            found.append(("good", f"The same model run on the same {rows} without Kafka gives {same}."))
         else:
-            text = f"The same model run without Kafka gives other labels for {offline['differing']:,} of the {rows}."
-            found.append(("bad", text))
+            columns = ", ".join(f"{name} {n:,}" for name, n in offline["differing_columns"].items())
+            tone = "plain" if offline["equal"] else "bad"
+            what = "the same labels" if offline["equal"] else f"other labels for {offline['differing']:,} of the {rows}"
+            text = f"The same model run without Kafka gives {what}; windows that differ, by column: {columns}."
+            found.append((tone, text))
     return found
 
 

@@ -82,6 +82,7 @@ class OfflineFigures(TypedDict):
     accuracy: ByOutput[float | None]
     equal: bool
     differing: int
+    differing_columns: dict[str, int]
     bit_equal: bool
 
 

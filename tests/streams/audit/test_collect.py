@@ -131,6 +131,7 @@ def test_the_command_writes_a_report_and_exits_with_1_when_a_window_is_lost(
     assert "Nothing was lost: 40 of 40" in shown
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert (report["lost"], report["offline"]["equal"], report["offline"]["bit_equal"]) == (0, True, True)
+    assert report["offline"]["differing_columns"] == {}
 
 
 def test_a_fleet_without_topics_is_named(kafka: str) -> None:

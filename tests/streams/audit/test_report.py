@@ -95,11 +95,20 @@ def test_harm_is_said_and_named() -> None:
 
 def test_loss_conflicts_and_an_unequal_offline_run_are_bad_news() -> None:
     report = summarise(two_devices()) | {"lost": 3, "conflicts": 1}
-    report["offline"] = {"equal": False, "differing": 2, "bit_equal": False}
+    columns = {"labels": 2, "shift.magnitude": 6}
+    report["offline"] = {"equal": False, "differing": 2, "differing_columns": columns, "bit_equal": False}
     bad = " ".join(text for tone, text in verdicts(report) if tone == "bad")
     assert "3 of 6 windows were lost" in bad
     assert "other bytes" in bad
-    assert "other labels for 2 of the 6 windows" in bad
+    assert "other labels for 2 of the 6 windows; windows that differ, by column: labels 2, shift.magnitude 6" in bad
+
+
+def test_numbers_that_differ_are_named_where_the_labels_are_the_same() -> None:
+    report = summarise(two_devices())
+    columns = {"source.probabilities": 1}
+    report["offline"] = {"equal": True, "differing": 0, "differing_columns": columns, "bit_equal": False}
+    said = [text for tone, text in verdicts(report) if tone == "plain"]
+    assert any("the same labels; windows that differ, by column: source.probabilities 1" in text for text in said)
 
 
 def test_a_run_without_any_answer_still_makes_a_page(tmp_path: Path) -> None:
