@@ -57,7 +57,7 @@ pytestmark = [
 SECONDS = float(os.environ.get("UPGRADE_S", "600"))
 RATE = 40  # windows per second of a player, four in a record
 KEPT = Path(__file__).parent / "kept" / "f03a09a"
-ON_TERMINATION, ON_INTERRUPT, KILLED = 0, 130, -signal.SIGKILL
+ON_TERMINATION, FENCED, ON_INTERRUPT, KILLED = 0, 4, 130, -signal.SIGKILL
 NEW = Version("new", Path(sys.executable).parent, EdgeClient.__module__, load_settings.__module__)
 NO_OTHER_SETTINGS = {name: value for name, value in os.environ.items() if not name.startswith(("ACCLIMATE_", "PYTHON"))}
 
@@ -227,6 +227,8 @@ def site(kafka: str, mlflow_server: MlflowServer, tmp_path: Path, old: Version) 
         **keys,
     )
     made.run(old, "keys", "init", "--fleet", settings.fleet)
+    # Whatever a shell runs in the background ignores interrupts, and so would the players.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     yield made
     made.stop()
 
@@ -249,9 +251,9 @@ def test_a_fleet_of_version_0_1_is_upgraded_under_load_and_loses_nothing(site: S
     kills: Counter[str] = Counter()
 
     def pause() -> None:
-        """Let the load go on for a sixth of the time, and kill a worker at a random moment of it."""
-        end = time.monotonic() + SECONDS / 6
-        time.sleep(draw.uniform(0.1, 0.6) * SECONDS / 6)
+        """Let the load go on for a seventh of the time, and kill a worker at a random moment of it."""
+        end = time.monotonic() + SECONDS / 7
+        time.sleep(draw.uniform(0.1, 0.6) * SECONDS / 7)
         name = draw.choice(("worker-a", "worker-b"))
         version = site.parts[name].version
         site.replace_worker(name, version, signal.SIGKILL, KILLED)
@@ -279,10 +281,11 @@ def test_a_fleet_of_version_0_1_is_upgraded_under_load_and_loses_nothing(site: S
     reader: Receiver[str] = Receiver(trusting, ("source",), lambda loaded: loaded.release.stable["source"].digest)
     assert reader.catch_up() == first_digest
     reader.close()
-    site.parts["controller"].end(signal.SIGTERM, ON_TERMINATION)
-    before = site.newest().epoch
-    site.run(NEW, "keys", "add", "agent", "--owner", "second")  # the list of keys is renewed with a release
+    site.parts["former"] = site.parts.pop("controller")
     site.start_controller(NEW)
+    assert site.parts["former"].process.wait(60) == FENCED
+    before = site.newest().epoch
+    site.run(NEW, "keys", "add", "agent", "--owner", "second")  # a new list of keys reaches receivers by a renewal
     wait_for(lambda: site.newest().step == "renew", 60, "a renewal")
     assert site.newest().epoch == before + 1
     site.wait_epoch(before + 1, "worker-a", "worker-b", "edge-1")
@@ -320,6 +323,24 @@ def test_a_fleet_of_version_0_1_is_upgraded_under_load_and_loses_nothing(site: S
     site.start_edge("edge-1", NEW, data)
     pause()
     site.wait_epoch(site.newest().epoch, "worker-a", "worker-b", "edge-1")
+
+    # And all the way back: first to a bundle that version 0.1 made, then the parts, in reverse order.
+    if site.complete(third_digest):
+        site.run(NEW, "rollback", "source", "--reason", "a return", "--wait", "--timeout", "90")
+    assert site.complete(first_digest)
+    site.wait_epoch(site.newest().epoch, "worker-a", "worker-b", "edge-1")
+    site.parts["player-a"].end(signal.SIGINT, ON_INTERRUPT)
+    site.start_player("player-a", old, data, "device=6-7")
+    site.parts["edge-1"].end(signal.SIGTERM, ON_TERMINATION)
+    site.start_edge("edge-1", old, data)
+    site.replace_worker("worker-a", old, signal.SIGTERM, ON_TERMINATION)
+    site.replace_worker("worker-b", old, signal.SIGTERM, ON_TERMINATION)
+    site.parts["controller"].end(signal.SIGTERM, ON_TERMINATION)
+    site.start_controller(old)
+    site.run(old, "promote", "source", second, "--reason", "again", "--wait", "--timeout", "90")
+    assert site.complete(second_digest)
+    site.wait_epoch(site.newest().epoch, "worker-a", "worker-b", "edge-1")
+    pause()
     for name in ("player-a", "player-b"):
         site.parts[name].end(signal.SIGINT, ON_INTERRUPT)
     site.parts["edge-1"].end(signal.SIGTERM, ON_TERMINATION)
