@@ -55,7 +55,7 @@ def command(bootstrap: str | None, fleet: str | None, poll: float, partitions: i
         )
     key = read_key(settings.release_key, settings.passphrase)
     policy = read_policy(settings.policy)
-    log = logging.getLogger("streams")
+    log = logging.getLogger("acclimate.streams")
     log.setLevel(logging.INFO)
     create_topics(settings, partitions=partitions)
     for line in differing_topics(settings):

@@ -60,7 +60,7 @@ def command(
     from acclimate.streams.serving.served import InForce, in_force_of, serve
     from acclimate.streams.wire.topics import create_topics, differing_topics
 
-    logging.getLogger("streams").setLevel(logging.INFO)
+    logging.getLogger("acclimate.streams").setLevel(logging.INFO)
     # On a fresh broker the first question for the coordinator always fails, as an error; the watchdog tells a real one.
     logging.getLogger("aiokafka.consumer.group_coordinator").setLevel(logging.CRITICAL)
     # Before Kafka is asked: what is wrong here is said at once.
@@ -73,5 +73,5 @@ def command(
         in_force = receiver.resume()
     create_topics(settings, partitions=partitions)
     for line in differing_topics(settings):
-        logging.getLogger("streams").warning("event=topic_differs %s", line)
+        logging.getLogger("acclimate.streams").warning("event=topic_differs %s", line)
     return asyncio.run(run_worker(settings, in_force, receiver))
