@@ -113,7 +113,7 @@ def test_an_edge_device_follows_a_release_and_answers_without_torch_faust_and_ml
         timeout=60,
     )
     entries = verify(kafka, settings.fleet, set()).entries.values()
-    assert said.stdout.strip() == f"1 {[json.loads(entry)['label'] for entry in entries]}"
+    assert said.stdout.strip() == f"1 {[json.loads(entry)['labels'] for entry in entries]}"
     assert len(entries) == 20
 
 
@@ -173,7 +173,8 @@ def test_a_controller_releases_without_torch_and_faust(kafka, wheel, tmp_path):
             stderr=log,
         )
     try:
-        wait_for(lambda: plant.history().newest is not None, 60, "a release")
+        # Nothing in this environment is compiled yet, and MLflow brings a lot.
+        wait_for(lambda: plant.history().newest is not None, 150, "a release")
     finally:
         process.terminate()
         assert process.wait(30) == 0, (tmp_path / "controller.log").read_text()[-2000:]

@@ -157,9 +157,10 @@ def test_a_device_flags_what_a_worker_flags(folder: Path, rated_folder: Path, ra
     plain.close(0)
     client.close(0)
     found = waiting_predictions(folder)
-    assert found == worker_answers(rated, [value for _, _, value in waiting(folder / "plain")])
-    flags = [entry["flags"] for value in found for entry in json.loads(value)["windows"]]
-    assert flags == [["sampling_rate_implausible"]] * 30 + [[]] * 31
+    assert found == worker_answers(rated, [value for _, _, value in waiting(folder / "plain")], "observe")
+    records = [json.loads(value) for value in found]
+    flagged = [record["seq"] + i for record in records for i in record["flags"].get("sampling_rate_implausible", [])]
+    assert flagged == list(range(30))
 
 
 def test_windows_that_waited_for_a_bundle_are_given_up_where_it_takes_another_rate(folder: Path, rated: Bundle) -> None:
