@@ -179,3 +179,22 @@ def test_a_controller_releases_without_torch_and_faust(kafka, wheel, tmp_path):
         process.terminate()
         assert process.wait(30) == 0, (tmp_path / "controller.log").read_text()[-2000:]
         plant.close()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_the_tests_of_what_users_import_pass_against_the_wheel(wheel, tmp_path):
+    python = tmp_path / "all" / "bin" / "python"
+    subprocess.run([UV, "venv", "-q", "--python", sys.executable, tmp_path / "all"], check=True)
+    locked = [UV, "pip", "sync", "-q", "--python", python, "--require-hashes", ROOT / "requirements.lock"]
+    subprocess.run(locked, check=True)
+    subprocess.run([UV, "pip", "install", "-q", "--python", python, "--no-deps", wheel], check=True)
+    where = [python, "-c", "import acclimate.streams as found; print(found.__file__)"]
+    found = subprocess.run(where, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert found.startswith(str(tmp_path))
+    rooms = ["test_public_names.py", "infra", "registry", "streams/wire", "streams/serving", "streams/device"]
+    chosen = [*(f"tests/{room}" for room in rooms), "-m", "not kafka and not mlflow and not long and not chaos"]
+    command = [python, "-m", "pytest", "-p", "no:cacheprovider", "--basetemp", tmp_path / "tests", *chosen]
+    alone = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    done = subprocess.run(command, cwd=ROOT, env=alone, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:]
