@@ -47,7 +47,7 @@ def old_version() -> Version:
         _unpack(folder / "code")
         _install(folder / "code", folder)
         ready.touch()
-    return Version("old", folder / "venv" / "bin", "streams.edge", "acclimate.infra.settings")
+    return Version("old", folder / "venv" / "bin", "streams.edge", "infra.settings")
 
 
 def _unpack(code: Path) -> None:
