@@ -245,7 +245,7 @@ def _write_key_store(path: Path, security: BrokerSecurity) -> None:
 def _format(cluster: Cluster, tool: list[str], cluster_id: str, security: BrokerSecurity | None) -> None:
     """Format the data folders that are not: one by Kafka's tool, the others as its copies.
 
-    The tool's two files differ between nodes by ids only, and a JVM costs a second of processor time.
+    The nodes' files differ by the ids in meta.properties only, and a JVM costs a second of processor time.
     """
     data = {node_id: cluster.node_folder(node_id) / "data" for node_id in cluster.ports}
     unformatted = [node_id for node_id in data if not (data[node_id] / "meta.properties").exists()]
@@ -267,8 +267,9 @@ def _format(cluster: Cluster, tool: list[str], cluster_id: str, security: Broker
         what = f"Kafka could not format the data folder of node {first} (exit code {done.returncode})"
         raise BrokerError(f"{what}:\n{done.stdout[-2000:]}")
     for node_id in others:
-        data[node_id].mkdir(exist_ok=True)
-        shutil.copyfile(data[first] / "bootstrap.checkpoint", data[node_id] / "bootstrap.checkpoint")
+        shutil.copytree(
+            data[first], data[node_id], ignore=shutil.ignore_patterns("meta.properties"), dirs_exist_ok=True
+        )
         identity = {"cluster.id": cluster_id, "directory.id": _random_id(), "node.id": node_id, "version": 1}
         text = "".join(f"{name}={value}\n" for name, value in identity.items())
         (data[node_id] / "meta.properties").write_text(text, encoding="ascii")

@@ -26,7 +26,7 @@ from acclimate.infra.errors import BrokerError
 
 __all__ = ["KAFKA_VERSION", "LOCK_FILE", "Jar", "ensure_jars", "jar_folder", "read_lock", "write_lock"]
 
-KAFKA_VERSION = "4.3.1"
+KAFKA_VERSION = "4.4.0"
 # Kafka's own POM names no logging backend: slf4j-simple writes to stderr, with its level set by a system property.
 COORDINATES = f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}+org.slf4j:slf4j-simple:1.7.36"
 LOCK_FILE = Path(__file__).with_name("kafka.lock.json")
