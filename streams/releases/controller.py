@@ -288,10 +288,8 @@ class Controller:
             if kind is None:
                 continue  # `acclimate history` shows it
             asked_by = ", ".join(self._owners(each.envelope))
-            if (
-                approval.digest,
-                approval.mode,
-            ) in in_force:  # a further signature for what is on its way, or a word against it
+            if (approval.digest, approval.mode) in in_force:
+                # A further signature for what is on its way, or a word against it.
                 if approval.action == "rollback" and history.wave_began() is not None:
                     reason = f"{asked_by}: {approval.reason}"
                     return self._append(history, aborted(history, reason, self._policy, self._now_ms()))
