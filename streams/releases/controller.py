@@ -326,7 +326,7 @@ class Controller:
                 self._offers.withdraw(kind, version, stable.member.version)
                 text = (
                     f"{kind} version {version}{_of_mode(gone)}: its roll-out was aborted; the alias names version "
-                    f"{stable.member.version}{_of_mode(stable)} again"
+                    f"{stable.member.version}{_of_mode(stable)} again; ask once more to try it once more"
                 )
                 self._remark(history, "alias_reset", kind, version, gone.member.digest, text)
                 continue
