@@ -22,13 +22,7 @@ def check_model_rate(found_hz: float | None, model_hz: float | None) -> None:
     Raises:
         DataError: ``wrong_rate``.
     """
-    if found_hz is None or model_hz is None or same_rate(found_hz, model_hz):
-        return
-    raise DataError(
-        f"the windows were sampled at {found_hz:g} Hz, the model takes {model_hz:g} Hz (2 % at most); resample on the "
-        "device, or train a model for this rate",
-        "wrong_rate",
-    )
+    _check(found_hz, model_hz, "the model takes", "resample on the device, or train a model for this rate")
 
 
 def check_session_rate(found_hz: float | None, first_hz: float | None) -> None:
@@ -37,10 +31,14 @@ def check_session_rate(found_hz: float | None, first_hz: float | None) -> None:
     Raises:
         DataError: ``wrong_rate``.
     """
-    if found_hz is None or first_hz is None or same_rate(found_hz, first_hz):
+    advice = "a session has one rate: start a new client for another"
+    _check(found_hz, first_hz, "earlier ones of this session at", advice)
+
+
+def _check(found_hz: float | None, expected_hz: float | None, whose: str, advice: str) -> None:
+    if found_hz is None or expected_hz is None or same_rate(found_hz, expected_hz):
         return
     raise DataError(
-        f"the windows were sampled at {found_hz:g} Hz, earlier ones of this session at {first_hz:g} Hz (2 % at most); "
-        "a session has one rate: start a new client for another",
+        f"the windows were sampled at {found_hz:g} Hz, {whose} {expected_hz:g} Hz (2 % at most); {advice}",
         "wrong_rate",
     )
