@@ -9,7 +9,7 @@ import numpy.typing as npt
 from acclimate.adaptation.data.dataset import Split
 from acclimate.streams.audit.join import Joined
 from acclimate.streams.audit.summary import OfflineFigures
-from acclimate.streams.serving.served import Served
+from acclimate.streams.serving.served import Served, rungs
 
 __all__ = ["Offline", "compare_offline", "offline_figures"]
 
@@ -69,7 +69,7 @@ def compare_offline(served: Served, split: Split, joined: Joined) -> Offline:
         "labels": labels[2] != joined.answered_label,
     }
     columns = label_columns | {
-        "answered_by": np.array(served.answered_by(magnitude)) != joined.answered_by,
+        "answered_by": np.array(rungs(served.adapts(magnitude))) != joined.answered_by,
         "source.probabilities": _rows_differ(source, joined.source_probabilities),
         "adapted.probabilities": _rows_differ(adapted, joined.adapted_probabilities),
         "shift.magnitude": magnitude != joined.magnitude,

@@ -41,7 +41,7 @@ from acclimate.streams.device.uploads import Chosen, UploadRule, choose
 from acclimate.streams.device.window_requests import RequestReader
 from acclimate.streams.releases.receiver import Receiver
 from acclimate.streams.serving.prediction import prediction
-from acclimate.streams.serving.served import InForce, Served, in_force_of, serve
+from acclimate.streams.serving.served import InForce, Served, in_force_of, rungs, serve
 from acclimate.streams.wire.codec import FeatureBatch, check_device
 from acclimate.streams.wire.messages import DeviceStatus, Receipt
 from acclimate.streams.wire.records import cloud_event
@@ -399,7 +399,7 @@ def _answers(served: Served, outputs: Outputs) -> Answers:
     return Answers(
         labels=probabilities.argmax(axis=1),
         probabilities=probabilities,
-        answered_by=served.answered_by(outputs.magnitude),
+        answered_by=rungs(served.adapts(outputs.magnitude)),
         magnitude=outputs.magnitude,
         class_names=served.class_names,
         receipt=served.receipt,

@@ -8,7 +8,7 @@ import orjson
 
 from acclimate.adaptation.engine.engine import Outputs
 from acclimate.streams.serving.sampling_rate import rate_flag
-from acclimate.streams.serving.served import Served, canonical
+from acclimate.streams.serving.served import Served, canonical, rungs
 from acclimate.streams.wire.codec import FeatureBatch, input_digest
 
 __all__ = ["PLAUSIBLE_MS", "flags", "prediction"]
@@ -37,7 +37,7 @@ def prediction(batch: FeatureBatch, served: Served, outputs: Outputs, start: int
     magnitude = outputs.magnitude[mine]
     source = _output(outputs.source_probabilities[mine])
     adapted = _output(outputs.adapted_probabilities[mine]) if served.spec.adaptable else None
-    labels = source["labels"]
+    labels, adapts = source["labels"], served.adapts(magnitude)
     value = {
         "schema_version": 2,
         "output_id": identity,
@@ -46,8 +46,8 @@ def prediction(batch: FeatureBatch, served: Served, outputs: Outputs, start: int
         "seq": batch.seq,
         "event_times_ms": batch.event_times_ms,
         "input_digests": digests,
-        "answered_by": served.answered_by(magnitude),
-        "labels": labels if adapted is None else np.where(served.adapts(magnitude), adapted["labels"], labels),
+        "answered_by": rungs(adapts),
+        "labels": labels if adapted is None else np.where(adapts, adapted["labels"], labels),
         "class_names": served.class_names,
         "source": source,
         "adapted": adapted,

@@ -19,7 +19,7 @@ from acclimate.registry.releases.mode import served_mode
 from acclimate.registry.releases.release import Release, unit_hash
 from acclimate.streams.wire.messages import Receipt
 
-__all__ = ["InForce", "Loaded", "Served", "canonical", "config_digest", "in_force_of", "make_receipt", "serve"]
+__all__ = ["InForce", "Loaded", "Served", "canonical", "config_digest", "in_force_of", "make_receipt", "rungs", "serve"]
 
 
 def config_digest(mode: str, settings: LeanSettings) -> str:
@@ -57,14 +57,15 @@ class Served:
         # In float64, like the threshold: as float32 it could lie on the other side of a magnitude.
         return magnitude.astype(np.float64) >= self.engine.settings.threshold
 
-    def answered_by(self, magnitude: npt.NDArray[np.float32]) -> list[str]:
-        """Return the name of the rung that answers each window: `adapts` as the records say it."""
-        return ["leantta" if adapted else "source" for adapted in self.adapts(magnitude)]
-
     def probabilities(self, outputs: Outputs) -> npt.NDArray[np.float32]:
         """Return the probabilities (n, classes) that answer the windows."""
         adapted = self.adapts(outputs.magnitude)[:, None]
         return np.where(adapted, outputs.adapted_probabilities, outputs.source_probabilities)
+
+
+def rungs(adapts: npt.NDArray[np.bool_]) -> list[str]:
+    """Return the name of the rung that answers each window, from what `Served.adapts` gives."""
+    return ["leantta" if adapted else "source" for adapted in adapts]
 
 
 @dataclass(frozen=True)

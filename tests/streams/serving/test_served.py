@@ -10,7 +10,7 @@ import pytest
 from acclimate.adaptation.errors import ContractError
 from acclimate.registry.bundles.source_bundle import Bundle, read_bundle
 from acclimate.registry.releases.release import unit_hash
-from acclimate.streams.serving.served import Loaded, in_force_of, serve
+from acclimate.streams.serving.served import Loaded, in_force_of, rungs, serve
 from tests.support.models import tiny_bundle, windows
 from tests.support.signed import member, release
 
@@ -65,15 +65,15 @@ def test_a_bundle_of_code_contract_version_1_is_served_and_its_receipts_name_ver
     assert (bundle.manifest.code_contract_version, served.receipt.code_contract_version) == (1, 2)
 
 
-@pytest.mark.parametrize(("mode", "rungs"), [("always", {"source", "leantta"}), ("observe", {"source"})])
-def test_the_name_of_who_answers_is_the_one_whose_probabilities_answer(mode, rungs, bundle) -> None:
+@pytest.mark.parametrize(("mode", "wanted"), [("always", {"source", "leantta"}), ("observe", {"source"})])
+def test_the_name_of_who_answers_is_the_one_whose_probabilities_answer(mode, wanted, bundle) -> None:
     served = serve(bundle, mode)
     outputs = served.engine.run(bundle.canary["windows"])
-    names = served.answered_by(np.array([0.5, 1.0, 2.0], np.float32))
-    assert set(names) == rungs
+    names = rungs(served.adapts(np.array([0.5, 1.0, 2.0], np.float32)))
+    assert set(names) == wanted
     assert names == (["source", "leantta", "leantta"] if mode == "always" else ["source"] * 3)
     for name, *found in zip(
-        served.answered_by(outputs.magnitude),
+        rungs(served.adapts(outputs.magnitude)),
         served.probabilities(outputs),
         outputs.source_probabilities,
         outputs.adapted_probabilities,
